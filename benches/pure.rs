@@ -108,7 +108,7 @@ fn planning(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("previous", size), |bencher| {
             let plan = plan::Plan::default();
-            bencher.iter_with_large_drop(|| PreviousConfig::new(&loaded.cluster, &more.cluster, &plan));
+            bencher.iter_with_large_drop(|| PreviousConfig::new(&loaded.cluster, &more.cluster, 0, &plan));
         });
     }
 }

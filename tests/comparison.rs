@@ -6,7 +6,7 @@ use hostgw::{
     model::{Cluster, Family, Prefixed},
     plan::{
         self, Action, Change, Comparison, ForeignPolicy, OriginalSysctls, compare,
-        compare::{Delta, Member, NodeGroup, ObjectChange, PerNodeCidr},
+        compare::{Delta, Member, NodeGroup, ObjectChange, PerNodeAddress, PerNodeCidr},
         windows::WindowsOrigin,
     },
     state::{Expression, Field, NatObject, NatRule, Route, RouteType, RuleBody, State, WindowsRoute},
@@ -44,19 +44,28 @@ fn on_node(
     let before = member.old.map(|index| (old, &old.nodes[index]));
     let after = member.new.map(|index| (new, &new.nodes[index]));
     match item {
-        ObjectChange::Route { before: gone, after: come } => {
-            let by_device = |route: &Option<Route>, side: Option<(&Cluster, &hostgw::model::Node)>| {
-                let mut route = route.clone()?;
-                if route.kind != RouteType::Unicast {
-                    return Some(route.to_string());
-                }
-                let (cluster, node) = side.expect("the node is in that file");
-                let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
-                assert!(route.next.device.is_none() || route.next.device == device, "{route}");
-                route.next.device = device;
-                Some(route.to_string())
-            };
-            (by_device(gone, before), by_device(come, after))
+        ObjectChange::Route {
+            before: gone,
+            after: come,
+            own: PerNodeAddress { before: old_own, after: new_own },
+        } => {
+            let by_device =
+                |route: &Option<Route>, own: Option<_>, side: Option<(&Cluster, &hostgw::model::Node)>| {
+                    let mut route = route.clone()?;
+                    if route.kind != RouteType::Unicast {
+                        return Some(route.to_string());
+                    }
+                    let (cluster, node) = side.expect("the node is in that file");
+                    let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
+                    assert!(route.next.device.is_none() || route.next.device == device, "{route}");
+                    route.next.device = device;
+                    if own.is_some() {
+                        assert_eq!(route.source, own);
+                        route.source = node.addresses.get(route.family()).copied();
+                    }
+                    Some(route.to_string())
+                };
+            (by_device(gone, *old_own, before), by_device(come, *new_own, after))
         }
         ObjectChange::WindowsRoute {
             before: gone,
@@ -247,6 +256,22 @@ proptest! {
     #[test]
     fn the_same_file_changes_nothing((old, _) in two()) {
         prop_assert!(compare(Some(&old), &old).is_empty());
+    }
+
+    /// Packets between two nodes must fit both ends, whichever of them sends.
+    #[test]
+    fn routes_between_two_nodes_have_the_smaller_mtu_of_both((cluster, _) in two()) {
+        let mtu = |index: usize| cluster.nodes[index].mtu.or(cluster.routes.mtu);
+        for index in 0..cluster.nodes.len() {
+            let Ok(desired) = plan::desired(&cluster, index, &OriginalSysctls::default()) else { continue };
+            for route in &desired.state.routes {
+                let expected = match desired.node_of(&route.key()) {
+                    Some(other) => [mtu(index), mtu(other)].into_iter().flatten().min(),
+                    None => mtu(index).filter(|_| route.kind == RouteType::Unicast),
+                };
+                prop_assert_eq!(route.mtu, expected, "{}", route);
+            }
+        }
     }
 
     #[test]

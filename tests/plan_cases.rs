@@ -93,7 +93,9 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     let last = case.last_applied.as_ref().map(|state| plan::PreviousApply {
         routes: Some((&state.routes[..]).into()),
         state,
-        previous: applied.as_ref().map(|(_, applied)| plan::PreviousConfig::new(applied, &cluster, &plan)),
+        previous: applied
+            .as_ref()
+            .map(|(_, applied)| plan::PreviousConfig::new(applied, &cluster, index, &plan)),
     });
     let explain = |change: &_| plan::reason(Some(&cluster), &desired, &case.saved, last.as_ref(), change);
     let mut report = Report::new(&plan, explain, locate);

@@ -19,8 +19,8 @@ use hostgw::text::Untrusted;
 /// Generates a cluster of a few nodes, as a configuration would describe it.
 fn cluster() -> impl Strategy<Value = Cluster> {
     let nodes = prop::collection::btree_set(0_u8..40, 1..8);
-    (nodes, any::<bool>(), any::<bool>(), any::<bool>(), 0_u32..3, prop::option::of(0_u8..3)).prop_map(
-        |(nodes, node_address, masquerade, pods, metric, rp_filter)| {
+    (nodes, any::<bool>(), any::<bool>(), any::<bool>(), 0_u32..3, prop::option::of(0_u8..3), any::<bool>())
+        .prop_map(|(nodes, node_address, masquerade, pods, metric, rp_filter, own_source)| {
             let mut text = String::from("clusterPrefix: 10.244.0.0/16\negressInterface: eth0\n");
             if node_address {
                 text += "nextHop: node-address\n";
@@ -28,7 +28,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             let source = if pods { "pods" } else { "any" };
             text +=
                 &format!("nat: {{masquerade: {masquerade}, source: {source}, exclude: [192.168.0.0/16]}}\n");
-            text += &format!("routes: {{metric: {metric}}}\n");
+            let source = if own_source { "node-address" } else { "auto" };
+            text += &format!("routes: {{metric: {metric}, source: {source}}}\n");
             if let Some(value) = rp_filter {
                 text += &format!("sysctls: {{net.ipv4.conf.all.rp_filter: {value}}}\n");
             }
@@ -37,13 +38,13 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 let os = if node % 5 == 4 { "windows, egressInterface: Ethernet" } else { "linux" };
                 let address = Ipv4Addr::new(172, 30, 0, node + 1);
                 text += &format!(
-                    "  - {{name: n{node}, os: {os}, podCIDR: 10.244.{node}.0/24, address: {address}}}\n"
+                    "  - {{name: n{node}, os: {os}, podCIDR: 10.244.{node}.0/24, address: {address}{}}}\n",
+                    if node % 7 == 3 { ", mtu: 9000" } else { "" }
                 );
             }
             let document = Document::new("generated.yaml", text, Format::Yaml);
             config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
-        },
-    )
+        })
 }
 
 fn key(text: &str) -> SysctlKey {

@@ -176,7 +176,10 @@ fn origin(
                 Family::from(local.address) == family && !local.address.is_loopback()
             };
             let found = addresses.find(is_usable).ok_or_else(|| missing("address"))?;
-            Ok((found.address, None))
+            // The route can prefer another address.
+            let route = model.trace_own(found.address, options.address).route;
+            let preferred = route.and_then(|route| route.source);
+            Ok((preferred.unwrap_or(found.address), None))
         }
         PacketSource::Address(address) if Family::from(address) != family => Err(Error::new(
             Kind::Usage,

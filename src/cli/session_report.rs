@@ -46,7 +46,7 @@ fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Ite
         },
         previous: previous
             .as_ref()
-            .map(|previous| plan::PreviousConfig::new(&previous.cluster, cluster, plan)),
+            .map(|previous| plan::PreviousConfig::new(&previous.cluster, cluster, session.index, plan)),
     });
     let previous_locator = previous.as_ref().map(|previous| Locator::new(&previous.document));
     let explain = |change: &_| plan::reason(Some(cluster), desired, &session.saved, known.as_ref(), change);

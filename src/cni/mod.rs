@@ -9,7 +9,7 @@
 //! | `subnet` | `ipam` assigns addresses from the node's pod CIDR |
 //! | `gateway` | the pod gateway in `ipam` is the one that hostgw routes to |
 //! | `ip_masq` | Linux: the plugin does not masquerade traffic inside the cluster |
-//! | `mtu` | pods do not send larger packets than `routes.mtu` allows |
+//! | `mtu` | pods do not send larger packets than `routes.mtu`, or the node's own `mtu`, allows |
 //!
 //! Keys are compared without case, as Go's encoding/json does in the plugins.
 
@@ -126,7 +126,7 @@ pub fn check(configuration: &Value, cluster: &Cluster, node: Option<usize>) -> C
         if os != Some(OperatingSystem::Windows) {
             findings.extend(ip_masq::check(plugin));
         }
-        findings.extend(mtu::check(plugin, cluster));
+        findings.extend(mtu::check(plugin, node, cluster));
     }
     findings.sort_by_key(|finding| finding.code);
     CniReport {

@@ -48,6 +48,17 @@ fn correct_configurations_have_no_findings() {
 }
 
 #[test]
+fn the_mtu_of_pods_is_compared_with_that_of_their_node() {
+    let mut cluster = cluster("routes: {mtu: 1400}");
+    let mtu = |severity| vec![(Code::Mtu, severity, "plugins[0].mtu".to_owned())];
+    let pods = json!({ "mtu": 1450 });
+    assert_eq!(bridge(&cluster, Some(0), &pods), mtu(Severity::Error));
+    cluster.nodes[0].mtu = Some(1450);
+    assert_eq!(bridge(&cluster, Some(0), &pods), []);
+    assert_eq!(bridge(&cluster, Some(0), &json!({ "mtu": 1400 })), mtu(Severity::Warning));
+}
+
+#[test]
 fn the_gateway_of_a_bridge_matters_if_other_nodes_use_it() {
     let other = json!({ "ipam": { "subnet": "10.244.0.0/24", "gateway": "10.244.0.254",
         "ranges": [[{ "subnet": "fd00:244:0:1::/64" }]] } });

@@ -14,7 +14,7 @@ use crate::{
     diagnose::Rule,
     model::{
         ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, NextHopOverride, Node,
-        OperatingSystem, PerFamily, PodCidr, PodNetwork, PrefixList,
+        OperatingSystem, PerFamily, PodCidr, PodNetwork, PrefixList, RouteSource,
     },
     text::shortened,
 };
@@ -43,6 +43,7 @@ struct NodeOverrides {
     next_hop: Option<Box<NextHopOverride>>,
     egress_interface: Option<InterfaceName>,
     default_gateway: Option<IpAddr>,
+    mtu: Option<u32>,
 }
 
 /// The node as messages name it.
@@ -74,6 +75,7 @@ impl NodeDraft {
             next_hop: overrides.next_hop,
             egress_interface: overrides.egress_interface,
             default_gateway: overrides.default_gateway,
+            mtu: overrides.mtu,
         })
     }
 }
@@ -101,6 +103,7 @@ impl Validator<'_> {
             || raw.next_hop.is_some()
             || raw.egress_interface.is_some()
             || raw.default_gateway.is_some()
+            || raw.mtu.is_some()
         {
             let gateways = raw.gateway.map(|gateway| self.gateways(&gateway, &draft, cidrs_complete));
             let next_hop = raw.next_hop.and_then(|next_hop| self.node_next_hop(&next_hop, &draft, context));
@@ -109,8 +112,10 @@ impl Validator<'_> {
                 raw.default_gateway.and_then(|gateway| self.default_gateway(&gateway.0, &draft, context));
             let gateways = gateways.unwrap_or_default();
             let next_hop = next_hop.map(Box::new);
+            let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
+            self.mtu(mtu, &context.prefixes, || draft.path().key("mtu"));
             draft.overrides =
-                Some(NodeOverrides { gateways, next_hop, egress_interface, default_gateway }.into());
+                Some(NodeOverrides { gateways, next_hop, egress_interface, default_gateway, mtu }.into());
         }
         if !addresses_given || addresses_complete {
             self.required_addresses(&draft, addresses_given, context);
@@ -205,7 +210,7 @@ impl Validator<'_> {
     }
 
     /// Reports missing addresses. Windows nodes require one; `nextHop: node-address` requires one for every address
-    /// family of the pods.
+    /// family of the pods, and `routes.source: node-address` one on Linux nodes for every family of the cluster.
     fn required_addresses(&mut self, draft: &NodeDraft, given: bool, context: &Context) {
         let path = || draft.path().key("address");
         if !given && draft.os == Some(OperatingSystem::Windows) {
@@ -227,17 +232,24 @@ impl Validator<'_> {
                 _ => !router(&next_hop) && next_hop.mode == Some(NextHopMode::NodeAddress),
             }
         };
-        let lacks_address = |family: Family| draft.addresses.get(family).is_none() && by_address(family);
-        let has_pods =
-            |family: &Family| draft.cidrs.iter().any(|cidr| Family::from(cidr.value.prefix()) == *family);
-        for family in Family::ALL.into_iter().filter(has_pods).filter(|family| lacks_address(*family)) {
-            let message = format!(
-                "{} has {family} pods but no {family} address, which nextHop: node-address requires",
-                name_of(draft)
-            );
-            let hint =
-                "add the address; with nextHop: node-address, other nodes route to these pods through it";
-            self.report_missing(message, path(), hint);
+        let is_source =
+            context.route_source == RouteSource::NodeAddress && draft.os == Some(OperatingSystem::Linux);
+        for family in Family::ALL.into_iter().filter(|family| draft.addresses.get(*family).is_none()) {
+            let has_pods = draft.cidrs.iter().any(|cidr| Family::from(cidr.value.prefix()) == family);
+            let (message, hint) = if has_pods && by_address(family) {
+                (
+                    format!("{family} pods but no {family} address, which nextHop: node-address requires"),
+                    "add the address; with nextHop: node-address, other nodes route to these pods through it",
+                )
+            } else if is_source && context.prefixes.valid.has(family) {
+                (
+                    format!("no {family} address, which routes.source: node-address requires"),
+                    "add the address: packets that the node sends to pods will have it",
+                )
+            } else {
+                continue;
+            };
+            self.report_missing(format!("{} has {message}", name_of(draft)), path(), hint);
         }
     }
 

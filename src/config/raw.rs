@@ -13,7 +13,9 @@ use serde::{
     de::{Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor},
 };
 
-use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, PrefixList, ScopeSpread, Unassigned};
+use crate::model::{
+    NatSource, NextHopMode, OffLink, OperatingSystem, PrefixList, RouteSource, ScopeSpread, Unassigned,
+};
 
 /// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
 /// hostgw configures on them. All nodes use the same file.
@@ -118,7 +120,15 @@ pub(super) struct RawNode {
     /// Windows only: the gateway of the node's external adapter, used to reach `masterAddress`.
     #[schemars(example = "172.30.0.1")]
     pub default_gateway: Option<Address>,
+
+    /// The MTU in bytes for packets between this node and the others, if it is not `routes.mtu`. A route between two nodes
+    /// has the smaller MTU of both. IPv6 requires at least 1280.
+    #[schemars(example = 9000)]
+    pub mtu: Option<Mtu>,
 }
+
+/// An MTU in bytes. IPv4 requires at least 68 (RFC 791).
+type Mtu = Bounded<68, 65535>;
 
 /// Source NAT (masquerading) of traffic that leaves the cluster.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -157,9 +167,10 @@ pub(super) struct RawRoutes {
     #[schemars(extend("default" = 0))]
     pub metric: Option<Bounded<0, { u32::MAX }>>,
 
-    /// The MTU of the routes in bytes. Defaults to the MTU of the interface. IPv6 requires at least 1280.
+    /// The MTU of the routes in bytes. Defaults to the MTU of the interface. A node can override it. IPv6 requires at least
+    /// 1280.
     #[schemars(example = 1450)]
-    pub mtu: Option<Bounded<68, 65535>>,
+    pub mtu: Option<Mtu>,
 
     /// Whether hostgw gives IPv4 routes a scope that depends on the gateway, because the kernel adds routes with one
     /// scope in quadratic time. The scope has no other effect. `auto`: in clusters of at least 300 nodes.
@@ -171,6 +182,19 @@ pub(super) struct RawRoutes {
     /// `nextHop: node-address`, where such packets would follow the default route without being masqueraded.
     #[schemars(extend("default" = "leave"))]
     pub unassigned: Option<Keyword<Unassigned>>,
+
+    /// The source address of packets that a Linux node itself sends to pods: `auto`, an address that the kernel chooses, or
+    /// `node-address`, the node's own `address`, which every Linux node then needs for each address family. It does not
+    /// affect packets from pods.
+    #[schemars(extend("default" = "auto"))]
+    pub source: Option<Keyword<RouteSource>>,
+}
+
+impl RawRoutes {
+    /// The source, or the default.
+    pub fn source(&self) -> RouteSource {
+        self.source.as_ref().map_or_else(Default::default, |word| word.0)
+    }
 }
 
 /// A connectivity check: either `tcp` or `neighbour`.

@@ -71,7 +71,8 @@ impl Validator<'_> {
             Some(next_hop) => self.next_hop(next_hop, &root.key("nextHop"), &prefixes),
             None => (!next_hop_reported).then(NextHopOverride::default),
         };
-        let context = Context { prefixes, next_hop, node_count: nodes.len() };
+        let route_source = raw.routes.as_ref().map_or_else(Default::default, RawRoutes::source);
+        let context = Context { prefixes, next_hop, route_source, node_count: nodes.len() };
         let prefixes = &context.prefixes;
         if nodes.is_empty() && !self.incomplete {
             let hint = "list every node of the cluster; with an empty list, hostgw would remove every route";
@@ -439,6 +440,20 @@ impl Validator<'_> {
         Some(value)
     }
 
+    /// Reports an MTU that is too small for the cluster's prefixes.
+    pub(super) fn mtu(
+        &mut self,
+        mtu: Option<u32>,
+        prefixes: &ClusterPrefixes,
+        path: impl Fn() -> ConfigPath,
+    ) {
+        if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.valid.has(Family::V6)) {
+            let message =
+                format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU} bytes");
+            self.report(Problem::new(Rule::MtuTooSmall, message, Location::value(path())));
+        }
+    }
+
     fn routes(&mut self, raw: &RawRoutes, prefixes: &ClusterPrefixes, drafts: &[NodeDraft]) -> RouteOptions {
         let path = ConfigPath::root().key("routes");
         let table = match raw.table {
@@ -454,11 +469,7 @@ impl Validator<'_> {
             );
         }
         let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
-        if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.valid.has(Family::V6)) {
-            let message =
-                format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU} bytes");
-            self.report(Problem::new(Rule::MtuTooSmall, message, Location::value(path.key("mtu"))));
-        }
+        self.mtu(mtu, prefixes, || path.key("mtu"));
         let metric = raw.metric.as_ref().map_or(0, |metric| metric.0);
         let has_windows = drafts.iter().any(|draft| draft.os == Some(OperatingSystem::Windows));
         if has_windows && metric > WindowsRoute::MAX_METRIC {
@@ -472,6 +483,6 @@ impl Validator<'_> {
         }
         let spread = raw.spread.as_ref().map_or_else(Default::default, |spread| spread.0);
         let unassigned = raw.unassigned.as_ref().map_or_else(Default::default, |word| word.0);
-        RouteOptions { table, metric, mtu, spread, unassigned }
+        RouteOptions { table, metric, mtu, spread, unassigned, source: raw.source() }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     diagnose::Rule,
     model::{
         ConfigPath, Family, InterfaceName, InvalidInterfaceName, NextHopMode, NextHopOverride, PerFamily,
-        PrefixList,
+        PrefixList, RouteSource,
     },
     text::{nearest, shortened},
 };
@@ -54,6 +54,7 @@ pub(super) type LocatedList<T> = SmallVec<[Located<T>; 1]>;
 pub(super) struct Context {
     pub prefixes: ClusterPrefixes,
     pub next_hop: Option<NextHopOverride>,
+    pub route_source: RouteSource,
     pub node_count: usize,
 }
 

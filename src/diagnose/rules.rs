@@ -106,6 +106,7 @@ rules! {
     HG0706 LosesAdvertisedRoute Error "forwarding removes a route from router advertisements",
     HG0707 SysctlMissing Error "sysctl does not exist",
     HG0708 DisableIpv6 Error "disable_ipv6 cannot be managed",
+    HG0709 SourceNotLocal Error "source address is not local",
     HG0801 AddressElsewhere Warning "no local interface has the node's address",
     HG0802 Ipv6PodGateway Warning "IPv6 routes through pod gateways",
     HG0803 ShadowedByForeign Warning "foreign route takes precedence",

@@ -128,7 +128,7 @@ fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
     let path = samples(paths).into_iter().find(|path| path.direction == Direction::Out)?;
     let pods = patient.observed.host.link(path.packet.input.as_raw())?;
     let (outer, inner) = (egress.mtu?, pods.mtu?);
-    let limit = patient.cluster.routes.mtu.unwrap_or(outer);
+    let limit = patient.cluster.mtu_of(patient.node()).unwrap_or(outer);
     (inner > outer.min(limit)).then(|| {
         finding(
             Rule::MtuDiffers,

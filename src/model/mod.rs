@@ -112,6 +112,13 @@ impl Cluster {
         is_default || overrides().any(|node| self.next_hop_of(node, family) == NextHopKind::PodGateway)
     }
 
+    /// Returns the largest packets, in bytes, that `node` sends to or receives from the pods of other nodes: its own `mtu`,
+    /// or else `routes.mtu`. `None` if only its interface limits them.
+    #[must_use]
+    pub fn mtu_of(&self, node: &Node) -> Option<u32> {
+        node.mtu.or(self.routes.mtu)
+    }
+
     /// Returns the node with this name and its index.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<(usize, &Node)> {
@@ -137,6 +144,8 @@ pub struct Node {
     pub egress_interface: Option<InterfaceName>,
     /// `defaultGateway` of a Windows node.
     pub default_gateway: Option<IpAddr>,
+    /// `mtu`, which overrides `routes.mtu`. See [`Cluster::mtu_of`].
+    pub mtu: Option<u32>,
 }
 
 impl Node {
@@ -301,6 +310,19 @@ pub struct RouteOptions {
     pub spread: ScopeSpread,
     /// What happens to packets for pod addresses that no node has.
     pub unassigned: Unassigned,
+    /// The preferred source address.
+    pub source: RouteSource,
+}
+
+/// The preferred source address of routes: that of packets from a node itself, unless a program chooses another one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteSource {
+    /// The kernel chooses an address of the interface.
+    #[default]
+    Auto,
+    /// The node's own address.
+    NodeAddress,
 }
 
 /// What happens to packets for addresses in the cluster prefix that no node has.
@@ -348,6 +370,7 @@ impl Default for RouteOptions {
             mtu: None,
             spread: ScopeSpread::Auto,
             unassigned: Unassigned::Leave,
+            source: RouteSource::Auto,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Finds problems that would make a plan fail, or cut the node off, before anything is written.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, net::IpAddr};
 
 use ipnet::IpNet;
 
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Cluster, ConfigPath, Family, NextHopKind, OffLink, SysctlKey},
-    state::{NatTable, Route, State, protocol},
+    state::{AddressFlag, NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
@@ -21,6 +21,7 @@ pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Obse
     if let Some(device) = egress_interface(&context, &mut problems) {
         check_next_hops(&context, device, &mut problems);
         check_router(&context, device, &mut problems);
+        check_sources(&context, &mut problems);
     }
     check_sysctls(&context, &mut problems);
     check_router_advertisements(&context, &mut problems);
@@ -185,6 +186,30 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
                 )),
             );
         }
+    }
+}
+
+/// Reports preferred source addresses that the kernel would reject, because this node does not have them.
+fn check_sources(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
+    let CheckContext { cluster, index, desired, observed } = *context;
+    let node = &cluster.nodes[index];
+    let sources: std::collections::BTreeSet<IpAddr> =
+        desired.state.routes.iter().filter_map(|route| route.source).collect();
+    for source in sources {
+        let why = match observed.host.owner_of(source) {
+            Some(local) if local.flags.contains(&AddressFlag::DadFailed) => {
+                format!("another machine has it, so {} does not use it", local.device)
+            }
+            Some(_) => continue,
+            None => "no interface has it".to_owned(),
+        };
+        let message = format!("{source} (node {}) cannot be the source of routes: {why}", node.name);
+        let remedy = "if this machine is another node, pass --node NAME; otherwise, fix the node's address in the configuration";
+        problems.push(
+            Diagnostic::new(Rule::SourceNotLocal, message)
+                .at(Some(ConfigPath::root().key("nodes").index(index).key("address")))
+                .with_remedy(remedy),
+        );
     }
 }
 

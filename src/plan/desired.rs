@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopKind, Node, OperatingSystem,
-        PodNetwork, Prefixed, RouteOptions, SysctlKey, Unassigned,
+        Cluster, ConfigPath, Family, NatSource, NextHopKind, Node, OperatingSystem, PerFamily, PodNetwork,
+        Prefixed, RouteOptions, RouteSource, SysctlKey, Unassigned,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -75,6 +75,47 @@ impl Origin {
     }
 }
 
+/// What the routes of one node have in common.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sender {
+    /// The egress interface; `None` if the configuration does not name it.
+    pub device: Option<Untrusted>,
+    /// The MTU of the node.
+    pub mtu: Option<u32>,
+    /// The preferred source addresses.
+    pub sources: PerFamily<IpAddr>,
+}
+
+impl Sender {
+    pub fn of(cluster: &Cluster, node: &Node) -> Self {
+        let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
+        Self { device, mtu: cluster.mtu_of(node), sources: route_sources(cluster, node) }
+    }
+
+    /// Returns `route`, which only depends on its destination, as this node has it.
+    pub fn adapt(&self, mut route: Route) -> Route {
+        // An unreachable route leads to no interface.
+        if route.kind == RouteType::Unicast {
+            route.next.device.clone_from(&self.device);
+            // The packets must fit both ends.
+            route.mtu = route.mtu.into_iter().chain(self.mtu).min();
+            route.source = self.sources.get(route.family()).copied();
+        }
+        route
+    }
+}
+
+/// Returns the preferred source addresses of the routes of `node`.
+pub(super) fn route_sources(cluster: &Cluster, node: &Node) -> PerFamily<IpAddr> {
+    let mut sources = PerFamily::default();
+    if cluster.routes.source == RouteSource::NodeAddress {
+        for family in cluster.prefixes.families() {
+            *sources.get_mut(family) = node.addresses.get(family).copied();
+        }
+    }
+    sources
+}
+
 /// The node is not a Linux node. Its plan is a script from `hostgw render`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotLinux;
@@ -128,9 +169,9 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     if node.os != OperatingSystem::Linux {
         return Err(NotLinux);
     }
-    let device = cluster.egress_interface_of(node);
-    let others = routes(cluster, device).filter(|(_, origin)| *origin != Origin::Node(index));
-    let mut routes: Vec<_> = others.collect();
+    let sender = Sender::of(cluster, node);
+    let others = routes(cluster).filter(|(_, origin)| *origin != Origin::Node(index));
+    let mut routes: Vec<_> = others.map(|(route, origin)| (sender.adapt(route), origin)).collect();
     let mut state = State { sysctls: sysctls(cluster, node.has_pods()), ..State::default() };
     for family in cluster.prefixes.families() {
         *state.nat.get_mut(family) = nat_table(cluster, node, family);
@@ -160,9 +201,9 @@ pub fn desired_routes(cluster: &Cluster, index: usize, is_wanted: impl Fn(&Route
     if node.os != OperatingSystem::Linux {
         return Vec::new();
     }
-    let others = routes_at(cluster, cluster.egress_interface_of(node), &is_wanted)
-        .filter(|(_, origin)| *origin != Origin::Node(index));
-    let mut routes: Vec<_> = others.map(|(route, _)| route).collect();
+    let sender = Sender::of(cluster, node);
+    let others = routes_at(cluster, &is_wanted).filter(|(_, origin)| *origin != Origin::Node(index));
+    let mut routes: Vec<_> = others.map(|(route, _)| sender.adapt(route)).collect();
     routes.sort_by_key(Route::key);
     routes
 }
@@ -246,45 +287,38 @@ impl Desired {
     }
 }
 
-/// Iterates over all routes of the cluster through `device`. Each node has them all, except those to its own pods. In
-/// each family the on-link routes and the unreachable ones come first, then the nodes in the order of the file.
-pub(super) fn routes<'a>(
-    cluster: &'a Cluster,
-    device: Option<&'a InterfaceName>,
-) -> impl Iterator<Item = (Route, Origin)> + 'a {
-    routes_at(cluster, device, &|_| true)
+/// Iterates over all routes of the cluster, before a [`Sender`] adapts them. Each node has them all, except those to its
+/// own pods. In each family the on-link routes and the unreachable ones come first, then the nodes in the order of the
+/// file.
+pub(super) fn routes(cluster: &Cluster) -> impl Iterator<Item = (Route, Origin)> + '_ {
+    routes_at(cluster, &|_| true)
 }
 
 /// Iterates over the same routes, as far as their keys are wanted. The others cost little.
 pub(super) fn routes_at<'a>(
     cluster: &'a Cluster,
-    device: Option<&'a InterfaceName>,
     is_wanted: &'a impl Fn(&RouteKey) -> bool,
 ) -> impl Iterator<Item = (Route, Origin)> + 'a {
-    // All routes share the name.
-    let device: Option<Untrusted> = device.map(|name| name.as_str().into());
     let is_key_wanted = is_wanted;
     let is_wanted = move |prefix: IpNet| is_key_wanted(&key(cluster, prefix));
     cluster.prefixes.families().flat_map(move |family| {
         let uses_pod_gateways = cluster.uses_pod_gateways(family);
         let is_rejected = cluster.routes.unassigned == Unassigned::Unreachable;
-        let own_device = device.clone();
         let of_prefix = move |prefix: &IpNet| {
             let on_link = (uses_pod_gateways && is_wanted(*prefix))
-                .then(|| (route(cluster, own_device.clone(), *prefix, None), Origin::ClusterPrefix));
+                .then(|| (route(cluster, *prefix, None), Origin::ClusterPrefix));
             let unassigned = is_rejected
                 .then(|| unreachable(cluster, *prefix))
                 .filter(|route| is_key_wanted(&route.key()))
                 .map(|route| (route, Origin::Unassigned));
             on_link.into_iter().chain(unassigned)
         };
-        let device = device.clone();
         let to_node = move |(number, node): (usize, &'a Node)| {
-            let device = device.clone();
             node.pods.of(family).filter_map(move |pods| {
                 let prefix = pods.prefix();
                 let gateway = is_wanted(prefix).then(|| next_hop(cluster, node, pods)).flatten()?;
-                Some((route(cluster, device.clone(), prefix, Some(gateway)), Origin::Node(number)))
+                let route = Route { mtu: cluster.mtu_of(node), ..route(cluster, prefix, Some(gateway)) };
+                Some((route, Origin::Node(number)))
             })
         };
         let nodes = cluster.nodes.iter().enumerate().flat_map(to_node);
@@ -325,8 +359,8 @@ pub(super) fn next_hop(cluster: &Cluster, other: &Node, pods: &PodNetwork) -> Op
     }
 }
 
-/// Returns a route exactly as the kernel reports it, so that the two compare equal.
-fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gateway: Option<IpAddr>) -> Route {
+/// Returns a route exactly as the kernel reports it, so that the two compare equal, but for what a [`Sender`] adapts.
+fn route(cluster: &Cluster, destination: IpNet, gateway: Option<IpAddr>) -> Route {
     let options = cluster.routes;
     let is_v6 = Family::from(destination) == Family::V6;
     let scope = match gateway {
@@ -344,9 +378,9 @@ fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gatew
         protocol: protocol::HOSTGW,
         scope,
         kind: RouteType::Unicast,
-        next: NextHop { gateway, device, onlink: false },
+        next: NextHop { gateway, device: None, onlink: false },
         source: None,
-        mtu: options.mtu,
+        mtu: None,
         opaque: None,
     }
 }
@@ -359,8 +393,8 @@ fn unreachable(cluster: &Cluster, destination: IpNet) -> Route {
         metric: u32::MAX,
         kind: RouteType::Unreachable,
         scope: RouteScope::Global,
-        mtu: None,
-        ..route(cluster, device, destination, None)
+        next: NextHop { gateway: None, device, onlink: false },
+        ..route(cluster, destination, None)
     }
 }
 

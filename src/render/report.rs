@@ -11,7 +11,7 @@ use crate::{
     model::{ConfigPath, Family},
     plan::{Action, Change, Conflict, ForeignSysctl, Plan, Reason, Totals, compare::Side},
     progress::Task,
-    state::{Forwarding, NatObject, ObjectKind, Route, Unknown, WindowsRoute},
+    state::{Forwarding, NatObject, ObjectKind, Route, Unknown, WindowsRoute, Word, join_words},
     text::Untrusted,
 };
 
@@ -109,6 +109,13 @@ pub struct AffectedNodes {
 pub enum Object {
     /// A route.
     Route(Route),
+    /// A route of several nodes, each of which has its own address in it.
+    SharedRoute {
+        /// The route, with the preferred source of one of the nodes.
+        route: Box<Route>,
+        /// The placeholder for the source.
+        source: Cow<'static, str>,
+    },
     /// A route on a Windows node.
     WindowsRoute(Box<WindowsRoute>),
     /// A sysctl.
@@ -149,7 +156,7 @@ struct ObjectDocument {
     text: String,
     /// A short name: the destination of a route, or the key of a sysctl.
     name: String,
-    /// The fields of a route.
+    /// The fields of a route. `source` is absent if it is the address of each node.
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<Route>,
     /// The fields of a route on a Windows node.
@@ -173,6 +180,9 @@ impl From<Object> for ObjectDocument {
             Self { text, name, route: None, windows_route: None, nat: None, key: None, value: None };
         match object {
             Object::Route(route) => Self { route: Some(route), ..document },
+            Object::SharedRoute { route, .. } => {
+                Self { route: Some(Route { source: None, ..*route }), ..document }
+            }
             Object::WindowsRoute(route) => Self { windows_route: Some(*route), ..document },
             Object::Sysctl { key, value } => Self { key: Some(key), value: Some(value), ..document },
             Object::Text { nat, .. } => Self { nat, ..document },
@@ -488,6 +498,7 @@ impl Object {
     pub fn text(&self) -> Cow<'_, str> {
         match self {
             Self::Route(route) => route.to_string().into(),
+            Self::SharedRoute { .. } => join_words(&self.route_words().unwrap_or_default()).into(),
             Self::WindowsRoute(route) => route.to_string().into(),
             Self::Sysctl { key, value } => format!("{key} = {value}").into(),
             Self::Text { text, .. } => text.into(),
@@ -499,9 +510,25 @@ impl Object {
     pub fn name(&self) -> Cow<'_, str> {
         match self {
             Self::Route(route) => route.key().to_string().into(),
+            Self::SharedRoute { route, .. } => route.key().to_string().into(),
             Self::WindowsRoute(route) => route.destination_prefix.to_string().into(),
             Self::Sysctl { key, .. } => key.into(),
             Self::Text { name, .. } => name.into(),
+        }
+    }
+
+    /// Returns the words of a route.
+    pub(super) fn route_words(&self) -> Option<Vec<Word>> {
+        match self {
+            Self::Route(route) => Some(route.words()),
+            Self::SharedRoute { route, source } => {
+                let mut words = route.words();
+                for word in words.iter_mut().filter(|word| word.keyword == "src") {
+                    source.as_ref().clone_into(&mut word.value);
+                }
+                Some(words)
+            }
+            Self::WindowsRoute(_) | Self::Sysctl { .. } | Self::Text { .. } => None,
         }
     }
 

@@ -377,7 +377,7 @@ impl Columns {
 /// The words of an object in columns, if it has columns.
 fn cells(object: &Object) -> Option<[Vec<Word>; 4]> {
     let words = match object {
-        Object::Route(route) => route.words(),
+        Object::Route(_) | Object::SharedRoute { .. } => object.route_words()?,
         Object::WindowsRoute(route) => route.words(),
         Object::Sysctl { .. } | Object::Text { .. } => return None,
     };
@@ -434,7 +434,10 @@ fn put_change(text: &mut String, columns: &mut [String; 4], entry: &ChangeEntry,
 fn put_colored(text: &mut String, columns: &mut [String; 4], symbol: char, object: &Object, style: &Style) {
     match object {
         Object::Route(route) => route.put_columns(columns),
-        Object::WindowsRoute(_) | Object::Sysctl { .. } | Object::Text { .. } => match cells(object) {
+        Object::SharedRoute { .. }
+        | Object::WindowsRoute(_)
+        | Object::Sysctl { .. }
+        | Object::Text { .. } => match cells(object) {
             Some(cells) => *columns = cells.map(|words| join_words(&words)),
             None => {
                 let object = printable(&object.text());

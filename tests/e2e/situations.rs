@@ -420,3 +420,216 @@ fn a_second_pod_cidr_is_one_more_route() {
         assert_eq!(machine.sh("ip route show proto 87"), before);
     });
 }
+
+/// Applies the configuration, and checks that nothing is left to do, that the script does the same, and that both can be
+/// undone. Returns the managed routes, as `ip` prints them.
+fn assert_full_circle(node: &Namespace, configuration: &str, name: &str) -> String {
+    let before = node.witness();
+    node.write("hostgw.yaml", configuration);
+    node.hostgw_ok(&["apply", "--yes", "--node", name]);
+    node.hostgw(&["plan", "--node", name, "--detailed-exitcode"]).expect(0).says("No changes.");
+    node.hostgw(&["status", "--detailed-exitcode"]).expect(0);
+    let after = node.witness();
+    let routes = node.sh("ip route show proto 87; ip -6 route show proto 87");
+    node.hostgw_ok(&["rollback", "--yes"]);
+    node.assert_unchanged(&before, "rollback");
+    node.write("node.sh", &node.hostgw_ok(&["render", "--node", name]).stdout);
+    node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh").expect(0);
+    node.assert_unchanged(&after, "the script");
+    node.hostgw(&["plan", "--node", name, "--detailed-exitcode"]).expect(0).says("No changes.");
+    node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh --undo").expect(0);
+    node.assert_unchanged(&before, "the script's undo");
+    node.hostgw_ok(&["apply", "--yes", "--node", name]);
+    node.assert_unchanged(&after, "another apply");
+    routes
+}
+
+/// Some nodes take larger packets than others.
+#[test]
+fn routes_have_the_mtu_of_both_ends() {
+    let configuration = "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+nextHop: node-address
+routes: {mtu: 1420}
+nodes:
+  - {name: a, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.11, 'fd00:30::11'], mtu: 1480}
+  - {name: b, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:2::/64'], address: [172.30.0.12, 'fd00:30::12'], mtu: 1480}
+  - {name: c, os: linux, podCIDR: [10.244.2.0/24, 'fd00:244:0:3::/64'], address: [172.30.0.13, 'fd00:30::13']}
+";
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip address add fd00:30::11/64 dev eth0 nodad");
+        node.await_ipv6_addresses();
+        let routes = assert_full_circle(&node, configuration, "a");
+        for expected in [
+            "10.244.1.0/24 via 172.30.0.12 dev eth0 mtu 1480",
+            "10.244.2.0/24 via 172.30.0.13 dev eth0 mtu 1420",
+            "fd00:244:0:2::/64 via fd00:30::12 dev eth0 metric 1024 mtu 1480",
+            "fd00:244:0:3::/64 via fd00:30::13 dev eth0 metric 1024 mtu 1420",
+        ] {
+            assert!(routes.contains(expected), "{routes}");
+        }
+        // The node's own key changes all its routes; that of another node only the one to it.
+        node.write("hostgw.yaml", &configuration.replacen(", mtu: 1480", "", 1));
+        let plan = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        plan.says("~ 10.244.1.0/24     via 172.30.0.12 dev eth0 proto 87 mtu 1480 -> 1420")
+            .says("# node a: nodes[0].mtu changed, hostgw.yaml:5")
+            .says("Plan: 0 to add, 2 to update, 0 to remove.");
+        node.write(
+            "hostgw.yaml",
+            &configuration.replace(".13']}", ".13'], mtu: 1400}").replace("::13']}", "::13'], mtu: 1400}"),
+        );
+        let plan = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        plan.says("~ 10.244.2.0/24     via 172.30.0.13 dev eth0 proto 87 mtu 1420 -> 1400")
+            .says("# node c: nodes[2].mtu changed, hostgw.yaml:7");
+        node.write("hostgw.yaml", configuration);
+        node.sh("ip route change 10.244.1.0/24 via 172.30.0.12 dev eth0 proto 87 mtu 1300");
+        node.hostgw(&["plan", "--node", "a"]).expect(0).says("# drift: pods of node b");
+        node.hostgw_ok(&["destroy", "--yes"]);
+        drop(node);
+
+        let _turn = small();
+        let cluster = SimulatedCluster::new(privilege, configuration);
+        for (to, size, expected) in [
+            ("10.244.1.10", 1480 - 28, None),
+            ("10.244.2.10", 1420 - 28, None),
+            ("10.244.2.10", 1480 - 28, Some("1420")),
+            ("fd00:244:0:2::a", 1480 - 48, None),
+            ("fd00:244:0:3::a", 1420 - 48, None),
+            ("fd00:244:0:3::a", 1480 - 48, Some("1420")),
+        ] {
+            let outcome = cluster.try_sh("pod of a", &format!("ping -M do -n -c 1 -W 5 -s {size} {to}"));
+            match expected {
+                None => assert_eq!(outcome.code, 0, "{outcome}"),
+                Some(mtu) => assert!(outcome.code == 1 && outcome.to_string().contains(mtu), "{outcome}"),
+            }
+        }
+    });
+}
+
+/// Makes a virtual address the first one of the egress interface of a node with 172.30.0.11 and fd00:30::11, so that the
+/// kernel prefers it.
+const VIRTUAL_ADDRESS_FIRST: &str = "
+    ip address flush dev eth0 scope global
+    ip address add 172.30.0.250/24 dev eth0
+    ip address add fd00:30::250/64 dev eth0 nodad
+    ip address add 172.30.0.11/24 dev eth0
+    ip address add fd00:30::11/64 dev eth0 nodad preferred_lft 0
+";
+
+/// Three nodes, in whose file `options` is a line.
+fn with_virtual_address(next_hop: &str, options: &str) -> String {
+    format!(
+        "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+egressInterface: eth0
+nextHop: {next_hop}
+{options}
+nodes:
+  - {{name: a, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.11, 'fd00:30::11']}}
+  - {{name: b, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:2::/64'], address: [172.30.0.12, 'fd00:30::12']}}
+  - {{name: c, os: linux, podCIDR: 10.244.2.0/24, address: [172.30.0.13, 'fd00:30::13']}}
+"
+    )
+}
+
+/// The node's own packets to pods have its address, although another one is first on the interface.
+#[test]
+fn routes_prefer_the_address_of_the_node() {
+    let configuration = |source: &str| {
+        with_virtual_address(
+            "node-address",
+            &format!("routes: {{source: {source}, unassigned: unreachable}}"),
+        )
+    };
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh(VIRTUAL_ADDRESS_FIRST);
+        node.await_ipv6_addresses();
+        let source_to = |pod: &str| node.sh(&format!("ip route get {pod}"));
+        assert_full_circle(&node, &configuration("auto"), "a");
+        for (pod, address) in [("10.244.1.10", "172.30.0.250"), ("fd00:244:0:2::a", "fd00:30::250")] {
+            assert!(source_to(pod).contains(&format!("src {address} ")), "{}", source_to(pod));
+        }
+        node.hostgw_ok(&["destroy", "--yes"]);
+
+        let routes = assert_full_circle(&node, &configuration("node-address"), "a");
+        for expected in [
+            "10.244.1.0/24 via 172.30.0.12 dev eth0 src 172.30.0.11",
+            "fd00:244:0:2::/64 via fd00:30::12 dev eth0 src fd00:30::11 metric 1024",
+            "unreachable 10.244.0.0/16 metric 4294967295",
+        ] {
+            assert!(routes.contains(expected), "{routes}");
+        }
+        for (pod, address) in [("10.244.1.10", "172.30.0.11"), ("fd00:244:0:2::a", "fd00:30::11")] {
+            assert!(source_to(pod).contains(&format!("src {address} ")), "{}", source_to(pod));
+            let explained = node.hostgw(&["explain", "--node", "a", "--from", "node", pod]);
+            assert!(explained.stdout.contains(&format!("From {address} ")), "{explained}");
+        }
+        node.hostgw_ok(&["snapshot"]).says("\"source\": \"172.30.0.11\"");
+        let persisted = node.hostgw_ok(&["render", "--node", "a", "--persist", "systemd-networkd"]);
+        persisted.says("PreferredSource=172.30.0.11").says("PreferredSource=fd00:30::11");
+        node.write("old.yaml", &configuration("auto"));
+        let diff = node.hostgw_ok(&["diff", "old.yaml", "hostgw.yaml"]);
+        diff.says("~ 10.244.1.0/24     via 172.30.0.12 dev eth0 proto 87 {+src NODE-ADDRESS+}")
+            .says("# routes.source changed, hostgw.yaml:4");
+
+        // Another source is drift, and so is what the kernel makes of a lost address.
+        node.sh("ip route change 10.244.1.0/24 via 172.30.0.12 dev eth0 proto 87 src 172.30.0.250");
+        let drift = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        drift.says("src 172.30.0.250 -> 172.30.0.11").says("# drift: pods of node b");
+        node.hostgw_ok(&["apply", "--yes", "--node", "a"]);
+        node.sh("ip address del 172.30.0.11/24 dev eth0; ip address del fd00:30::11/64 dev eth0");
+        let refused = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
+        refused
+            .warns("HG0709: 172.30.0.11 (node a) cannot be the source of routes: no interface has it")
+            .warns("HG0709: fd00:30::11 (node a) cannot be the source of routes: no interface has it");
+        node.hostgw(&["doctor", "--node", "a"]).expect(11).says("HG0709");
+        node.sh(VIRTUAL_ADDRESS_FIRST);
+        node.await_ipv6_addresses();
+        node.hostgw_ok(&["apply", "--yes", "--node", "a"]);
+
+        // A foreign route with the same key and another source is a conflict.
+        node.hostgw_ok(&["destroy", "--yes"]);
+        node.sh("ip route add 10.244.1.0/24 via 172.30.0.12 dev eth0 src 172.30.0.250");
+        let conflict = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(10);
+        conflict.warns("proto boot src 172.30.0.250 conflicts with 10.244.1.0/24");
+        node.hostgw_ok(&["apply", "--yes", "--node", "a", "--adopt"]);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        let restored = node.sh("ip route show 10.244.1.0/24");
+        assert!(restored.contains("src 172.30.0.250"), "{restored}");
+    });
+}
+
+/// The pods see the node's own address, in both models of next hops.
+#[test]
+fn pods_see_the_address_of_the_node() {
+    each(|privilege| {
+        for next_hop in ["node-address", "pod-gateway"] {
+            let _turn = small();
+            let cluster = SimulatedCluster::new(
+                privilege,
+                &with_virtual_address(next_hop, "routes: {source: node-address}"),
+            );
+            cluster.sh("node a", VIRTUAL_ADDRESS_FIRST);
+            cluster.sh("node a", "\"$HOSTGW\" apply --yes --node a");
+            cluster.sh(
+                "pod of b",
+                "nft add table inet seen
+                 nft 'add chain inet seen input { type filter hook input priority 0; }'
+                 nft add rule inet seen input ip saddr 172.30.0.11 icmp type echo-request counter
+                 nft add rule inet seen input ip6 saddr fd00:30::11 icmpv6 type echo-request counter",
+            );
+            ping(&cluster, "node a", "10.244.1.10");
+            // With IPv6, pod gateways do not answer.
+            let is_dual = next_hop == "node-address";
+            if is_dual {
+                ping(&cluster, "node a", "fd00:244:0:2::a");
+            }
+            let seen = cluster.sh("pod of b", "nft list chain inet seen input");
+            assert_eq!(seen.matches("packets 2 ").count(), 1 + usize::from(is_dual), "{seen}");
+            if is_dual {
+                cluster.try_sh("node a", "\"$HOSTGW\" rehearse --node a").expect(0);
+                cluster.machine().hostgw(&["simulate"]).expect(0);
+            }
+        }
+    });
+}

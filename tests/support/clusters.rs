@@ -33,6 +33,7 @@ struct Options {
     master: Option<u8>,
     router: Option<u8>,
     unreachable: bool,
+    own_source: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +52,7 @@ struct NodeSpec {
     more: u8,
     /// 0: node-address; 1: pod-gateway; 2 and 3: a router.
     next_hop: Option<u8>,
+    mtu: Option<u32>,
 }
 
 const SYSCTLS: [&str; 5] = [
@@ -66,11 +68,12 @@ fn options() -> impl Strategy<Value = Options> {
     let flags = prop::array::uniform8(prop::bool::weighted(0.3));
     let master = prop::option::weighted(0.5, 0_u8..3);
     let router = prop::option::weighted(0.2, 0_u8..2);
-    let unreachable = prop::bool::weighted(0.3);
-    (0_u8..4, 0_u8..2, 0_u8..4, sysctls, flags, master, router, unreachable).prop_map(
-        |(layout, egress, exclude, sysctls, flags, master, router, unreachable)| Options {
+    let more_flags = prop::array::uniform2(prop::bool::weighted(0.3));
+    (0_u8..4, 0_u8..2, 0_u8..4, sysctls, flags, master, router, more_flags).prop_map(
+        |(layout, egress, exclude, sysctls, flags, master, router, [unreachable, own_source])| Options {
             router,
             unreachable,
+            own_source,
             layout,
             egress,
             exclude,
@@ -101,7 +104,10 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
         prop::option::weighted(0.5, 0_u8..2),
         prop::bool::weighted(0.15),
         prop::option::weighted(0.2, 0_u8..4),
-        prop_oneof![2 => Just(0), 1 => 1_u8..4],
+        (
+            prop_oneof![2 => Just(0), 1 => 1_u8..4],
+            prop::option::weighted(0.2, prop::sample::select(vec![1300_u32, 1500, 9000])),
+        ),
     );
     let kinds = prop::collection::vec(kinds, MAX_NODES);
     (order(), usual(), usual(), kinds, 1..=MAX_NODES).prop_map(|(names, cidrs, addresses, kinds, count)| {
@@ -115,7 +121,7 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
                 default_gateway,
                 podless,
                 next_hop,
-                more,
+                (more, mtu),
             ) = kinds[name];
             NodeSpec {
                 name,
@@ -130,6 +136,7 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
                 podless,
                 more,
                 next_hop,
+                mtu,
             }
         };
         names.into_iter().take(count).map(node).collect()
@@ -194,11 +201,12 @@ impl Spec {
         );
         let _ = writeln!(
             text,
-            "routes: {{table: {}, metric: {}{}{}}}",
+            "routes: {{table: {}, metric: {}{}{}{}}}",
             if options.table { "100" } else { "main" },
             if options.metric { 50 } else { 0 },
             if options.mtu { ", mtu: 1400" } else { "" },
-            if options.unreachable { ", unassigned: unreachable" } else { "" }
+            if options.unreachable { ", unassigned: unreachable" } else { "" },
+            if options.own_source { ", source: node-address" } else { "" }
         );
         text += "sysctls:\n";
         for (key, value) in SYSCTLS.iter().zip(options.sysctls) {
@@ -231,7 +239,8 @@ impl Spec {
             let values = values.iter().filter(|(has, _)| *has).map(|(_, value)| format!("\"{value}\""));
             format!("[{}]", values.collect::<Vec<_>>().join(", "))
         };
-        let list = |v4: String, v6: String| quoted(&[(has_v4, v4), (has_v6, v6)]);
+        let list_of =
+            |[has_v4, has_v6]: [bool; 2], v4: String, v6: String| quoted(&[(has_v4, v4), (has_v6, v6)]);
         // The whole prefix has no room for more.
         let has_more = |number: u8| node.more & number != 0 && !v4.ends_with("/16");
         let os = if node.windows { "windows" } else { "linux" };
@@ -257,9 +266,16 @@ impl Spec {
             };
             let _ = writeln!(text, "    nextHop: {next_hop}");
         }
-        if node.has_address || node.windows || self.options.node_address || node.next_hop == Some(0) {
-            let list = list(format!("172.30.0.{}", address + 1), format!("fd00:1::{}", address + 1));
-            let _ = writeln!(text, "    address: {list}");
+        let own_source = self.options.own_source;
+        if node.has_address
+            || node.windows
+            || self.options.node_address
+            || node.next_hop == Some(0)
+            || own_source
+        {
+            let families = [has_v4 || own_source, has_v6 || (own_source && dual)];
+            let (v4, v6) = (format!("172.30.0.{}", address + 1), format!("fd00:1::{}", address + 1));
+            let _ = writeln!(text, "    address: {}", list_of(families, v4, v6));
         }
         if node.other_gateway && has_v4 && !node.podless {
             let base = match (self.options.layout, cidr) {
@@ -271,6 +287,9 @@ impl Spec {
         }
         if let Some(gateway) = node.default_gateway.filter(|_| node.windows) {
             let _ = writeln!(text, "    defaultGateway: 172.30.0.{}", 200 + gateway);
+        }
+        if let Some(mtu) = node.mtu {
+            let _ = writeln!(text, "    mtu: {mtu}");
         }
         if let Some(egress) = node.egress {
             let _ = writeln!(text, "    egressInterface: eth{egress}");

@@ -1,12 +1,12 @@
 //! Compares two configurations: computes `plan(desired by the new one, desired by the old one)` for all nodes at once.
 //!
-//! The route to a node is the same on all other nodes, except for their egress interfaces. Routes are therefore
-//! compared once rather than once per node, and each change lists the nodes it applies to. Both the cost and the result
+//! The route to a node is the same on all other nodes, except for their egress interfaces, MTUs and source addresses.
+//! Routes are therefore compared once rather than once per node, and each change lists the nodes it applies to. Both the cost and the result
 //! are linear in the number of nodes.
 //!
 //! | nodes | changes |
 //! |---|---|
-//! | in both files | the differences between the files; all routes, if the node's egress interface differs |
+//! | in both files | the differences between the files; all routes, if the node's egress interface, MTU or source address differs |
 //! | new | everything that the new file configures |
 //! | removed | everything that the old file configured |
 //!
@@ -22,7 +22,10 @@ mod routes;
 mod sysctls;
 mod windows;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -104,6 +107,8 @@ pub enum ObjectChange {
         before: Option<Route>,
         /// The route under the new configuration.
         after: Option<Route>,
+        /// The preferred source addresses in it that represent those of every node of the group.
+        own: PerNodeAddress,
     },
     /// A route of Windows nodes. The interface is `None` if the nodes of the group have different ones, or if only the
     /// nodes themselves know it.
@@ -153,6 +158,15 @@ pub struct PerNodeCidr {
     pub after: Option<IpNet>,
 }
 
+/// The addresses of one node, representing those of every node of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PerNodeAddress {
+    /// The address under the old configuration.
+    pub before: Option<IpAddr>,
+    /// The address under the new configuration.
+    pub after: Option<IpAddr>,
+}
+
 /// Counts of a comparison. An object that changes on several nodes counts once for each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct ComparisonTotals {
@@ -171,7 +185,7 @@ impl ObjectChange {
     #[must_use]
     pub const fn action(&self) -> Action {
         let (before, after) = match self {
-            Self::Route { before, after } => (before.is_some(), after.is_some()),
+            Self::Route { before, after, .. } => (before.is_some(), after.is_some()),
             Self::WindowsRoute { before, after, .. } => (before.is_some(), after.is_some()),
             Self::Forwarding { before, after, .. } => (*before, *after),
             Self::Nat { before, after, .. } => (before.is_some(), after.is_some()),
@@ -257,8 +271,8 @@ pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
         for (part, deltas) in sysctls::deltas(&pairing, status, &members) {
             groups.add(status, &part, deltas);
         }
-        for (status, part, device) in pairing.split_by_egress_change(status, &members) {
-            groups.add(status, &part, routes::deltas(&pairing, &slots, status, &part, device));
+        for (variant, part) in pairing.split_by_route_variant(status, &members) {
+            groups.add(status, &part, routes::deltas(&pairing, &slots, status, &part, variant));
         }
         for (part, deltas) in nat::deltas(&pairing, status, &members) {
             groups.add(status, &part, deltas);

@@ -5,7 +5,10 @@ use std::{collections::HashMap, hash::Hash};
 use ipnet::IpNet;
 
 use super::{Member, NodeStatus, matching};
-use crate::model::{Cluster, Family, Node, OperatingSystem, Prefixed};
+use crate::{
+    model::{Cluster, Family, Node, OperatingSystem, PerFamily, Prefixed},
+    plan::desired::route_sources,
+};
 
 /// Two configurations, and the nodes that they have in common.
 pub(super) struct NodePairing<'a> {
@@ -18,10 +21,31 @@ pub(super) struct NodePairing<'a> {
 }
 
 /// Whether the egress interface of a node that stays differs between the files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum EgressChange {
     Unchanged,
     Changed,
+}
+
+/// What the routes of nodes with the same status have in common, except for the names of interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RouteVariant {
+    pub egress_change: EgressChange,
+    /// The MTU of the node under the old configuration; `None` also for a new node.
+    pub mtu_before: Option<u32>,
+    /// The MTU of the node under the new configuration; `None` also for a removed node.
+    pub mtu_after: Option<u32>,
+    /// Whether the preferred source addresses of IPv4 and of IPv6 differ between the files.
+    pub changed_sources: [bool; 2],
+}
+
+impl RouteVariant {
+    /// Returns `true` if the routes of the nodes only differ if their destinations do.
+    pub fn is_unchanged(&self) -> bool {
+        self.egress_change == EgressChange::Unchanged
+            && self.mtu_before == self.mtu_after
+            && self.changed_sources == [false; 2]
+    }
 }
 
 /// Whether a machine has pods under the old configuration and under the new one.
@@ -150,6 +174,36 @@ impl<'a> NodePairing<'a> {
     pub fn split_by_presence(&self, members: &[Member]) -> Vec<(PodPresence, Vec<Member>)> {
         let parts = group_by(members, |member| self.presence(*member));
         parts.into_iter().filter_map(|part| Some((self.presence(*part.first()?), part))).collect()
+    }
+
+    /// Returns what the routes of a node with this status have in common with those of others.
+    pub fn route_variant(&self, status: NodeStatus, member: Member) -> RouteVariant {
+        let mtu = |side: Option<(&Cluster, &Node)>| side.and_then(|(cluster, node)| cluster.mtu_of(node));
+        let sources = |side: Option<(&Cluster, &Node)>| {
+            side.map_or_else(PerFamily::default, |(cluster, node)| route_sources(cluster, node))
+        };
+        let (before, after) = (sources(self.before(member)), sources(self.after(member)));
+        let is_changed = |family| status == NodeStatus::Stays && before.get(family) != after.get(family);
+        RouteVariant {
+            changed_sources: Family::ALL.map(is_changed),
+            egress_change: match status {
+                NodeStatus::Stays => self.egress_change(member),
+                NodeStatus::New | NodeStatus::Removed => EgressChange::Unchanged,
+            },
+            mtu_before: mtu(self.before(member)).filter(|_| status != NodeStatus::New),
+            mtu_after: mtu(self.after(member)).filter(|_| status != NodeStatus::Removed),
+        }
+    }
+
+    /// Splits the nodes, which have the same status, by their route variants, in the order of each part's first node.
+    pub fn split_by_route_variant(
+        &self,
+        status: NodeStatus,
+        members: &[Member],
+    ) -> Vec<(RouteVariant, Vec<Member>)> {
+        let variant = |member: &Member| self.route_variant(status, *member);
+        let parts = group_by(members, variant);
+        parts.into_iter().filter_map(|part| Some((variant(part.first()?), part))).collect()
     }
 
     /// Splits the nodes into those whose egress interface stays the same and those whose interface changes.

@@ -5,17 +5,17 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, ConfigPath, NextHopKind, Node, OperatingSystem},
-    plan::desired::{self, Origin},
+    model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
+    plan::desired::{self, Origin, Sender},
     state::{Route, RouteKey, RouteType},
 };
 
 use super::{
-    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, Purpose, Side,
-    pairing::{EgressChange, NodePairing},
+    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeAddress, Purpose, Side,
+    pairing::{EgressChange, NodePairing, RouteVariant},
 };
 
-/// A route key, with the route that each file has there (without a device) and the origin of that route.
+/// A route key, with the route that each file has there, before a [`Sender`] adapts it, and the origin of that route.
 pub(super) struct RouteSlot {
     before: Option<(Route, Origin)>,
     after: Option<(Route, Origin)>,
@@ -30,6 +30,16 @@ impl RouteSlot {
     /// Returns `true` if the files differ in this route.
     pub(super) fn differs(&self) -> bool {
         self.before.as_ref().map(|(route, _)| route) != self.after.as_ref().map(|(route, _)| route)
+    }
+
+    /// Returns `true` if the files differ in this route on one node, except for its egress interface.
+    pub(super) fn differs_on(&self, pairing: &NodePairing<'_>, member: Member) -> bool {
+        let route = |side: Option<(&Cluster, &Node)>, route: &Option<(Route, Origin)>| {
+            let (route, _) = route.as_ref()?;
+            let sender = side.map_or_else(Sender::default, |(cluster, node)| Sender::of(cluster, node));
+            Some(Sender { device: None, ..sender }.adapt(route.clone()))
+        };
+        route(pairing.before(member), &self.before) != route(pairing.after(member), &self.after)
     }
 
     /// Returns the nodes that the route leads to, under the old and the new configuration. They do not have the route
@@ -78,29 +88,39 @@ fn installed<'a>(
     is_wanted: &'a impl Fn(&RouteKey) -> bool,
 ) -> impl Iterator<Item = (Route, Origin)> + 'a {
     let is_installed = |origin| cluster.nodes.len() > 1 || !matches!(origin, Origin::Node(_));
-    desired::routes_at(cluster, None, is_wanted).filter(move |(_, origin)| is_installed(*origin))
+    desired::routes_at(cluster, is_wanted).filter(move |(_, origin)| is_installed(*origin))
 }
 
-/// Computes the route changes of nodes with the same status and the same `egress_change`.
+/// Computes the route changes of nodes with the same status and the same `variant`.
 pub(super) fn deltas(
     pairing: &NodePairing<'_>,
     slots: &[RouteSlot],
     status: NodeStatus,
     members: &[Member],
-    egress_change: EgressChange,
+    variant: RouteVariant,
 ) -> Vec<Delta> {
+    if members.is_empty() {
+        return Vec::new();
+    }
     let device_before = common(members.iter().map(|member| pairing.device_before(*member)));
     let device_after = common(members.iter().map(|member| pairing.device_after(*member)));
+    // The first node represents all of them.
+    let sender = |side: Option<(&Cluster, &Node)>| {
+        let sender = side.map_or_else(Sender::default, |(cluster, node)| Sender::of(cluster, node));
+        Sender { device: None, ..sender }
+    };
+    let sender_before = sender(pairing.before(members[0]));
+    let sender_after = sender(pairing.after(members[0]));
     let is_member = |member: &Member| {
-        let same_egress_change =
-            || status != NodeStatus::Stays || pairing.egress_change(*member) == egress_change;
         pairing.os(*member) == OperatingSystem::Linux
             && pairing.status(*member) == status
-            && same_egress_change()
+            && pairing.route_variant(status, *member) == variant
     };
     let delta = |slot: &RouteSlot| {
         let before = slot.before.as_ref().filter(|_| status != NodeStatus::New);
         let after = slot.after.as_ref().filter(|_| status != NodeStatus::Removed);
+        let old_route = before.map(|(route, _)| sender_before.adapt(route.clone()));
+        let new_route = after.map(|(route, _)| sender_after.adapt(route.clone()));
         let cause = match (status, before, after) {
             (_, None, None) => return None,
             (NodeStatus::New, _, Some((_, origin))) => {
@@ -109,9 +129,9 @@ pub(super) fn deltas(
             (NodeStatus::Removed, Some((_, origin)), _) => {
                 Cause::Configured(Side::Old, Purpose::of_route(*origin))
             }
-            _ if slot.differs() => slot_cause(pairing, slot),
+            _ if old_route != new_route => slot_cause(pairing, slot, members),
             (_, Some((route, _)), _)
-                if egress_change == EgressChange::Changed && route.kind == RouteType::Unicast =>
+                if variant.egress_change == EgressChange::Changed && route.kind == RouteType::Unicast =>
             {
                 egress_cause(pairing, members)
             }
@@ -123,15 +143,23 @@ pub(super) fn deltas(
         except.dedup();
         (except.len() < members.len()).then(|| Delta {
             item: ObjectChange::Route {
-                before: before.map(|(route, _)| with_device(route, device_before)),
-                after: after.map(|(route, _)| with_device(route, device_after)),
+                own: if members.len() > 1 {
+                    let source = |route: &Option<Route>| route.as_ref().and_then(|route| route.source);
+                    PerNodeAddress { before: source(&old_route), after: source(&new_route) }
+                } else {
+                    PerNodeAddress::default()
+                },
+                before: old_route.map(|route| with_device(route, device_before)),
+                after: new_route.map(|route| with_device(route, device_after)),
             },
             except,
             only: None,
             cause,
         })
     };
-    if members.is_empty() { Vec::new() } else { slots.iter().filter_map(delta).collect() }
+    let is_concerned =
+        |slot: &&RouteSlot| status != NodeStatus::Stays || !variant.is_unchanged() || slot.differs();
+    slots.iter().filter(is_concerned).filter_map(delta).collect()
 }
 
 /// Computes the changes that only affect the node a route leads to. When a pod CIDR moves, its old node gains a route
@@ -149,14 +177,14 @@ pub(super) fn owner_deltas(pairing: &NodePairing<'_>, slots: &[RouteSlot]) -> Ve
         }
         let mut add = |member, before, after| {
             let cause = moved_cause(slot.owners(pairing));
-            let item = ObjectChange::Route { before, after };
+            let item = ObjectChange::Route { before, after, own: PerNodeAddress::default() };
             deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause });
         };
         if let Some(member) = old.filter(stays) {
-            add(member, None, Some(with_device(after, pairing.device_after(member))));
+            add(member, None, pairing.after(member).map(|side| as_on(side, after)));
         }
         if let Some(member) = new.filter(stays) {
-            add(member, Some(with_device(before, pairing.device_before(member))), None);
+            add(member, pairing.before(member).map(|side| as_on(side, before)), None);
         }
     }
     deltas
@@ -177,16 +205,20 @@ pub(super) fn node_key(members: &[Member], key: &'static str) -> Option<ConfigKe
     })
 }
 
-fn with_device(route: &Route, device: Option<&str>) -> Route {
-    let mut route = route.clone();
+fn with_device(mut route: Route, device: Option<&str>) -> Route {
     if route.kind == RouteType::Unicast {
         route.next.device = device.map(Into::into);
     }
     route
 }
 
-/// Returns the reason that the files differ in `slot`.
-pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
+/// Returns the route as a node has it.
+fn as_on((cluster, node): (&Cluster, &Node), route: &Route) -> Route {
+    Sender::of(cluster, node).adapt(route.clone())
+}
+
+/// Returns the reason that `members`, whose route variant is the same, have other routes in `slot`.
+pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot, members: &[Member]) -> Cause {
     match (&slot.before, &slot.after) {
         (None, Some((route, Origin::Node(index)))) => match pairing.to_old[*index] {
             None => Cause::NodeAdded(*index),
@@ -199,7 +231,7 @@ pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
         (Some((before, _)), Some((after, _))) => {
             let [old, new] = slot.owners(pairing);
             if old == new {
-                replacement_cause(pairing, old, before, after)
+                replacement_cause(pairing, old, members, before, after)
             } else {
                 moved_cause(slot.owners(pairing))
             }
@@ -296,6 +328,7 @@ fn relocation_cause(pairing: &NodePairing<'_>, member: Member, destination: IpNe
 fn replacement_cause(
     pairing: &NodePairing<'_>,
     owner: Option<Member>,
+    members: &[Member],
     before: &Route,
     after: &Route,
 ) -> Cause {
@@ -306,10 +339,58 @@ fn replacement_cause(
             None => global(&["clusterPrefix"]),
         });
     }
-    if before.mtu != after.mtu {
-        keys.push(global(&["routes", "mtu"]));
-    }
+    keys.extend(mtu_keys(pairing, owner, members));
+    keys.extend(source_key(pairing, members, after.family()).filter(|key| !keys.contains(key)));
     Cause::Changed(keys)
+}
+
+/// Returns the key that changed the preferred source of the routes of `members`.
+fn source_key(pairing: &NodePairing<'_>, members: &[Member], family: Family) -> Option<ConfigKey> {
+    let source = |side: Option<(&Cluster, &Node)>| {
+        side.and_then(|(cluster, node)| desired::route_sources(cluster, node).get(family).copied())
+    };
+    let first = *members.first()?;
+    if source(pairing.before(first)) == source(pairing.after(first)) {
+        return None;
+    }
+    match pairing.old.map(|old| old.routes.source) == Some(pairing.new.routes.source) {
+        true => node_key(members, "address"),
+        false => Some(global(&["routes", "source"])),
+    }
+}
+
+/// Returns the keys that changed the MTU of the routes of `members` to the pods of `owner`.
+fn mtu_keys(pairing: &NodePairing<'_>, owner: Option<Member>, members: &[Member]) -> Vec<ConfigKey> {
+    let mtu = |side: Option<(&Cluster, &Node)>| side.and_then(|(cluster, node)| cluster.mtu_of(node));
+    let ends = |member: Option<Member>, is_new: bool| {
+        let side = |member| if is_new { pairing.after(member) } else { pairing.before(member) };
+        member.and_then(|member| mtu(side(member)))
+    };
+    let first = members.first().copied();
+    let of_route = |is_new| [owner, first].into_iter().filter_map(|member| ends(member, is_new)).min();
+    let (before, after) = (of_route(false), of_route(true));
+    if before == after {
+        return Vec::new();
+    }
+    // An end whose MTU neither was nor is the smaller one changes nothing.
+    let matters = |member: Option<Member>| {
+        let (old, new) = (ends(member, false), ends(member, true));
+        old != new && (old == before || new == after)
+    };
+    let mut keys = Vec::new();
+    for (member, members) in [(owner, owner.as_slice()), (first, members)] {
+        let own = |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.mtu);
+        let is_own = |member: &Member| own(pairing.before(*member)) != own(pairing.after(*member));
+        if !matters(member) {
+            continue;
+        }
+        let key = if member.as_ref().is_some_and(is_own) { node_key(members, "mtu") } else { None };
+        let key = key.unwrap_or_else(|| global(&["routes", "mtu"]));
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
 }
 
 /// Returns the key that changed the gateway of a node's route, if `nextHop` is the same.

@@ -7,7 +7,7 @@ use crate::{
         Action,
         compare::{Class, NodeGroup},
     },
-    render::{ChangeEntry, Object, text::put_reason},
+    render::{ChangeEntry, text::put_reason},
     state::{Column, ObjectKind, Word},
     text::count,
 };
@@ -105,11 +105,7 @@ fn reasons(entries: &[&ChangeEntry]) -> String {
 /// The difference that all these routes have in common, such as `mtu 1400 -> 1450`.
 fn common_difference(entries: &[&ChangeEntry]) -> Option<String> {
     let routes = |entry: &ChangeEntry| -> Option<(Vec<Word>, Vec<Word>)> {
-        let (Object::Route(before), Object::Route(after)) = (entry.before.as_ref()?, entry.after.as_ref()?)
-        else {
-            return None;
-        };
-        Some((before.words(), after.words()))
+        Some((entry.before.as_ref()?.route_words()?, entry.after.as_ref()?.route_words()?))
     };
     let mut differences =
         entries.iter().map(|entry| routes(entry).and_then(|(old, new)| difference(&old, &new)));

@@ -82,7 +82,8 @@ pub struct BlockReport {
     pub nodes: Vec<NodeEntry>,
     /// The changes, one per object: routes, NAT, sysctls, forwarding. A route without a device uses the egress
     /// interface of each node. `POD-CIDR` in a rule or a route is the pod CIDR of each node (`OLD-POD-CIDR` and
-    /// `NEW-POD-CIDR` if it changes).
+    /// `NEW-POD-CIDR` if it changes). `NODE-ADDRESS` is the address of each node in the same family
+    /// (`OLD-NODE-ADDRESS` and `NEW-NODE-ADDRESS` if it changes).
     pub changes: Vec<ChangeEntry>,
     /// The changes as collapsed lines.
     #[serde(skip)]
@@ -104,6 +105,9 @@ pub struct NodeEntry {
     /// The node's pod CIDRs, if rules or routes of the block refer to them.
     #[serde(rename = "podCIDR", skip_serializing_if = "Option::is_none")]
     pub pod_cidr: Option<BeforeAfter>,
+    /// The node's addresses, if rules or routes of the block refer to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<BeforeAfter>,
     /// The location of the node, if it is in only one of the configurations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceLocation>,

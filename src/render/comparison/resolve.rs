@@ -1,10 +1,15 @@
 //! Resolves a comparison into text and locations.
 
+use std::borrow::Cow;
+
 use crate::{
     model::{Cluster, ConfigPath, Node},
     plan::{
         Comparison,
-        compare::{Cause, Delta, Member, NodeGroup, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side},
+        compare::{
+            Cause, Delta, Member, NodeGroup, NodeStatus, ObjectChange, PerNodeAddress, PerNodeCidr, Purpose,
+            Side,
+        },
     },
     render::{
         ChangeEntry, SourceLocation,
@@ -24,6 +29,15 @@ const OLD_POD_CIDR: &str = "OLD-POD-CIDR";
 
 /// The placeholder for the new pod CIDR.
 const NEW_POD_CIDR: &str = "NEW-POD-CIDR";
+
+/// The placeholder for the address of each node, if it is the same in both configurations.
+const NODE_ADDRESS: &str = "NODE-ADDRESS";
+
+/// The placeholder for the old address.
+const OLD_NODE_ADDRESS: &str = "OLD-NODE-ADDRESS";
+
+/// The placeholder for the new address.
+const NEW_NODE_ADDRESS: &str = "NEW-NODE-ADDRESS";
 
 /// Resolves the parts of a comparison into text and locations.
 pub(super) struct Resolver<'a> {
@@ -68,7 +82,7 @@ impl Resolver<'_> {
 
     pub fn block(&self, block: &NodeGroup) -> BlockReport {
         let has_no_device = |item: &ObjectChange| match item {
-            ObjectChange::Route { before, after } => {
+            ObjectChange::Route { before, after, .. } => {
                 let has_none =
                     |route: &Route| route.kind == RouteType::Unicast && route.next.device.is_none();
                 before.iter().chain(after).any(has_none)
@@ -79,9 +93,12 @@ impl Resolver<'_> {
             _ => false,
         };
         let has_placeholder = |item: &ObjectChange| matches!(item, ObjectChange::Nat { own, .. } | ObjectChange::WindowsRoute { own, .. } if *own != PerNodeCidr::default());
+        let has_address = |item: &ObjectChange| matches!(item, ObjectChange::Route { own, .. } if *own != PerNodeAddress::default());
         let no_device = block.deltas.iter().any(|delta| has_no_device(&delta.item));
         let own = block.deltas.iter().any(|delta| has_placeholder(&delta.item));
+        let own_address = block.deltas.iter().any(|delta| has_address(&delta.item));
         let node = |member: &Member| NodeEntry {
+            address: own_address.then(|| self.addresses(*member)),
             egress_interface: no_device.then(|| self.egress_interface(*member)),
             pod_cidr: own.then(|| self.pod_cidr(*member)),
             ..self.node_of(block.status, *member)
@@ -111,6 +128,7 @@ impl Resolver<'_> {
             name: self.name(member),
             egress_interface: None,
             pod_cidr: None,
+            address: None,
             source: place.and_then(locate),
         }
     }
@@ -133,6 +151,17 @@ impl Resolver<'_> {
         BeforeAfter { before: device(self.before(member)), after: device(self.after(member)) }
     }
 
+    fn addresses(&self, member: Member) -> BeforeAfter {
+        let addresses = |side: Option<(&Cluster, &Node)>| {
+            let node = side.map(|(_, node)| node);
+            node.into_iter()
+                .flat_map(|node| node.addresses.iter())
+                .map(|(_, address)| address.to_string())
+                .collect()
+        };
+        BeforeAfter { before: addresses(self.before(member)), after: addresses(self.after(member)) }
+    }
+
     fn pod_cidr(&self, member: Member) -> BeforeAfter {
         let cidrs = |side: Option<(&Cluster, &Node)>| {
             let node = side.map(|(_, node)| node);
@@ -146,9 +175,18 @@ impl Resolver<'_> {
 
     fn entry(&self, block: &NodeGroup, delta: &Delta) -> ChangeEntry {
         let (kind, before, after) = match &delta.item {
-            ObjectChange::Route { before, after } => {
-                let object = |route: &Option<_>| route.as_ref().map(Object::route);
-                (ObjectKind::Route, object(before), object(after))
+            ObjectChange::Route { before, after, own } => {
+                let (old, new) = address_placeholders(own);
+                let object = |route: &Option<Route>, own: Option<_>, placeholder| {
+                    route.as_ref().map(|route| match own {
+                        Some(_) => Object::SharedRoute {
+                            route: route.clone().into(),
+                            source: Cow::Borrowed(placeholder),
+                        },
+                        None => Object::route(route),
+                    })
+                };
+                (ObjectKind::Route, object(before, own.before, old), object(after, own.after, new))
             }
             ObjectChange::WindowsRoute { before, after, own } => {
                 let (old, new) = placeholders(own);
@@ -192,7 +230,7 @@ impl Resolver<'_> {
 
     fn reason(&self, delta: &Delta) -> ReasonEntry {
         let destination = match &delta.item {
-            ObjectChange::Route { before, after } => {
+            ObjectChange::Route { before, after, .. } => {
                 after.as_ref().or(before.as_ref()).map(|route| route.destination)
             }
             ObjectChange::WindowsRoute { before, after, .. } => {
@@ -217,6 +255,12 @@ fn is_route_to_removed_node(delta: &Delta) -> bool {
 fn placeholders(own: &PerNodeCidr) -> (&'static str, &'static str) {
     let same = own.before == own.after || own.before.is_none() || own.after.is_none();
     if same { (POD_CIDR, POD_CIDR) } else { (OLD_POD_CIDR, NEW_POD_CIDR) }
+}
+
+/// The placeholders for the old and the new address.
+fn address_placeholders(own: &PerNodeAddress) -> (&'static str, &'static str) {
+    let same = own.before == own.after || own.before.is_none() || own.after.is_none();
+    if same { (NODE_ADDRESS, NODE_ADDRESS) } else { (OLD_NODE_ADDRESS, NEW_NODE_ADDRESS) }
 }
 
 /// A route with its destination replaced by `placeholder`, if there is one.

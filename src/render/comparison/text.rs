@@ -247,6 +247,7 @@ fn removed_objects(block: &BlockReport) -> Vec<String> {
         let object = entry.after.as_ref().or(entry.before.as_ref());
         object.and_then(|object| match object {
             Object::Route(route) => Some(route.destination),
+            Object::SharedRoute { route, .. } => Some(route.destination),
             Object::WindowsRoute(route) => Some(route.destination_prefix),
             Object::Sysctl { .. } | Object::Text { .. } => None,
         })
