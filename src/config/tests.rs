@@ -566,7 +566,7 @@ fn places(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
 const EVERY_KEY: &str = "{\"version\": 1, \"clusterPrefix\": [\"10.244.0.0/16\", \"fd00:244::/48\"], \"egressInterface\": \"eth0\",
 \"nextHop\": [\"172.30.0.9\"], \"offLink\": \"skip\", \"masterAddress\": \"172.30.0.1\", \"nodes\": [{\"name\": \"a\", \"os\": \"windows\",
 \"podCIDR\": \"10.244.0.0/24\", \"address\": [\"172.30.0.2\"], \"gateway\": \"10.244.0.2\", \"nextHop\": \"node-address\", \"egressInterface\": \"e\",
-\"defaultGateway\": \"172.30.0.1\", \"mtu\": 9000}], \"nat\": {\"masquerade\": true, \"exclude\": [\"192.168.0.0/16\"], \"source\": \"any\",
+\"defaultGateway\": \"172.30.0.1\", \"mtu\": 9000}], \"nat\": {\"masquerade\": true, \"exclude\": [\"192.168.0.0/16\"], \"source\": \"any\", \"to\": \"interface\",
 \"randomFully\": false}, \"sysctls\": {\"net.core.somaxconn\": 1}, \"routes\": {\"table\": 100, \"metric\": 1, \"mtu\": 1400, \"spread\": \"auto\", \"unassigned\": \"leave\", \"source\": \"auto\"},
 \"checks\": [{\"tcp\": \"172.30.0.1:1\", \"timeout\": \"1s\"}, {\"neighbour\": \"172.30.0.1\"}]}";
 

@@ -1,6 +1,6 @@
 //! Finds problems that would make a plan fail, or cut the node off, before anything is written.
 
-use std::{cmp::Ordering, net::IpAddr};
+use std::{cmp::Ordering, collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -189,13 +189,20 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
     }
 }
 
-/// Reports preferred source addresses that the kernel would reject, because this node does not have them.
+/// Reports source addresses that this node does not have. The kernel rejects them in routes, and replies to masqueraded
+/// packets would not arrive here.
 fn check_sources(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, index, desired, observed } = *context;
     let node = &cluster.nodes[index];
-    let sources: std::collections::BTreeSet<IpAddr> =
-        desired.state.routes.iter().filter_map(|route| route.source).collect();
-    for source in sources {
+    let of_routes: BTreeSet<IpAddr> = desired.state.routes.iter().filter_map(|route| route.source).collect();
+    let tables = Family::ALL.into_iter().filter_map(|family| desired.state.nat.get(family));
+    let of_nat: BTreeSet<IpAddr> = tables.flat_map(NatTable::source_addresses).collect();
+    for source in of_routes.union(&of_nat).copied() {
+        let what = match (of_routes.contains(&source), of_nat.contains(&source)) {
+            (true, true) => "routes and of masqueraded packets",
+            (true, false) => "routes",
+            (false, _) => "masqueraded packets",
+        };
         let why = match observed.host.owner_of(source) {
             Some(local) if local.flags.contains(&AddressFlag::DadFailed) => {
                 format!("another machine has it, so {} does not use it", local.device)
@@ -203,7 +210,7 @@ fn check_sources(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
             Some(_) => continue,
             None => "no interface has it".to_owned(),
         };
-        let message = format!("{source} (node {}) cannot be the source of routes: {why}", node.name);
+        let message = format!("{source} (node {}) cannot be the source of {what}: {why}", node.name);
         let remedy = "if this machine is another node, pass --node NAME; otherwise, fix the node's address in the configuration";
         problems.push(
             Diagnostic::new(Rule::SourceNotLocal, message)

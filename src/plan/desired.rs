@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, NatSource, NextHopKind, Node, OperatingSystem, PerFamily, RouteOptions,
-        RouteSource, SysctlKey, Unassigned,
+        Cluster, ConfigPath, Family, NatSource, NatTo, NextHopKind, Node, OperatingSystem, PerFamily,
+        RouteOptions, RouteSource, SysctlKey, Unassigned,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -398,11 +398,16 @@ pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Optio
         masquerade.push(Expression::Address { field: Field::Saddr, negated: false, prefix: own_pods });
     }
     let flags = if cluster.nat.random_fully { Expression::FULLY_RANDOM } else { 0 };
+    let translate = match cluster.nat.to {
+        NatTo::Interface => Expression::Masquerade { flags },
+        // Without an address of the family, the node has no pods of it.
+        NatTo::NodeAddress => Expression::SourceNat { address: *node.addresses.get(family)?, flags },
+    };
     masquerade.extend([
         Expression::Address { field: Field::Daddr, negated: true, prefix },
         Expression::NotLocal,
         Expression::Counter,
-        Expression::Masquerade { flags },
+        translate,
     ]);
     let excluded = cluster.nat.exclude.iter().filter(|prefix| Family::from(**prefix) == family);
     let mut rules: Vec<NatRule> = excluded

@@ -1,28 +1,33 @@
 //! Compares the NAT tables of two configurations. They are the same on all Linux nodes, except for the node's own pod
-//! CIDR.
+//! CIDR and address.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NatSource, Node},
+    model::{Cluster, ConfigPath, Family, NatSource, NatTo, Node},
     plan::{NatChange, desired},
     state::{Expression, NatObject, RuleBody},
 };
 
 use super::{
-    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
+    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeAddress, PerNodeCidr, Purpose, Side,
     pairing::{NodePairing, PodPresence, group_by},
     routes::node_key,
 };
 
-/// What distinguishes the tables of nodes: whether there are any, whether they contain the node's own pod CIDR, and
-/// whether it changes.
+/// What distinguishes the tables of nodes: whether there are any, whether they contain the node's own pod CIDR and
+/// address, and whether these change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct TableVariant {
     presence: PodPresence,
     had_own: bool,
     has_own: bool,
     changed: bool,
+    had_address: bool,
+    has_address: bool,
+    address_changed: bool,
 }
 
 /// Computes the table changes of nodes with the same status, grouped by nodes with the same changes.
@@ -44,7 +49,11 @@ pub(super) fn deltas(
 fn group_by_variant(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -> Vec<Vec<Member>> {
     group_by(members, |member| {
         let PerNodeCidr { before, after } = contained_cidrs(pairing, family, *member);
+        let addresses = contained_addresses(pairing, family, *member);
         TableVariant {
+            had_address: addresses.before.is_some(),
+            has_address: addresses.after.is_some(),
+            address_changed: addresses.before != addresses.after,
             presence: pairing.presence(*member),
             had_own: before.is_some(),
             has_own: after.is_some(),
@@ -63,8 +72,18 @@ fn contained_cidrs(pairing: &NodePairing<'_>, family: Family, member: Member) ->
     PerNodeCidr { before: contained(pairing.before(member)), after: contained(pairing.after(member)) }
 }
 
-/// Computes the changes of nodes whose tables differ only in their own pod CIDRs. The first node represents all of
-/// them.
+/// Returns the addresses of a node that its tables contain.
+fn contained_addresses(pairing: &NodePairing<'_>, family: Family, member: Member) -> PerNodeAddress {
+    let contained = |side: Option<(&Cluster, &Node)>| -> Option<IpAddr> {
+        let (cluster, node) = side.filter(|(cluster, _)| cluster.nat.to == NatTo::NodeAddress)?;
+        let is_masqueraded = cluster.nat.masquerade && cluster.prefixes.get(family).is_some();
+        (is_masqueraded && node.has_pods()).then(|| node.addresses.get(family).copied()).flatten()
+    };
+    PerNodeAddress { before: contained(pairing.before(member)), after: contained(pairing.after(member)) }
+}
+
+/// Computes the changes of nodes whose tables differ only in their own pod CIDRs and addresses. The first node represents
+/// all of them.
 fn deltas_of_variant(
     pairing: &NodePairing<'_>,
     status: NodeStatus,
@@ -80,8 +99,10 @@ fn deltas_of_variant(
     if before == after {
         return Vec::new();
     }
-    let own =
-        if members.len() > 1 { contained_cidrs(pairing, family, first) } else { PerNodeCidr::default() };
+    let (own, addresses) = match members.len() {
+        1 => Default::default(),
+        _ => (contained_cidrs(pairing, family, first), contained_addresses(pairing, family, first)),
+    };
     let cause = match status {
         NodeStatus::New => Cause::Configured(Side::New, Purpose::Masquerade),
         NodeStatus::Removed => Cause::Configured(Side::Old, Purpose::Masquerade),
@@ -93,9 +114,23 @@ fn deltas_of_variant(
         .map(|(_, before, after)| {
             let is_exclusion = before.iter().chain(&after).any(is_exclusion);
             let cause = cause_of_line(&cause, is_exclusion);
-            Delta { item: ObjectChange::Nat { before, after, own }, except: Vec::new(), only: None, cause }
+            // Other lines do not contain an address.
+            let is_of = |object: &Option<NatObject>| object.as_ref().is_some_and(has_address);
+            let address = PerNodeAddress {
+                before: addresses.before.filter(|_| is_of(&before)),
+                after: addresses.after.filter(|_| is_of(&after)),
+            };
+            let item = ObjectChange::Nat { before, after, own, address };
+            Delta { item, except: Vec::new(), only: None, cause }
         })
         .collect()
+}
+
+/// Returns `true` for a rule that sets the source address of packets.
+fn has_address(object: &NatObject) -> bool {
+    matches!(object, NatObject::Rule { rule, .. }
+        if matches!(&rule.body, RuleBody::Known(expressions)
+            if expressions.iter().any(|expression| matches!(expression, Expression::SourceNat { .. }))))
 }
 
 /// Returns `true` for a rule that excludes a destination from masquerading.
@@ -130,6 +165,7 @@ fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -
         (old.nat.masquerade != new.nat.masquerade, root.key("nat").key("masquerade")),
         (excluded(old) != excluded(new), exclude_path()),
         (old.nat.source != new.nat.source, root.key("nat").key("source")),
+        (old.nat.to != new.nat.to, root.key("nat").key("to")),
         (old.nat.random_fully != new.nat.random_fully, root.key("nat").key("randomFully")),
     ]
     .into_iter()
@@ -147,6 +183,15 @@ fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -
         && members.iter().any(|member| cidr(pairing.before(*member)) != cidr(pairing.after(*member)))
     {
         keys.extend(node_key(members, "podCIDR"));
+    }
+    let is_readdressed = |member: &Member| {
+        let PerNodeAddress { before, after } = contained_addresses(pairing, family, *member);
+        before != after
+    };
+    if [old, new].iter().all(|cluster| cluster.nat.to == NatTo::NodeAddress)
+        && members.iter().any(is_readdressed)
+    {
+        keys.extend(node_key(members, "address"));
     }
     keys
 }
