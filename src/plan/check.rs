@@ -316,6 +316,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
         );
     }
     warnings.extend(skipped(cluster, index, desired));
+    warnings.extend(mtu_above_interface(cluster, index, desired, observed));
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(MAX_LISTED));
     match shadows.count() {
@@ -326,6 +327,29 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
         )),
     }
     warnings
+}
+
+/// Reports routes with a larger MTU than the egress interface, which drops packets of that size.
+fn mtu_above_interface(
+    cluster: &Cluster,
+    index: usize,
+    desired: &Desired,
+    observed: &Observed,
+) -> Option<Diagnostic> {
+    let node = &cluster.nodes[index];
+    let interface = cluster.egress_interface_of(node)?;
+    let limit = observed.host.link(interface.as_str())?.mtu?;
+    let routes = desired.state.routes.iter();
+    let mtu = routes.filter_map(|route| route.mtu).filter(|mtu| *mtu > limit).max()?;
+    let path = match node.mtu {
+        Some(_) => ConfigPath::root().key("nodes").index(index).key("mtu"),
+        None => ConfigPath::root().key("routes").key("mtu"),
+    };
+    let message = format!(
+        "routes with an MTU of {mtu} bytes lead through {interface}, whose MTU is {limit}: it drops larger packets"
+    );
+    let remedy = format!("raise the MTU of {interface}, or set the node's mtu to {limit}");
+    Some(Diagnostic::new(Rule::MtuAboveInterface, message).at(Some(path)).with_remedy(remedy))
 }
 
 /// Says which nodes get no route.

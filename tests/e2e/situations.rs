@@ -358,6 +358,16 @@ nodes:
         ] {
             assert!(routes.contains(expected), "{routes}");
         }
+        // The interface drops what is larger than its own MTU, without a word to the sender.
+        node.hostgw(&["plan", "--node", "a"]).expect(0).says("No changes.");
+        node.sh("ip link set eth0 mtu 1450");
+        let warned = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        warned
+            .says("warning[HG0813]: routes with an MTU of 1480 bytes lead through eth0, whose MTU is 1450")
+            .says("help: raise the MTU of eth0, or set the node's mtu to 1450");
+        node.sh("ip link set eth0 mtu 1500");
+        let plan = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        assert!(!plan.to_string().contains("HG0813"), "{plan}");
         // The node's own key changes all its routes; that of another node only the one to it.
         node.write("hostgw.yaml", &configuration.replacen(", mtu: 1480", "", 1));
         let plan = node.hostgw(&["plan", "--node", "a"]).expect(0);
