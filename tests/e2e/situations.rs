@@ -486,6 +486,9 @@ fn routes_prefer_the_address_of_the_node() {
         refused
             .warns("HG0709: 172.30.0.11 (node a) cannot be the source of routes: no interface has it")
             .warns("HG0709: fd00:30::11 (node a) cannot be the source of routes: no interface has it");
+        node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh")
+            .expect(3)
+            .warns("no interface has 172.30.0.11, the source address of node a");
         node.hostgw(&["doctor", "--node", "a"]).expect(11).says("HG0709");
         node.sh(VIRTUAL_ADDRESS_FIRST);
         node.await_ipv6_addresses();
@@ -602,6 +605,9 @@ fn packets_leave_with_the_address_of_the_node() {
         refused
             .warns("HG0709: 172.30.0.11 (node a) cannot be the source of masqueraded packets: no interface has it")
             .warns("HG0709: fd00:30::11 (node a) cannot be the source of masqueraded packets: no interface has it");
+        node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh")
+            .expect(3)
+            .warns("no interface has 172.30.0.11, the source address of node a");
     });
 }
 
