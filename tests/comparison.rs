@@ -96,15 +96,20 @@ fn on_node(
             before: gone,
             after: come,
             own: PerNodeCidr { before: old_own, after: new_own },
+            address: PerNodeAddress { before: old_address, after: new_address },
         } => {
-            let with_own =
-                |object: &Option<NatObject>, own, side: Option<(&Cluster, &hostgw::model::Node)>| {
-                    let object = object.as_ref()?;
-                    let Some(own) = own else { return Some(object.to_string()) };
-                    let (_, node) = side.expect("the node is in that file");
-                    Some(replace_own(object, own, node).to_string())
-                };
-            (with_own(gone, *old_own, before), with_own(come, *new_own, after))
+            let with_own = |object: &Option<NatObject>,
+                            own: Option<_>,
+                            address: Option<_>,
+                            side: Option<(&Cluster, &hostgw::model::Node)>| {
+                let object = object.as_ref()?;
+                if own.is_none() && address.is_none() {
+                    return Some(object.to_string());
+                }
+                let (_, node) = side.expect("the node is in that file");
+                Some(replace_own(object, own, address, node).to_string())
+            };
+            (with_own(gone, *old_own, *old_address, before), with_own(come, *new_own, *new_address, after))
         }
         ObjectChange::Sysctl { key, before, after } => {
             let text = |value: &Option<Untrusted>| value.as_ref().map(|value| format!("{key} = {value}"));
@@ -121,17 +126,27 @@ fn only_cidr(node: &hostgw::model::Node, family: Family) -> ipnet::IpNet {
     cidr
 }
 
-fn replace_own(object: &NatObject, own: ipnet::IpNet, node: &hostgw::model::Node) -> NatObject {
+fn replace_own(
+    object: &NatObject,
+    own: Option<ipnet::IpNet>,
+    address: Option<std::net::IpAddr>,
+    node: &hostgw::model::Node,
+) -> NatObject {
     let NatObject::Rule { family, chain, rule: NatRule { body: RuleBody::Known(expressions), comment } } =
         object
     else {
         return object.clone();
     };
-    let of_node = only_cidr(node, *family);
     let replaced = expressions.iter().map(|expression| match expression {
-        Expression::Address { field: Field::Saddr, negated, prefix } => {
-            assert_eq!(*prefix, own);
+        Expression::Address { field: Field::Saddr, negated, prefix } if own.is_some() => {
+            assert_eq!(Some(*prefix), own);
+            let of_node = only_cidr(node, *family);
             Expression::Address { field: Field::Saddr, negated: *negated, prefix: of_node }
+        }
+        Expression::SourceNat { address: shown, flags } if address.is_some() => {
+            assert_eq!(Some(*shown), address);
+            let address = *node.addresses.get(*family).expect("an address of the family");
+            Expression::SourceNat { address, flags: *flags }
         }
         other => *other,
     });

@@ -19,15 +19,17 @@ use hostgw::text::Untrusted;
 /// Generates a cluster of a few nodes, as a configuration would describe it.
 fn cluster() -> impl Strategy<Value = Cluster> {
     let nodes = prop::collection::btree_set(0_u8..40, 1..8);
-    (nodes, any::<bool>(), any::<bool>(), any::<bool>(), 0_u32..3, prop::option::of(0_u8..3), any::<bool>())
-        .prop_map(|(nodes, node_address, masquerade, pods, metric, rp_filter, own_source)| {
+    (nodes, any::<bool>(), any::<bool>(), any::<bool>(), 0_u32..3, prop::option::of(0_u8..3), any::<[bool; 2]>())
+        .prop_map(|(nodes, node_address, masquerade, pods, metric, rp_filter, [own_source, source_nat])| {
             let mut text = String::from("clusterPrefix: 10.244.0.0/16\negressInterface: eth0\n");
             if node_address {
                 text += "nextHop: node-address\n";
             }
             let source = if pods { "pods" } else { "any" };
-            text +=
-                &format!("nat: {{masquerade: {masquerade}, source: {source}, exclude: [192.168.0.0/16]}}\n");
+            let to = if source_nat { "node-address" } else { "interface" };
+            text += &format!(
+                "nat: {{masquerade: {masquerade}, source: {source}, to: {to}, exclude: [192.168.0.0/16]}}\n"
+            );
             let source = if own_source { "node-address" } else { "auto" };
             text += &format!("routes: {{metric: {metric}, source: {source}}}\n");
             if let Some(value) = rp_filter {

@@ -210,7 +210,8 @@ impl Validator<'_> {
     }
 
     /// Reports missing addresses. Windows nodes require one; `nextHop: node-address` requires one for every address
-    /// family of the pods, and `routes.source: node-address` one on Linux nodes for every family of the cluster.
+    /// family of the pods, and on Linux nodes, so does `nat.to: node-address`; `routes.source: node-address` requires one on
+    /// Linux nodes for every family of the cluster.
     fn required_addresses(&mut self, draft: &NodeDraft, given: bool, context: &Context) {
         let path = || draft.path().key("address");
         if !given && draft.os == Some(OperatingSystem::Windows) {
@@ -232,8 +233,8 @@ impl Validator<'_> {
                 _ => !router(&next_hop) && next_hop.mode == Some(NextHopMode::NodeAddress),
             }
         };
-        let is_source =
-            context.route_source == RouteSource::NodeAddress && draft.os == Some(OperatingSystem::Linux);
+        let is_linux = draft.os == Some(OperatingSystem::Linux);
+        let is_source = is_linux && context.route_source == RouteSource::NodeAddress;
         for family in Family::ALL.into_iter().filter(|family| draft.addresses.get(*family).is_none()) {
             let has_pods = draft.cidrs.iter().any(|cidr| Family::from(cidr.value.prefix()) == family);
             let (message, hint) = if has_pods && by_address(family) {
@@ -245,6 +246,11 @@ impl Validator<'_> {
                 (
                     format!("no {family} address, which routes.source: node-address requires"),
                     "add the address: packets that the node sends to pods will have it",
+                )
+            } else if has_pods && is_linux && context.nat_to_nodes {
+                (
+                    format!("{family} pods but no {family} address, which nat.to: node-address requires"),
+                    "add the address: packets of pods to destinations outside the cluster will have it",
                 )
             } else {
                 continue;

@@ -14,7 +14,7 @@ use serde::{
 };
 
 use crate::model::{
-    NatSource, NextHopMode, OffLink, OperatingSystem, PrefixList, RouteSource, ScopeSpread, Unassigned,
+    NatSource, NatTo, NextHopMode, OffLink, OperatingSystem, PrefixList, RouteSource, ScopeSpread, Unassigned,
 };
 
 /// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
@@ -147,6 +147,11 @@ pub(super) struct RawNat {
     #[schemars(extend("default" = "any"))]
     pub source: Option<Keyword<NatSource>>,
 
+    /// The source address that the traffic gets: `interface`, an address of the outgoing interface that the kernel chooses, or
+    /// `node-address`, the node's own `address`, which every Linux node then needs for each address family of its pods.
+    #[schemars(extend("default" = "interface"))]
+    pub to: Option<Keyword<NatTo>>,
+
     /// Randomize source ports (nft `fully-random`). This avoids dropped packets when very many connections to one
     /// destination start at the same time.
     #[schemars(extend("default" = false))]
@@ -188,6 +193,18 @@ pub(super) struct RawRoutes {
     /// affect packets from pods.
     #[schemars(extend("default" = "auto"))]
     pub source: Option<Keyword<RouteSource>>,
+}
+
+impl RawNat {
+    /// Whether traffic that leaves the cluster is masqueraded.
+    pub fn masquerades(&self) -> bool {
+        self.masquerade.as_ref().is_none_or(|flag| flag.0)
+    }
+
+    /// The new source address, or the default.
+    pub fn target(&self) -> NatTo {
+        self.to.as_ref().map_or_else(Default::default, |word| word.0)
+    }
 }
 
 impl RawRoutes {

@@ -38,6 +38,8 @@ struct Sample {
     sysctls: Vec<(String, Result<i32, String>)>,
     table: Option<u32>,
     mtu: Option<u32>,
+    /// Whether nodes masquerade with, and prefer, their own addresses, where that is set.
+    own_addresses: [Option<bool>; 2],
     /// The last byte of the address, and the timeout in seconds.
     checks: Vec<(u8, Option<u8>)>,
 }
@@ -49,41 +51,57 @@ struct SampleNode {
     both_families: bool,
     interface: Option<String>,
     gateway: bool,
+    mtu: Option<u32>,
 }
 
 fn sample() -> impl Strategy<Value = Sample> {
     let name = "[a-z0-9\u{e9}\"'#:{}\\[\\],&*!|>%@`-]{1,12}";
-    let node = (name, any::<bool>(), any::<bool>(), prop::option::of("[a-z0-9.]{3,12}"), any::<bool>())
-        .prop_map(|(name, windows, both_families, interface, gateway)| SampleNode {
+    let mtu = || prop::option::of(1280_u32..=65535);
+    let interface = prop::option::of("[a-z0-9.]{3,12}");
+    let node = (name, any::<bool>(), any::<bool>(), interface, any::<bool>(), mtu()).prop_map(
+        |(name, windows, both_families, interface, gateway, mtu)| SampleNode {
+            mtu,
             name,
             windows,
             both_families,
             interface,
             gateway,
-        });
+        },
+    );
     let value = prop_oneof![any::<i32>().prop_map(Ok), "[a-z0-9]{1,3}( [a-z0-9]{1,3}){0,2}".prop_map(Err)];
     (
-        (any::<bool>(), any::<bool>(), prop::collection::vec(node, 1..6)),
+        (any::<bool>(), any::<bool>(), prop::collection::vec(node, 1..6), any::<[Option<bool>; 2]>()),
         prop::option::of(any::<bool>()),
         prop::collection::btree_set(any::<u8>(), 0..4),
         prop::collection::btree_map("net\\.core\\.[a-z_]{1,8}", value, 0..20),
         prop::option::of(1u32..255),
-        prop::option::of(1280u32..=65535),
+        mtu(),
         prop::collection::btree_map(1_u8.., prop::option::of(1_u8..), 0..4),
     )
-        .prop_map(|((dual, node_address, nodes), masquerade, exclude, sysctls, table, mtu, checks)| {
-            Sample {
-                dual,
-                node_address,
-                nodes,
+        .prop_map(
+            |(
+                (dual, node_address, nodes, own_addresses),
                 masquerade,
-                exclude: exclude.into_iter().collect(),
-                sysctls: sysctls.into_iter().rev().collect(),
+                exclude,
+                sysctls,
                 table,
                 mtu,
-                checks: checks.into_iter().collect(),
-            }
-        })
+                checks,
+            )| {
+                Sample {
+                    dual,
+                    node_address,
+                    nodes,
+                    masquerade,
+                    exclude: exclude.into_iter().collect(),
+                    sysctls: sysctls.into_iter().rev().collect(),
+                    table,
+                    mtu,
+                    own_addresses,
+                    checks: checks.into_iter().collect(),
+                }
+            },
+        )
 }
 
 impl Sample {
@@ -101,7 +119,10 @@ impl Sample {
         let _ = write!(text, "nodes{is}[{}]{end}", nodes.join(", "));
         let exclude: Vec<String> = self.exclude.iter().map(|byte| format!("\"192.{byte}.0.0/16\"")).collect();
         let masquerade = self.masquerade.map_or_else(String::new, |flag| format!("masquerade{is}{flag}, "));
-        let _ = write!(text, "nat{is}{{{masquerade}exclude{is}[{}]}}{end}", exclude.join(", "));
+        let [nat, source] = self.own_addresses;
+        let to = nat.map(|own| if own { "node-address" } else { "interface" });
+        let to = to.map_or_else(String::new, |to| format!("to{is}\"{to}\", "));
+        let _ = write!(text, "nat{is}{{{masquerade}{to}exclude{is}[{}]}}{end}", exclude.join(", "));
         let sysctls: Vec<String> = self
             .sysctls
             .iter()
@@ -113,7 +134,11 @@ impl Sample {
         let _ = write!(text, "sysctls{is}{{{}}}{end}", sysctls.join(", "));
         let table = self.table.map(|table| format!("table{is}{table}"));
         let mtu = self.mtu.map(|mtu| format!("mtu{is}{mtu}"));
-        let routes: Vec<String> = table.into_iter().chain(mtu).collect();
+        // A source needs an address of every family.
+        let are_complete = !self.dual || self.nodes.iter().all(|node| node.both_families || node.windows);
+        let source = source.map(|own| if own && are_complete { "node-address" } else { "auto" });
+        let source = source.map(|source| format!("source{is}\"{source}\""));
+        let routes: Vec<String> = table.into_iter().chain(mtu).chain(source).collect();
         let _ = write!(text, "routes{is}{{{}}}{end}", routes.join(", "));
         let checks: Vec<String> = self.checks.iter().map(|check| Self::write_check(*check, is)).collect();
         let _ = write!(text, "checks{is}[{}]{end}", checks.join(", "));
@@ -145,6 +170,9 @@ impl Sample {
         }
         if node.gateway {
             let _ = write!(text, ", gateway{is}\"10.{at}.9.9\"");
+        }
+        if let Some(mtu) = node.mtu {
+            let _ = write!(text, ", mtu{is}{mtu}");
         }
         text.push('}');
         text
@@ -566,7 +594,7 @@ fn places(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
 const EVERY_KEY: &str = "{\"version\": 1, \"clusterPrefix\": [\"10.244.0.0/16\", \"fd00:244::/48\"], \"egressInterface\": \"eth0\",
 \"nextHop\": [\"172.30.0.9\"], \"offLink\": \"skip\", \"masterAddress\": \"172.30.0.1\", \"nodes\": [{\"name\": \"a\", \"os\": \"windows\",
 \"podCIDR\": \"10.244.0.0/24\", \"address\": [\"172.30.0.2\"], \"gateway\": \"10.244.0.2\", \"nextHop\": \"node-address\", \"egressInterface\": \"e\",
-\"defaultGateway\": \"172.30.0.1\", \"mtu\": 9000}], \"nat\": {\"masquerade\": true, \"exclude\": [\"192.168.0.0/16\"], \"source\": \"any\",
+\"defaultGateway\": \"172.30.0.1\", \"mtu\": 9000}], \"nat\": {\"masquerade\": true, \"exclude\": [\"192.168.0.0/16\"], \"source\": \"any\", \"to\": \"interface\",
 \"randomFully\": false}, \"sysctls\": {\"net.core.somaxconn\": 1}, \"routes\": {\"table\": 100, \"metric\": 1, \"mtu\": 1400, \"spread\": \"auto\", \"unassigned\": \"leave\", \"source\": \"auto\"},
 \"checks\": [{\"tcp\": \"172.30.0.1:1\", \"timeout\": \"1s\"}, {\"neighbour\": \"172.30.0.1\"}]}";
 

@@ -25,8 +25,8 @@ use super::{
 use crate::{
     diagnose::Rule,
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, NextHopOverride, OperatingSystem,
-        PodCidr, RouteOptions, SysctlKey, normalize_value,
+        Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, NatTo, NextHopOverride,
+        OperatingSystem, PodCidr, RouteOptions, SysctlKey, normalize_value,
     },
     state::WindowsRoute,
     text::{Untrusted, shortened},
@@ -72,7 +72,9 @@ impl Validator<'_> {
             None => (!next_hop_reported).then(NextHopOverride::default),
         };
         let route_source = raw.routes.as_ref().map_or_else(Default::default, RawRoutes::source);
-        let context = Context { prefixes, next_hop, route_source, node_count: nodes.len() };
+        let nat_to_nodes =
+            raw.nat.as_ref().is_some_and(|nat| nat.masquerades() && nat.target() == NatTo::NodeAddress);
+        let context = Context { prefixes, next_hop, route_source, nat_to_nodes, node_count: nodes.len() };
         let prefixes = &context.prefixes;
         if nodes.is_empty() && !self.incomplete {
             let hint = "list every node of the cluster; with an empty list, hostgw would remove every route";
@@ -308,6 +310,7 @@ impl Validator<'_> {
         let path = ConfigPath::root().key("nat").key("exclude");
         let mut seen: HashMap<IpNet, usize> = HashMap::new();
         let mut exclude = Vec::new();
+        let (masquerade, to) = (raw.masquerades(), raw.target());
         let raw_exclude = raw.exclude.unwrap_or_default();
         self.at_most(raw_exclude.len(), NatPolicy::MAX_EXCLUDED, &path);
         for (index, text) in raw_exclude.into_iter().enumerate() {
@@ -335,9 +338,10 @@ impl Validator<'_> {
             exclude.push(prefix);
         }
         NatPolicy {
-            masquerade: raw.masquerade.is_none_or(|flag| flag.0),
+            masquerade,
             exclude,
             source: raw.source.map(|word| word.0).unwrap_or_default(),
+            to,
             random_fully: raw.random_fully.is_some_and(|flag| flag.0),
         }
     }

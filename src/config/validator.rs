@@ -55,6 +55,8 @@ pub(super) struct Context {
     pub prefixes: ClusterPrefixes,
     pub next_hop: Option<NextHopOverride>,
     pub route_source: RouteSource,
+    /// Whether masqueraded packets get the address of their node.
+    pub nat_to_nodes: bool,
     pub node_count: usize,
 }
 

@@ -119,6 +119,7 @@ rules! {
     HG0810 PersistedUnknown Warning "boot file could not be checked",
     HG0811 NoRecord Warning "original sysctl values unknown",
     HG0812 SkippedOffLink Warning "nodes on other links get no route",
+    HG0813 MtuAboveInterface Warning "MTU of routes exceeds that of the interface",
     HG0851 PathByRule Warning "policy rule diverts or drops pod traffic",
     HG0852 PathByRoute Warning "route diverts or drops pod traffic",
     HG0853 PathNotForwarded Warning "interface does not forward pod traffic",

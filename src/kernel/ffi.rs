@@ -53,6 +53,26 @@ impl Expression for Masquerade {
     }
 }
 
+/// The expression `nat` that sets the source to the address in register 1, with `NF_NAT_RANGE_*` flags.
+pub(super) struct SourceNat {
+    pub(super) family: Family,
+    pub(super) flags: u32,
+}
+
+impl Expression for SourceNat {
+    fn to_expr(&self, _rule: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
+        let mut attributes = vec![
+            (sys::NFTNL_EXPR_NAT_TYPE, expr::NAT_SOURCE),
+            (sys::NFTNL_EXPR_NAT_FAMILY, abi::protocol(self.family).into()),
+            (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, expr::REG_1),
+        ];
+        if self.flags != 0 {
+            attributes.push((sys::NFTNL_EXPR_NAT_FLAGS, self.flags));
+        }
+        expression(c"nat", &attributes)
+    }
+}
+
 /// Allocates an nftnl expression and sets its 32-bit attributes.
 fn expression(name: &CStr, attributes: &[(u32, u32)]) -> NonNull<sys::nftnl_expr> {
     // SAFETY: the name is a C string; the result is checked, and the caller of `to_expr` frees it.

@@ -277,6 +277,8 @@ pub struct NatPolicy {
     pub exclude: Vec<IpNet>,
     /// `nat.source`.
     pub source: NatSource,
+    /// `nat.to`.
+    pub to: NatTo,
     /// `nat.randomFully`: whether to randomize source ports (`fully-random` in nft).
     pub random_fully: bool,
 }
@@ -295,6 +297,17 @@ pub enum NatSource {
     Any,
     /// Only the traffic of the node's own pods.
     Pods,
+}
+
+/// The source address that masqueraded packets get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatTo {
+    /// The address that the kernel chooses from those of the outgoing interface (`masquerade` in nft).
+    #[default]
+    Interface,
+    /// The node's own address (`snat to` in nft).
+    NodeAddress,
 }
 
 /// Options of the routes that hostgw adds.

@@ -1,6 +1,6 @@
 //! Finds problems that would make a plan fail, or cut the node off, before anything is written.
 
-use std::{cmp::Ordering, net::IpAddr};
+use std::{cmp::Ordering, collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -189,13 +189,20 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
     }
 }
 
-/// Reports preferred source addresses that the kernel would reject, because this node does not have them.
+/// Reports source addresses that this node does not have. The kernel rejects them in routes, and replies to masqueraded
+/// packets would not arrive here.
 fn check_sources(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, index, desired, observed } = *context;
     let node = &cluster.nodes[index];
-    let sources: std::collections::BTreeSet<IpAddr> =
-        desired.state.routes.iter().filter_map(|route| route.source).collect();
-    for source in sources {
+    let of_routes: BTreeSet<IpAddr> = desired.state.routes.iter().filter_map(|route| route.source).collect();
+    let tables = Family::ALL.into_iter().filter_map(|family| desired.state.nat.get(family));
+    let of_nat: BTreeSet<IpAddr> = tables.flat_map(NatTable::source_addresses).collect();
+    for source in of_routes.union(&of_nat).copied() {
+        let what = match (of_routes.contains(&source), of_nat.contains(&source)) {
+            (true, true) => "routes and of masqueraded packets",
+            (true, false) => "routes",
+            (false, _) => "masqueraded packets",
+        };
         let why = match observed.host.owner_of(source) {
             Some(local) if local.flags.contains(&AddressFlag::DadFailed) => {
                 format!("another machine has it, so {} does not use it", local.device)
@@ -203,7 +210,7 @@ fn check_sources(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
             Some(_) => continue,
             None => "no interface has it".to_owned(),
         };
-        let message = format!("{source} (node {}) cannot be the source of routes: {why}", node.name);
+        let message = format!("{source} (node {}) cannot be the source of {what}: {why}", node.name);
         let remedy = "if this machine is another node, pass --node NAME; otherwise, fix the node's address in the configuration";
         problems.push(
             Diagnostic::new(Rule::SourceNotLocal, message)
@@ -309,6 +316,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
         );
     }
     warnings.extend(skipped(cluster, index, desired));
+    warnings.extend(mtu_above_interface(cluster, index, desired, observed));
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(MAX_LISTED));
     match shadows.count() {
@@ -319,6 +327,29 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
         )),
     }
     warnings
+}
+
+/// Reports routes with a larger MTU than the egress interface, which drops packets of that size.
+fn mtu_above_interface(
+    cluster: &Cluster,
+    index: usize,
+    desired: &Desired,
+    observed: &Observed,
+) -> Option<Diagnostic> {
+    let node = &cluster.nodes[index];
+    let interface = cluster.egress_interface_of(node)?;
+    let limit = observed.host.link(interface.as_str())?.mtu?;
+    let routes = desired.state.routes.iter();
+    let mtu = routes.filter_map(|route| route.mtu).filter(|mtu| *mtu > limit).max()?;
+    let path = match node.mtu {
+        Some(_) => ConfigPath::root().key("nodes").index(index).key("mtu"),
+        None => ConfigPath::root().key("routes").key("mtu"),
+    };
+    let message = format!(
+        "routes with an MTU of {mtu} bytes lead through {interface}, whose MTU is {limit}: it drops larger packets"
+    );
+    let remedy = format!("raise the MTU of {interface}, or set the node's mtu to {limit}");
+    Some(Diagnostic::new(Rule::MtuAboveInterface, message).at(Some(path)).with_remedy(remedy))
 }
 
 /// Says which nodes get no route.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, NatSource, NextHopKind, Node, OperatingSystem, PerFamily, PodNetwork,
-        Prefixed, RouteOptions, RouteSource, SysctlKey, Unassigned,
+        Cluster, ConfigPath, Family, NatSource, NatTo, NextHopKind, Node, OperatingSystem, PerFamily,
+        PodNetwork, Prefixed, RouteOptions, RouteSource, SysctlKey, Unassigned,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -404,6 +404,11 @@ pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Optio
         return None;
     }
     let flags = if cluster.nat.random_fully { Expression::FULLY_RANDOM } else { 0 };
+    let translate = match cluster.nat.to {
+        NatTo::Interface => Expression::Masquerade { flags },
+        // Without an address of the family, the node has no pods of it.
+        NatTo::NodeAddress => Expression::SourceNat { address: *node.addresses.get(family)?, flags },
+    };
     let masquerade = |source: Option<IpNet>| {
         let source = source.map(|prefix| Expression::Address { field: Field::Saddr, negated: false, prefix });
         let outside = cluster.prefixes.of(family).map(|prefix| Expression::Address {
@@ -411,7 +416,7 @@ pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Optio
             negated: true,
             prefix: *prefix,
         });
-        let rest = [Expression::NotLocal, Expression::Counter, Expression::Masquerade { flags }];
+        let rest = [Expression::NotLocal, Expression::Counter, translate];
         let expressions = source.into_iter().chain(outside).chain(rest).collect();
         rule(expressions, "hostgw: traffic that leaves the cluster")
     };

@@ -32,8 +32,8 @@ pub use host::{
 };
 pub use kind::ObjectKind;
 pub use nat::{
-    BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
-    RuleBody, Tables,
+    BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatPlaceholders,
+    NatRule, NatTable, RuleBody, Tables,
 };
 pub use policy_rule::{LOCAL_TABLE, Mark, PolicyRule, RuleAction, RuleSelector, table_name};
 pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol};

@@ -1,6 +1,6 @@
 //! NAT tables by their meaning, independent of the kernel's encoding.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,19 @@ impl NatTable {
             objects.push(NatObject::Other { family: self.family, description: other.clone() });
         }
         objects
+    }
+
+    /// Iterates over the addresses that its rules set as the source of packets.
+    pub fn source_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        let expressions = rules.flat_map(|rule| match &rule.body {
+            RuleBody::Known(expressions) => &expressions[..],
+            RuleBody::Other { .. } => &[],
+        });
+        expressions.filter_map(|expression| match expression {
+            Expression::SourceNat { address, .. } => Some(*address),
+            _ => None,
+        })
     }
 
     /// Returns `true` if hostgw could recreate this table exactly.
@@ -355,6 +368,15 @@ pub enum Expression {
         /// The `NF_NAT_RANGE_*` flags (linux/netfilter/nf_nat.h): 4 is `random`, 8 `persistent`, 16 `fully-random`.
         flags: u32,
     },
+    /// Sets the source to an address.
+    #[serde(rename_all = "camelCase")]
+    SourceNat {
+        /// The address.
+        address: IpAddr,
+        /// The `NF_NAT_RANGE_*` flags, as of `masquerade`.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        flags: u32,
+    },
     /// Ends the evaluation of the chain.
     Return,
 }
@@ -384,22 +406,38 @@ impl Field {
     }
 }
 
+/// What stands for the values of one node in the text of an object.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NatPlaceholders<'a> {
+    /// The source prefix, and what stands for it.
+    pub source: Option<(IpNet, &'a str)>,
+    /// The new source address, and what stands for it.
+    pub address: Option<(IpAddr, &'a str)>,
+}
+
 impl Expression {
-    /// Returns the expression as text, with `placeholder` instead of the source prefix `own`.
-    fn text_with(&self, own: IpNet, placeholder: &str) -> String {
-        match self {
-            Self::Address { field: Field::Saddr, negated: false, prefix } if *prefix == own => {
+    /// Returns the expression as text, with placeholders.
+    fn text_with(&self, placeholders: NatPlaceholders<'_>) -> String {
+        match (self, placeholders) {
+            (
+                Self::Address { field: Field::Saddr, negated: false, prefix },
+                NatPlaceholders { source: Some((own, placeholder)), .. },
+            ) if *prefix == own => {
                 format!("{} {} {placeholder}", Family::from(own).nft(), Field::Saddr.name())
             }
-            other => other.to_string(),
+            (
+                Self::SourceNat { address, flags },
+                NatPlaceholders { address: Some((own, placeholder)), .. },
+            ) if *address == own => format!("snat to {placeholder}{}", FlagWords(*flags)),
+            (other, _) => other.to_string(),
         }
     }
 }
 
 impl NatObject {
-    /// Returns the object as text, with `placeholder` instead of the source prefix `own`.
+    /// Returns the object as text, with placeholders.
     #[must_use]
-    pub fn text_with(&self, own: IpNet, placeholder: &str) -> String {
+    pub fn text_with(&self, placeholders: NatPlaceholders<'_>) -> String {
         match self {
             Self::Rule {
                 family,
@@ -407,7 +445,7 @@ impl NatObject {
                 rule: NatRule { body: RuleBody::Known(expressions), comment, .. },
             } => {
                 let words: Vec<String> =
-                    expressions.iter().map(|expression| expression.text_with(own, placeholder)).collect();
+                    expressions.iter().map(|expression| expression.text_with(placeholders)).collect();
                 let comment = comment.as_ref().map_or_else(String::new, |it| format!(" comment {it:?}"));
                 format!("rule {} {TABLE_NAME} {chain} {}{comment}", family.nft(), words.join(" "))
             }
@@ -430,15 +468,21 @@ impl fmt::Display for Expression {
             }
             Self::NotLocal => f.write_str("fib daddr type != local"),
             Self::Counter => f.write_str("counter"),
-            Self::Masquerade { flags } => {
-                f.write_str("masquerade")?;
-                let names = [(4, "random"), (8, "persistent"), (Self::FULLY_RANDOM, "fully-random")];
-                let set: Vec<_> =
-                    names.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
-                if set.is_empty() { Ok(()) } else { write!(f, " {}", set.join(",")) }
-            }
+            Self::Masquerade { flags } => write!(f, "masquerade{}", FlagWords(*flags)),
+            Self::SourceNat { address, flags } => write!(f, "snat to {address}{}", FlagWords(*flags)),
             Self::Return => f.write_str("return"),
         }
+    }
+}
+
+/// `NF_NAT_RANGE_*` flags as nft prints them, after a space if there are any.
+struct FlagWords(u32);
+
+impl fmt::Display for FlagWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [(4, "random"), (8, "persistent"), (Expression::FULLY_RANDOM, "fully-random")];
+        let set: Vec<_> = names.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| *name).collect();
+        if set.is_empty() { Ok(()) } else { write!(f, " {}", set.join(",")) }
     }
 }
 

@@ -468,6 +468,16 @@ nodes:
         ] {
             assert!(routes.contains(expected), "{routes}");
         }
+        // The interface drops what is larger than its own MTU, without a word to the sender.
+        node.hostgw(&["plan", "--node", "a"]).expect(0).says("No changes.");
+        node.sh("ip link set eth0 mtu 1450");
+        let warned = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        warned
+            .says("warning[HG0813]: routes with an MTU of 1480 bytes lead through eth0, whose MTU is 1450")
+            .says("help: raise the MTU of eth0, or set the node's mtu to 1450");
+        node.sh("ip link set eth0 mtu 1500");
+        let plan = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        assert!(!plan.to_string().contains("HG0813"), "{plan}");
         // The node's own key changes all its routes; that of another node only the one to it.
         node.write("hostgw.yaml", &configuration.replacen(", mtu: 1480", "", 1));
         let plan = node.hostgw(&["plan", "--node", "a"]).expect(0);
@@ -509,11 +519,15 @@ nodes:
 /// Makes a virtual address the first one of the egress interface of a node with 172.30.0.11 and fd00:30::11, so that the
 /// kernel prefers it.
 const VIRTUAL_ADDRESS_FIRST: &str = "
+    default=$(ip route show default)
+    default6=$(ip -6 route show default)
     ip address flush dev eth0 scope global
     ip address add 172.30.0.250/24 dev eth0
     ip address add fd00:30::250/64 dev eth0 nodad
     ip address add 172.30.0.11/24 dev eth0
     ip address add fd00:30::11/64 dev eth0 nodad preferred_lft 0
+    [ -z \"$default\" ] || ip route replace $default
+    [ -z \"$default6\" ] || ip -6 route replace $default6
 ";
 
 /// Three nodes, in whose file `options` is a line.
@@ -582,6 +596,9 @@ fn routes_prefer_the_address_of_the_node() {
         refused
             .warns("HG0709: 172.30.0.11 (node a) cannot be the source of routes: no interface has it")
             .warns("HG0709: fd00:30::11 (node a) cannot be the source of routes: no interface has it");
+        node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh")
+            .expect(3)
+            .warns("no interface has 172.30.0.11, the source address of node a");
         node.hostgw(&["doctor", "--node", "a"]).expect(11).says("HG0709");
         node.sh(VIRTUAL_ADDRESS_FIRST);
         node.await_ipv6_addresses();
@@ -630,6 +647,113 @@ fn pods_see_the_address_of_the_node() {
                 cluster.try_sh("node a", "\"$HOSTGW\" rehearse --node a").expect(0);
                 cluster.machine().hostgw(&["simulate"]).expect(0);
             }
+        }
+    });
+}
+
+/// The table of the family in the namespace, as `nft` prints it, without counts.
+fn table(node: &Namespace, family: &str) -> String {
+    node.sh(&format!("nft -s list table {family} hostgw"))
+}
+
+/// Masqueraded packets get the address of the node, although another one is first on the interface.
+#[test]
+fn packets_leave_with_the_address_of_the_node() {
+    let configuration = |nat: &str| with_virtual_address("node-address", &format!("nat: {{{nat}}}"));
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh(VIRTUAL_ADDRESS_FIRST);
+        node.await_ipv6_addresses();
+        for (nat, rules) in [
+            (
+                "to: node-address",
+                [
+                    "ip daddr != 10.244.0.0/16 fib daddr type != local counter snat to 172.30.0.11 comment",
+                    "ip6 daddr != fd00:244::/48 fib daddr type != local counter snat to fd00:30::11 comment",
+                ],
+            ),
+            (
+                "to: node-address, randomFully: true, source: pods, exclude: [192.0.2.0/24]",
+                [
+                    "ip saddr 10.244.0.0/24 ip daddr != 10.244.0.0/16 fib daddr type != local counter snat to 172.30.0.11 fully-random comment",
+                    "ip6 saddr fd00:244:0:1::/64 ip6 daddr != fd00:244::/48 fib daddr type != local counter snat to fd00:30::11 fully-random comment",
+                ],
+            ),
+        ] {
+            assert_full_circle(&node, &configuration(nat), "a");
+            for (family, rule) in ["ip", "ip6"].into_iter().zip(rules) {
+                assert!(table(&node, family).contains(rule), "{}", table(&node, family));
+            }
+            let persisted = node.hostgw_ok(&["render", "--node", "a", "--persist", "nftables"]);
+            node.write("persisted.nft", &persisted.stdout);
+            node.sh("nft -f persisted.nft");
+            node.hostgw(&["plan", "--node", "a", "--detailed-exitcode"]).expect(0).says("No changes.");
+            node.hostgw_ok(&["destroy", "--yes"]);
+        }
+
+        // Another address is drift. A range of addresses is a foreign rule.
+        node.write("hostgw.yaml", &configuration("to: node-address"));
+        node.hostgw_ok(&["apply", "--yes", "--node", "a"]);
+        node.hostgw_ok(&["snapshot"]).says("\"sourceNat\"");
+        for other in ["172.30.0.250", "172.30.0.11-172.30.0.12", "172.30.0.11:1024-2048"] {
+            let protocol = if other.contains(':') { "meta l4proto tcp " } else { "" };
+            node.sh(&format!(
+                "nft flush chain ip hostgw postrouting
+                 nft add rule ip hostgw postrouting ip daddr != 10.244.0.0/16 {protocol}fib daddr type != local counter snat to {other}"
+            ));
+            let drift = node.hostgw(&["plan", "--node", "a"]).expect(0);
+            drift.says("snat to 172.30.0.11").says("drift");
+            node.hostgw_ok(&["apply", "--yes", "--node", "a"]);
+            assert!(table(&node, "ip").contains("snat to 172.30.0.11 comment"), "{}", table(&node, "ip"));
+        }
+        node.write("old.yaml", &configuration("to: interface"));
+        let diff = node.hostgw_ok(&["diff", "old.yaml", "hostgw.yaml"]);
+        diff.says("counter [-masquerade-] {+snat to NODE-ADDRESS+}").says("# nat.to changed, hostgw.yaml:4");
+
+        node.sh("ip address del 172.30.0.11/24 dev eth0; ip address del fd00:30::11/64 dev eth0");
+        let refused = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
+        refused
+            .warns("HG0709: 172.30.0.11 (node a) cannot be the source of masqueraded packets: no interface has it")
+            .warns("HG0709: fd00:30::11 (node a) cannot be the source of masqueraded packets: no interface has it");
+        node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh")
+            .expect(3)
+            .warns("no interface has 172.30.0.11, the source address of node a");
+    });
+}
+
+/// The outside sees the virtual address of a node, or its own.
+#[test]
+fn the_outside_sees_the_address_of_the_node() {
+    each(|privilege| {
+        for (to, host) in [("interface", "250"), ("node-address", "11")] {
+            let _turn = small();
+            let configuration =
+                with_virtual_address("node-address", &format!("nat: {{to: {to}, source: pods}}"));
+            let cluster = SimulatedCluster::new(privilege, &configuration);
+            cluster.sh("node a", VIRTUAL_ADDRESS_FIRST);
+            cluster.sh("node a", "\"$HOSTGW\" apply --yes --node a");
+            cluster.sh(
+                "outside",
+                &format!(
+                    "nft add table inet seen
+                     nft 'add chain inet seen input {{ type filter hook input priority 0; }}'
+                     nft add rule inet seen input ip saddr 172.30.0.{host} icmp type echo-request counter
+                     nft add rule inet seen input ip6 saddr fd00:30::{host} icmpv6 type echo-request counter"
+                ),
+            );
+            let addresses = cluster.sh("outside", "ip -o address show scope global | awk '{ print $4 }'");
+            for address in addresses.lines() {
+                ping(&cluster, "pod of a", address.split('/').next().unwrap_or_default());
+            }
+            let seen = cluster.sh("outside", "nft list chain inet seen input");
+            assert_eq!(seen.matches("packets 2 ").count(), 2, "{to}: {seen}");
+            // The address of the node is deprecated for this test.
+            let findings = cluster.try_sh("node a", "\"$HOSTGW\" doctor --node a").expect(11);
+            findings.says("warning[HG1020]").says("Node a: 0 errors, 1 warning.");
+            cluster.try_sh("node a", "\"$HOSTGW\" rehearse --node a").expect(0);
+            let explained = cluster.sh("node a", "\"$HOSTGW\" explain --node a 192.0.2.7");
+            assert!(explained.contains("masqueraded by"), "{explained}");
+            cluster.machine().hostgw(&["simulate"]).expect(0);
         }
     });
 }

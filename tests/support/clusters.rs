@@ -34,6 +34,7 @@ struct Options {
     router: Option<u8>,
     unreachable: bool,
     own_source: bool,
+    source_nat: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -68,24 +69,27 @@ fn options() -> impl Strategy<Value = Options> {
     let flags = prop::array::uniform8(prop::bool::weighted(0.3));
     let master = prop::option::weighted(0.5, 0_u8..3);
     let router = prop::option::weighted(0.2, 0_u8..2);
-    let more_flags = prop::array::uniform2(prop::bool::weighted(0.3));
+    let more_flags = prop::array::uniform3(prop::bool::weighted(0.3));
     (0_u8..4, 0_u8..2, 0_u8..4, sysctls, flags, master, router, more_flags).prop_map(
-        |(layout, egress, exclude, sysctls, flags, master, router, [unreachable, own_source])| Options {
-            router,
-            unreachable,
-            own_source,
-            layout,
-            egress,
-            exclude,
-            sysctls,
-            node_address: flags[0],
-            masquerade: !flags[1],
-            pods: flags[2] || flags[3],
-            random_fully: flags[4],
-            table: flags[5],
-            metric: flags[6],
-            mtu: flags[7],
-            master,
+        |(layout, egress, exclude, sysctls, flags, master, router, [unreachable, own_source, source_nat])| {
+            Options {
+                router,
+                unreachable,
+                own_source,
+                source_nat,
+                layout,
+                egress,
+                exclude,
+                sysctls,
+                node_address: flags[0],
+                masquerade: !flags[1],
+                pods: flags[2] || flags[3],
+                random_fully: flags[4],
+                table: flags[5],
+                metric: flags[6],
+                mtu: flags[7],
+                master,
+            }
         },
     )
 }
@@ -193,11 +197,12 @@ impl Spec {
         let exclude = ["[]", "[192.168.0.0/16]", "[192.168.0.0/16, 172.16.0.0/12]", "[172.16.0.0/12]"];
         let _ = writeln!(
             text,
-            "nat: {{masquerade: {}, source: {}, randomFully: {}, exclude: {}}}",
+            "nat: {{masquerade: {}, source: {}, randomFully: {}, exclude: {}, to: {}}}",
             options.masquerade,
             if options.pods { "pods" } else { "any" },
             options.random_fully,
-            exclude[usize::from(options.exclude)]
+            exclude[usize::from(options.exclude)],
+            if options.source_nat { "node-address" } else { "interface" }
         );
         let _ = writeln!(
             text,
@@ -272,6 +277,7 @@ impl Spec {
             || self.options.node_address
             || node.next_hop == Some(0)
             || own_source
+            || self.options.source_nat
         {
             let families = [has_v4 || own_source, has_v6 || (own_source && dual)];
             let (v4, v6) = (format!("172.30.0.{}", address + 1), format!("fd00:1::{}", address + 1));

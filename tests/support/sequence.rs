@@ -41,18 +41,20 @@ pub struct Cluster {
     pub masquerade: bool,
     pub only_pods: bool,
     pub exclude: bool,
+    /// Whether nodes have MTUs of their own.
+    pub mtus: bool,
     pub rp_filter: Option<u8>,
 }
 
 impl Cluster {
     fn any() -> impl Strategy<Value = Self> {
         let nodes = prop::collection::btree_set(0_u8..12, 1..8);
-        let flags = any::<[bool; 4]>();
+        let flags = any::<[bool; 5]>();
         (nodes, flags, prop::option::of(0_u8..3)).prop_map(|(nodes, flags, rp_filter)| {
-            let [node_address, masquerade, only_pods, exclude] = flags;
+            let [node_address, masquerade, only_pods, exclude, mtus] = flags;
             // One of them has to be this node.
             let nodes = if nodes.iter().all(|node| is_windows(*node)) { [0].into() } else { nodes };
-            Self { nodes, node_address, masquerade, only_pods, exclude, rp_filter }
+            Self { nodes, node_address, masquerade, only_pods, exclude, mtus, rp_filter }
         })
     }
 
@@ -77,16 +79,27 @@ impl Cluster {
         text += "nodes:\n";
         for &node in &self.nodes {
             let os = if is_windows(node) { "windows, egressInterface: Ethernet" } else { "linux" };
+            let mtu = self.mtu(node).map_or_else(String::new, |mtu| format!(", mtu: {mtu}"));
             text += &format!(
-                "  - {{name: n{node}, os: {os}, podCIDR: 10.244.{node}.0/24, address: 172.30.0.{}}}\n",
+                "  - {{name: n{node}, os: {os}, podCIDR: 10.244.{node}.0/24, address: 172.30.0.{}{mtu}}}\n",
                 node + 1
             );
         }
         text
     }
 
+    /// The MTU of a node, if it has its own.
+    fn mtu(&self, node: u8) -> Option<u16> {
+        [None, Some(1300), Some(1400)][usize::from(node % 3)].filter(|_| self.mtus)
+    }
+
     /// The managed routes on this node.
     fn routes(&self) -> World {
+        // Packets fit both ends.
+        let mtu = |ends: [Option<u16>; 2]| {
+            ends.into_iter().flatten().min().map_or_else(String::new, |mtu| format!(" mtu {mtu}"))
+        };
+        let own = self.mtu(self.this());
         let foreign = self.nodes.iter().filter(|node| **node != self.this()).map(|&node| {
             let gateway = match (self.node_address, is_windows(node)) {
                 (true, _) => format!("172.30.0.{}", node + 1),
@@ -94,9 +107,11 @@ impl Cluster {
                 (false, true) => format!("10.244.{node}.2"),
             };
             let destination = format!("10.244.{node}.0/24");
-            (destination.clone(), format!("{destination} via {gateway} dev eth0 proto 87"))
+            let mtu = mtu([own, self.mtu(node)]);
+            (destination.clone(), format!("{destination} via {gateway} dev eth0 proto 87{mtu}"))
         });
-        let on_link = ("10.244.0.0/16".to_owned(), "10.244.0.0/16 dev eth0 proto 87 scope link".to_owned());
+        let on_link = format!("10.244.0.0/16 dev eth0 proto 87 scope link{}", mtu([own, None]));
+        let on_link = ("10.244.0.0/16".to_owned(), on_link);
         foreign.chain((!self.node_address).then_some(on_link)).collect()
     }
 

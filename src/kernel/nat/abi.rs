@@ -189,6 +189,16 @@ pub(in crate::kernel) mod expr {
 
     pub(in crate::kernel) const MASQ_FLAGS: u16 = 1;
 
+    pub(in crate::kernel) const NAT_TYPE: u16 = 1;
+    pub(in crate::kernel) const NAT_FAMILY: u16 = 2;
+    pub(in crate::kernel) const NAT_ADDRESS_MIN: u16 = 3;
+    pub(in crate::kernel) const NAT_ADDRESS_MAX: u16 = 4;
+    pub(in crate::kernel) const NAT_FLAGS: u16 = 7;
+    /// `NFT_NAT_SNAT` of enum nft_nat_types.
+    pub(in crate::kernel) const NAT_SOURCE: u32 = 0;
+    /// `NF_NAT_RANGE_MAP_IPS` (linux/netfilter/nf_nat.h), which the kernel adds to the flags of a rule with an address.
+    pub(in crate::kernel) const NAT_HAS_ADDRESS: u32 = 1;
+
     pub(in crate::kernel) const IMMEDIATE_DREG: u16 = 1;
     pub(in crate::kernel) const IMMEDIATE_DATA: u16 = 2;
 

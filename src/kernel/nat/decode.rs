@@ -88,7 +88,10 @@ fn known(family: Family, list: &[RawExpression<'_>]) -> Option<Vec<Expression>> 
             b"fib" => (not_local(rest)?, 2),
             b"counter" => (counter(first)?, 1),
             b"masq" => (masquerade(first)?, 1),
-            b"immediate" => (verdict(first)?, 1),
+            b"immediate" => match verdict(first) {
+                Some(verdict) => (verdict, 1),
+                None => (source_nat(family, rest)?, 2),
+            },
             _ => return None,
         };
         known.push(expression);
@@ -225,6 +228,31 @@ fn masquerade(masq: &RawExpression<'_>) -> Option<Expression> {
     Some(Expression::Masquerade { flags })
 }
 
+/// Decodes an address in a register that becomes the source.
+fn source_nat(family: Family, list: &[RawExpression<'_>]) -> Option<Expression> {
+    let [immediate, nat, ..] = list else { return None };
+    let [register, data] = fields(immediate.data, [expr::IMMEDIATE_DREG, expr::IMMEDIATE_DATA])?;
+    let (register, bytes) = (number(register)?, value(data?)?);
+    if nat.name != b"nat" || register == expr::REG_VERDICT {
+        return None;
+    }
+    let [kind, protocol, from, to, flags] = fields(
+        nat.data,
+        [expr::NAT_TYPE, expr::NAT_FAMILY, expr::NAT_ADDRESS_MIN, expr::NAT_ADDRESS_MAX, expr::NAT_FLAGS],
+    )?;
+    // A single address is a range that ends where it begins.
+    let is_single = to.is_none() || number(to)? == register;
+    let is_of_family = number(protocol)? == u32::from(abi::protocol(family));
+    let flags = if flags.is_some() { number(flags)? } else { 0 };
+    let is_source = number(kind)? == expr::NAT_SOURCE && number(from)? == register;
+    let address = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+    };
+    (is_source && is_single && is_of_family)
+        .then_some(Expression::SourceNat { address, flags: flags & !expr::NAT_HAS_ADDRESS })
+}
+
 fn verdict(immediate: &RawExpression<'_>) -> Option<Expression> {
     let [register, data] = fields(immediate.data, [expr::IMMEDIATE_DREG, expr::IMMEDIATE_DATA])?;
     let [verdict] = fields(data?, [expr::DATA_VERDICT])?;
@@ -356,6 +384,18 @@ mod tests {
         element("immediate", &[(1, &register.to_be_bytes()), (2, &verdict)])
     }
 
+    /// Encodes a value in a register.
+    fn in_register(register: u32, value: &[u8]) -> Vec<u8> {
+        element("immediate", &[(1, &register.to_be_bytes()), (2, &data(value))])
+    }
+
+    /// Encodes NAT.
+    fn nat(fields: &[(u16, u32)]) -> Vec<u8> {
+        let fields: Vec<_> = fields.iter().map(|(kind, value)| (*kind, value.to_be_bytes())).collect();
+        let fields: Vec<_> = fields.iter().map(|(kind, value)| (*kind, value.as_slice())).collect();
+        element("nat", &fields)
+    }
+
     fn decoded(list: &[Vec<u8>]) -> RuleBody {
         rule(Family::V4, &list.concat())
     }
@@ -377,6 +417,16 @@ mod tests {
         let local = expr::LOCAL.to_ne_bytes();
         assert_eq!(decoded(&[fib(1, 3, 2), cmp(1, 1, &local)]), RuleBody::Known(vec![Expression::NotLocal]));
         assert_eq!(decoded(&[immediate(0, -5, None)]), RuleBody::Known(vec![Expression::Return]));
+        for (fields, flags) in [
+            (&[(1, 0), (2, 2), (3, 1)][..], 0),
+            (&[(1, 0), (2, 2), (3, 1), (4, 1)][..], 0),
+            (&[(1, 0), (2, 2), (3, 1), (4, 1), (7, 1)][..], 0),
+            (&[(1, 0), (2, 2), (3, 1), (4, 1), (7, 17)][..], 16),
+        ] {
+            let address = Ipv4Addr::new(172, 30, 0, 11).into();
+            let wanted = RuleBody::Known(vec![Expression::SourceNat { address, flags }]);
+            assert_eq!(decoded(&[in_register(1, &[172, 30, 0, 11]), nat(fields)]), wanted);
+        }
         assert_eq!(decoded(&[]), RuleBody::Known(vec![]));
     }
 
@@ -440,6 +490,17 @@ mod tests {
             ("jump", vec![immediate(0, -3, Some(b"x\0"))]),
             ("return to a chain", vec![immediate(0, -5, Some(b"x\0"))]),
             ("a verdict in a register", vec![immediate(1, -5, None)]),
+            ("an address alone", vec![in_register(1, &value)]),
+            ("an address for the verdict", vec![in_register(0, &value), nat(&[(1, 0), (2, 2), (3, 0)])]),
+            ("an address of IPv6", vec![in_register(1, &[0; 16]), nat(&[(1, 0), (2, 2), (3, 1)])]),
+            ("NAT without an address", vec![in_register(1, &value), nat(&[(1, 0), (2, 2)])]),
+            ("NAT of the destination", vec![in_register(1, &value), nat(&[(1, 1), (2, 2), (3, 1)])]),
+            ("NAT of IPv6", vec![in_register(1, &value), nat(&[(1, 0), (2, 10), (3, 1)])]),
+            ("NAT from another register", vec![in_register(1, &value), nat(&[(1, 0), (2, 2), (3, 2)])]),
+            ("NAT to a range", vec![in_register(1, &value), nat(&[(1, 0), (2, 2), (3, 1), (4, 2)])]),
+            ("NAT to a port", vec![in_register(1, &value), nat(&[(1, 0), (2, 2), (3, 1), (5, 2)])]),
+            ("NAT alone", vec![nat(&[(1, 0), (2, 2), (3, 1)])]),
+            ("an address for something else", vec![in_register(1, &value), element("counter", &[])]),
             ("ports", vec![element("masq", &[(1, &[0, 0, 0, 2]), (2, &[0, 0, 0, 1])])]),
             ("short flags", vec![element("masq", &[(1, &[4])])]),
             ("an attribute twice", vec![element("masq", &[(1, &[0, 0, 0, 4]), (1, &[0, 0, 0, 8])])]),

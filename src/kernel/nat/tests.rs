@@ -152,6 +152,12 @@ fn samples(family: Family) -> Vec<(NatRule, String)> {
         (28, " random,fully-random,persistent"),
     ] {
         samples.push((rule(&[Expression::Masquerade { flags }]), format!("masquerade{words}")));
+        let address: std::net::IpAddr = match family {
+            Family::V4 => std::net::Ipv4Addr::new(172, 30, 0, 11).into(),
+            Family::V6 => "fd00:30::11".parse().expect("an address"),
+        };
+        let line = format!("snat to {address}{words}");
+        samples.push((rule(&[Expression::SourceNat { address, flags }]), line));
     }
     let mut commented = rule(&[Expression::NotLocal, Expression::Counter, MASQUERADE]);
     commented.comment = Some("a comment".into());
@@ -501,12 +507,20 @@ fn expression(family: Family) -> impl Strategy<Value = Expression> {
             Expression::Address { field, negated, prefix }
         },
     );
+    let flags = || prop::sample::select(vec![0, 4, 8, 16, 28]);
     prop_oneof![
         4 => address,
         1 => Just(Expression::NotLocal),
         1 => Just(Expression::Counter),
         1 => Just(Expression::Return),
-        1 => prop::sample::select(vec![0, 4, 8, 16, 28]).prop_map(|flags| Expression::Masquerade { flags }),
+        1 => flags().prop_map(|flags| Expression::Masquerade { flags }),
+        1 => (any::<u128>(), flags()).prop_map(move |(bits, flags)| {
+            let address = match family {
+                Family::V4 => std::net::Ipv4Addr::from((bits >> 96) as u32).into(),
+                Family::V6 => std::net::Ipv6Addr::from(bits).into(),
+            };
+            Expression::SourceNat { address, flags }
+        }),
     ]
 }
 

@@ -14,7 +14,8 @@ use ipnet::IpNet;
 use nftnl::{
     Batch, Chain, MsgType, NlMsg, ProtoFamily, Rule, Table,
     expr::{
-        Bitwise, Cmp, CmpOp, Counter, Ipv4HeaderField, Ipv6HeaderField, NetworkHeaderField, Payload, Verdict,
+        Bitwise, Cmp, CmpOp, Counter, Immediate, Ipv4HeaderField, Ipv6HeaderField, NetworkHeaderField,
+        Payload, Register, Verdict,
     },
 };
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
@@ -29,7 +30,7 @@ use crate::{
     apply::Interrupt,
     hex::unhex,
     kernel::{
-        ffi::{BatchMessage, FibDaddrType, Masquerade},
+        ffi::{BatchMessage, FibDaddrType, Masquerade, SourceNat},
         netlink::{HEADER, NLM_F_REQUEST, Refused, Socket, put_attribute, put_message},
     },
     model::Family,
@@ -279,6 +280,16 @@ fn known_rule<'a>(
             Expression::Counter => rule.add_expr(&Counter),
             Expression::Masquerade { flags: 0 } => rule.add_expr(&nftnl::expr::Masquerade),
             Expression::Masquerade { flags } => rule.add_expr(&Masquerade { flags }),
+            Expression::SourceNat { address, flags } => {
+                if Family::from(address) != family {
+                    return Err("it sets an address of another family");
+                }
+                match address {
+                    IpAddr::V4(address) => rule.add_expr(&Immediate::new(address.octets(), Register::Reg1)),
+                    IpAddr::V6(address) => rule.add_expr(&Immediate::new(address.octets(), Register::Reg1)),
+                }
+                rule.add_expr(&SourceNat { family, flags });
+            }
             Expression::Return => rule.add_expr(&Verdict::Return),
         }
     }

@@ -137,6 +137,8 @@ pub enum ObjectChange {
         after: Option<NatObject>,
         /// The pod CIDRs in it that represent those of every node of the group.
         own: PerNodeCidr,
+        /// The addresses in it that represent those of every node of the group.
+        address: PerNodeAddress,
     },
     /// A sysctl. A value is `None` if that file does not configure the key.
     Sysctl {

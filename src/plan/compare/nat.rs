@@ -1,16 +1,18 @@
 //! Compares the NAT tables of two configurations. They are the same on all Linux nodes, except for the node's own pod
-//! CIDR.
+//! CIDR and address.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NatSource, Node},
+    model::{Cluster, ConfigPath, Family, NatSource, NatTo, Node},
     plan::{NatChange, desired},
     state::{Expression, NatObject, RuleBody},
 };
 
 use super::{
-    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
+    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeAddress, PerNodeCidr, Purpose, Side,
     pairing::{NodePairing, PodPresence, group_by},
     routes::node_key,
 };
@@ -20,15 +22,24 @@ use super::{
 struct TableVariant {
     presence: PodPresence,
     own: OwnCidrs,
+    address: ValuePresence,
 }
 
 /// The pod CIDRs in the tables of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum OwnCidrs {
     /// At most one under each configuration. Such tables look alike.
-    AtMostOne { before: bool, after: bool, changed: bool },
+    AtMostOne(ValuePresence),
     /// Several under one of the configurations.
     Several([Vec<IpNet>; 2]),
+}
+
+/// Whether tables contain a value of the node, and whether it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct ValuePresence {
+    before: bool,
+    after: bool,
+    changes: bool,
 }
 
 /// Computes the table changes of nodes with the same status, grouped by nodes with the same changes.
@@ -53,10 +64,19 @@ fn group_by_variant(pairing: &NodePairing<'_>, family: Family, members: &[Member
         let own = if before.len().max(after.len()) > 1 {
             OwnCidrs::Several([before, after])
         } else {
-            let changed = before != after;
-            OwnCidrs::AtMostOne { before: !before.is_empty(), after: !after.is_empty(), changed }
+            OwnCidrs::AtMostOne(ValuePresence {
+                before: !before.is_empty(),
+                after: !after.is_empty(),
+                changes: before != after,
+            })
         };
-        TableVariant { presence: pairing.presence(*member), own }
+        let addresses = contained_addresses(pairing, family, *member);
+        let address = ValuePresence {
+            before: addresses.before.is_some(),
+            after: addresses.after.is_some(),
+            changes: addresses.before != addresses.after,
+        };
+        TableVariant { presence: pairing.presence(*member), own, address }
     })
 }
 
@@ -72,8 +92,18 @@ fn contained_cidrs(pairing: &NodePairing<'_>, family: Family, member: Member) ->
     [only_contained(before, pairing.before(member)), only_contained(after, pairing.after(member))]
 }
 
-/// Computes the changes of nodes whose tables differ only in their own pod CIDRs. The first node represents all of
-/// them.
+/// Returns the addresses of a node that its tables contain.
+fn contained_addresses(pairing: &NodePairing<'_>, family: Family, member: Member) -> PerNodeAddress {
+    let contained = |side: Option<(&Cluster, &Node)>| -> Option<IpAddr> {
+        let (cluster, node) = side.filter(|(cluster, _)| cluster.nat.to == NatTo::NodeAddress)?;
+        let is_masqueraded = cluster.nat.masquerade && cluster.prefixes.has(family);
+        (is_masqueraded && node.has_pods()).then(|| node.addresses.get(family).copied()).flatten()
+    };
+    PerNodeAddress { before: contained(pairing.before(member)), after: contained(pairing.after(member)) }
+}
+
+/// Computes the changes of nodes whose tables differ only in their own pod CIDRs and addresses. The first node represents
+/// all of them.
 fn deltas_of_variant(
     pairing: &NodePairing<'_>,
     status: NodeStatus,
@@ -89,11 +119,13 @@ fn deltas_of_variant(
     if before == after {
         return Vec::new();
     }
-    let own = match contained_cidrs(pairing, family, first).map(Vec::into_iter) {
-        [mut before, mut after] if members.len() > 1 && before.len().max(after.len()) <= 1 => {
-            PerNodeCidr { before: before.next(), after: after.next() }
-        }
-        _ => PerNodeCidr::default(),
+    let (own, addresses) = match contained_cidrs(pairing, family, first).map(Vec::into_iter) {
+        // Nodes with several pod CIDRs are alone.
+        [mut before, mut after] if members.len() > 1 && before.len().max(after.len()) <= 1 => (
+            PerNodeCidr { before: before.next(), after: after.next() },
+            contained_addresses(pairing, family, first),
+        ),
+        _ => Default::default(),
     };
     let cause = match status {
         NodeStatus::New => Cause::Configured(Side::New, Purpose::Masquerade),
@@ -106,9 +138,23 @@ fn deltas_of_variant(
         .map(|(_, before, after)| {
             let is_exclusion = before.iter().chain(&after).any(is_exclusion);
             let cause = cause_of_line(&cause, is_exclusion);
-            Delta { item: ObjectChange::Nat { before, after, own }, except: Vec::new(), only: None, cause }
+            // Other lines do not contain an address.
+            let is_of = |object: &Option<NatObject>| object.as_ref().is_some_and(has_address);
+            let address = PerNodeAddress {
+                before: addresses.before.filter(|_| is_of(&before)),
+                after: addresses.after.filter(|_| is_of(&after)),
+            };
+            let item = ObjectChange::Nat { before, after, own, address };
+            Delta { item, except: Vec::new(), only: None, cause }
         })
         .collect()
+}
+
+/// Returns `true` for a rule that sets the source address of packets.
+fn has_address(object: &NatObject) -> bool {
+    matches!(object, NatObject::Rule { rule, .. }
+        if matches!(&rule.body, RuleBody::Known(expressions)
+            if expressions.iter().any(|expression| matches!(expression, Expression::SourceNat { .. }))))
 }
 
 /// Returns `true` for a rule that excludes a destination from masquerading.
@@ -143,6 +189,7 @@ fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -
         (old.nat.masquerade != new.nat.masquerade, root.key("nat").key("masquerade")),
         (excluded(old) != excluded(new), exclude_path()),
         (old.nat.source != new.nat.source, root.key("nat").key("source")),
+        (old.nat.to != new.nat.to, root.key("nat").key("to")),
         (old.nat.random_fully != new.nat.random_fully, root.key("nat").key("randomFully")),
     ]
     .into_iter()
@@ -160,6 +207,15 @@ fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -
     };
     if pods_are_sources && members.iter().any(is_renumbered) {
         keys.extend(node_key(members, "podCIDR"));
+    }
+    let is_readdressed = |member: &Member| {
+        let PerNodeAddress { before, after } = contained_addresses(pairing, family, *member);
+        before != after
+    };
+    if [old, new].iter().all(|cluster| cluster.nat.to == NatTo::NodeAddress)
+        && members.iter().any(is_readdressed)
+    {
+        keys.extend(node_key(members, "address"));
     }
     keys
 }

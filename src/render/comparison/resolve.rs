@@ -15,7 +15,7 @@ use crate::{
         ChangeEntry, SourceLocation,
         report::{AffectedNodes, NatPlace, Object, ReasonEntry},
     },
-    state::{Column, NatObject, ObjectKind, Route, RouteType, WindowsRoute, join_words},
+    state::{Column, NatObject, NatPlaceholders, ObjectKind, Route, RouteType, WindowsRoute, join_words},
     text::Untrusted,
 };
 
@@ -93,7 +93,12 @@ impl Resolver<'_> {
             _ => false,
         };
         let has_placeholder = |item: &ObjectChange| matches!(item, ObjectChange::Nat { own, .. } | ObjectChange::WindowsRoute { own, .. } if *own != PerNodeCidr::default());
-        let has_address = |item: &ObjectChange| matches!(item, ObjectChange::Route { own, .. } if *own != PerNodeAddress::default());
+        let has_address = |item: &ObjectChange| {
+            let (ObjectChange::Route { own: address, .. } | ObjectChange::Nat { address, .. }) = item else {
+                return false;
+            };
+            *address != PerNodeAddress::default()
+        };
         let no_device = block.deltas.iter().any(|delta| has_no_device(&delta.item));
         let own = block.deltas.iter().any(|delta| has_placeholder(&delta.item));
         let own_address = block.deltas.iter().any(|delta| has_address(&delta.item));
@@ -199,12 +204,21 @@ impl Resolver<'_> {
                 let object = |asks: bool| asks.then(|| Object::forwarding(*forwarding, true));
                 (ObjectKind::Forwarding, object(*before), object(*after))
             }
-            ObjectChange::Nat { before, after, own } => {
-                let (old, new) = placeholders(own);
-                let object = |object: &Option<NatObject>, own, placeholder| {
-                    object.as_ref().map(|object| nat_object(object, own, placeholder))
+            ObjectChange::Nat { before, after, own, address } => {
+                let (old_cidr, new_cidr) = placeholders(own);
+                let (old_address, new_address) = address_placeholders(address);
+                let old = NatPlaceholders {
+                    source: own.before.map(|own| (own, old_cidr)),
+                    address: address.before.map(|own| (own, old_address)),
                 };
-                (ObjectKind::Nat, object(before, own.before, old), object(after, own.after, new))
+                let new = NatPlaceholders {
+                    source: own.after.map(|own| (own, new_cidr)),
+                    address: address.after.map(|own| (own, new_address)),
+                };
+                let object = |object: &Option<NatObject>, placeholders| {
+                    object.as_ref().map(|object| nat_object(object, placeholders))
+                };
+                (ObjectKind::Nat, object(before, old), object(after, new))
             }
             ObjectChange::Sysctl { key, before, after } => {
                 let object = |value: &Option<Untrusted>| {
@@ -273,10 +287,12 @@ fn windows_route(route: &WindowsRoute, placeholder: Option<&str>) -> Object {
     Object::of_text(placeholder.to_owned(), join_words(&words))
 }
 
-/// A NAT object with the node's own pod CIDR replaced by `placeholder`. Managed tables only match source addresses.
-fn nat_object(object: &NatObject, own: Option<ipnet::IpNet>, placeholder: &str) -> Object {
-    let Some(own) = own else { return Object::nat(object) };
-    let text = object.text_with(own, placeholder);
+/// A NAT object with placeholders for what is the node's own. Managed tables only match source addresses.
+fn nat_object(object: &NatObject, placeholders: NatPlaceholders<'_>) -> Object {
+    if placeholders.source.is_none() && placeholders.address.is_none() {
+        return Object::nat(object);
+    }
+    let text = object.text_with(placeholders);
     let name = if matches!(object, NatObject::Rule { .. }) { text.clone() } else { object.name() };
     Object::Text { name, text, nat: Some(NatPlace::of(object)) }
 }

@@ -908,6 +908,12 @@ fi
 if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
     refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'"
 fi
+# The kernel rejects another machine's address as the source of routes, and replies to it would not arrive here.
+for source in $({ desired_routes; desired_table_ip; desired_table_ip6; } |
+    sed -n -e 's/.* src \([^ ]*\).*/\1/p' -e 's/.* snat to \([^ ]*\).*/\1/p' | sort -u); do
+    [ -n "$(ip -o address show to "$source")" ] ||
+        refuse 3 "no interface has $source, the source address of node $node; is this the right machine?"
+done
 desired_sysctls | while read -r key _; do
     [ -e "$(path_of "$key")" ] || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3
