@@ -68,9 +68,9 @@ struct UpdateJson {
 struct WarningJson {
     /// The code of the rule: `hostgw help CODE` explains it.
     rule: &'static str,
-    /// How bad it is.
+    /// The severity of the finding.
     severity: Severity,
-    /// What is wrong.
+    /// The message of the finding.
     message: String,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +145,9 @@ fn new_configuration(options: &ImportArguments) -> ImportOptions {
 /// Reads the configuration to update.
 fn loaded(file: &Path) -> Result<Loaded, VerbFailure> {
     if file.as_os_str() == "-" {
-        return Err(Error::new(Kind::Usage, "--update needs a file, not standard input").into());
+        return Err(Error::new(Kind::Usage, "--update needs a file, not standard input")
+            .with_hint("save the configuration to a file, and pass its path to --update")
+            .into());
     }
     if file.extension().is_some_and(|extension| extension == "gz") {
         let error = Error::new(Kind::Usage, format!("cannot update {}: it is compressed", text::path(file)))

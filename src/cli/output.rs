@@ -250,6 +250,12 @@ impl Output {
         self.say(&format!("{} {}", self.messages.change.apply_to("warning:"), printable(text)));
     }
 
+    /// Prints an item of the list that the previous message announced, and records it as a warning.
+    pub(super) fn warn_of_item(&self, text: &str) {
+        self.record(|transaction| transaction.warnings.push(text.to_owned()));
+        self.say(&format!("  {}", printable(text)));
+    }
+
     /// Warns that part of the live state could not be read.
     pub(super) fn incomplete(&self, what: &str, hint: Option<&Untrusted>) {
         let hint = hint.map_or_else(String::new, |hint| format!("; to see the rest, {hint}"));

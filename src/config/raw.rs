@@ -320,13 +320,18 @@ macro_rules! strings {
     )*};
 }
 
+/// The regular expression for a prefix in the schema.
+pub(super) const PREFIX_PATTERN: &str = "^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
+/// The regular expression for an address in the schema.
+pub(super) const ADDRESS_PATTERN: &str = "^[0-9A-Fa-f:.]+$";
+
 strings! {
     /// Any string.
     Text: { "type": "string" },
     /// An address and a prefix length.
-    Prefix: { "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" },
+    Prefix: { "type": "string", "pattern": PREFIX_PATTERN },
     /// An IP address.
-    Address: { "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" },
+    Address: { "type": "string", "pattern": ADDRESS_PATTERN },
     /// An address and a port.
     Endpoint: { "type": "string", "pattern": "^([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$" },
     /// A number with a unit of time.
@@ -514,7 +519,7 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
 pub(super) struct PodCidrs(pub OneOrMany<Prefix>);
 
 impl PodCidrs {
-    /// What stands in for the pod CIDRs of a machine without pods.
+    /// The value for a machine without pods.
     pub const NONE: &str = "none";
 
     /// Returns `true` if the machine has no pods.

@@ -165,7 +165,7 @@ rules! {
     HG1035 OrphanedRoute Warning "persistent route of a removed interface (Windows)",
     HG1040 PartlyBlocked Warning "firewall drops part of the pod traffic",
     HG1041 PodsRedirected Error "another program redirects packets between pods",
-    HG1042 OutsideBlocked Warning "firewall keeps pods from the outside",
+    HG1042 OutsideBlocked Warning "firewall blocks traffic from pods to the outside",
     HG1043 DefaultGatewaySilent Warning "default gateway does not answer",
     HG1044 ArpDisabled Error "ARP is off on the egress interface",
     HG1045 ConnectionTableFull Warning "connection tracking table is nearly full",

@@ -47,7 +47,7 @@ fn by_address(node: &Node, host: &Host) -> Result<Untrusted, Error> {
     let sought = format!("{} (node {})", list(&addresses, 2), node.name);
     let (message, hint) = match devices.into_iter().collect::<Vec<_>>()[..] {
         [device] if *device == "lo" => (
-            format!("{sought} is an address of lo, so it does not tell the egress interface"),
+            format!("cannot find the egress interface: {sought} is assigned to lo"),
             "set egressInterface to the interface that carries pod traffic".to_owned(),
         ),
         [device] => return Ok(device.clone()),

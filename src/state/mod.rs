@@ -49,7 +49,7 @@ pub struct State {
     pub routes: RouteList,
     /// The tables named `hostgw`.
     pub nat: Tables,
-    /// Value by key. In an observed state, keys that the kernel does not have are absent.
+    /// The value of each key. In an observed state, keys that the kernel does not have are absent.
     pub sysctls: BTreeMap<SysctlKey, Untrusted>,
     /// The parts that could not be read, and about which nothing is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,11 +88,11 @@ pub fn hint_for(unknown: &[Unknown]) -> Option<&Untrusted> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unknown {
-    /// The part.
+    /// The part of the live state.
     pub what: StatePart,
     /// The reason, as a sentence fragment ("reading nf_tables requires CAP_NET_ADMIN").
     pub why: Untrusted,
-    /// A suggestion.
+    /// How to make the part readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<Untrusted>,
 }
@@ -106,7 +106,7 @@ pub enum StatePart {
         /// The family.
         family: Family,
     },
-    /// One sysctl.
+    /// A sysctl.
     Sysctl {
         /// The key.
         key: SysctlKey,

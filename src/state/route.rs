@@ -10,7 +10,10 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::word::{Column, Word, write_word};
+use super::{
+    policy_rule::LOCAL_TABLE,
+    word::{Column, Word, write_word},
+};
 use crate::{
     model::{Family, MAIN_TABLE},
     text::{Untrusted, list},
@@ -26,7 +29,7 @@ pub mod protocol {
     /// The kernel itself (`RTPROT_KERNEL`).
     pub const KERNEL: u8 = 2;
 
-    /// Whoever configured the node without saying so (`RTPROT_BOOT`), as `ip route` does.
+    /// Programs that do not identify themselves (`RTPROT_BOOT`), such as `ip route`.
     pub const BOOT: u8 = 3;
 
     /// Router advertisements (`RTPROT_RA`).
@@ -129,7 +132,7 @@ pub struct OpaqueRoute {
     /// The names of these parts, such as `multipath`.
     #[serde(rename = "about")]
     pub parts: Vec<Untrusted>,
-    /// Its next hops, if it has several.
+    /// The next hops of a route with several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hops: Vec<NextHop>,
     /// The whole route in the kernel's encoding, in hexadecimal.
@@ -421,8 +424,10 @@ impl Route {
         if let Some(device) = &self.next.device {
             each(Interface, "dev", Some(device));
         }
-        if self.table != MAIN_TABLE {
-            each(Details, "table", Some(&self.table));
+        match self.table {
+            MAIN_TABLE => {}
+            LOCAL_TABLE => each(Details, "table", Some(&"local")),
+            number => each(Details, "table", Some(&number)),
         }
         each(Details, "proto", Some(&protocol::name(self.protocol)));
         if !self.scope.is_global() {

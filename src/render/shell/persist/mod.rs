@@ -130,9 +130,9 @@ fn without_comments(text: &str) -> impl Iterator<Item = &str> {
 /// The result of comparing a persisted file with the state that it should restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freshness {
-    /// It restores exactly its part of the state.
+    /// The file restores exactly its part of the state.
     Current,
-    /// It restores something else.
+    /// The file restores something else.
     Outdated {
         /// Destinations that it would restore although the state does not contain them.
         restores: Vec<String>,
