@@ -1,7 +1,7 @@
 //! Reads files that users pass to hostgw: configurations, snapshots, saved plans and CNI configurations.
 //!
-//! Someone who can change a file in a repository must not be able to make a job that reads it run out of memory, hang,
-//! or print unrelated data. hostgw therefore only reads regular files and pipes that the caller created, up to a size
+//! A file in a repository is untrusted: it must not make a job that reads it run out of memory, hang, or print unrelated
+//! data. hostgw therefore only reads regular files and pipes that the caller created, up to a size
 //! limit. The checks use the open descriptor rather than the name, which could refer to something else a moment later.
 
 use std::{
@@ -21,7 +21,7 @@ pub const LIMIT: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct InputError {
     name: String,
-    /// Where the user may find the file, if it does not exist.
+    /// A suggestion of where to find the file, if it does not exist.
     whereabouts: Option<String>,
     why: InputProblem,
 }
@@ -31,10 +31,10 @@ enum InputProblem {
     Io(io::Error),
     Directory,
     TooLarge,
-    /// Something else; its name, with an article.
+    /// Another kind of file: its name, with an article.
     Special(&'static str),
     SizeMismatch,
-    /// It begins like a gzip file, but cannot be decompressed.
+    /// A file that begins like a gzip file, but cannot be decompressed.
     Gzip(io::Error),
 }
 

@@ -208,7 +208,7 @@ impl Verb {
     }
 }
 
-/// What a command prints on standard output.
+/// The form of a command's standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutputForm {
     /// Human-readable text.
@@ -525,7 +525,7 @@ pub(super) struct ExplainOptions {
     pub json: bool,
 }
 
-/// Where the packet comes from.
+/// The source of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PacketSource {
     /// A pod of the node.

@@ -33,7 +33,7 @@ pub(super) struct CniJson {
     format: u32,
     /// The CNI configuration, as named on the command line.
     file: String,
-    /// Whether the configuration fits the node: there are no errors, but there can be warnings.
+    /// Whether the CNI configuration fits the node: it has no errors, but can have warnings.
     holds: bool,
     /// The node that it was checked for: the requested one, or else the one whose pod CIDR it assigns.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -57,7 +57,7 @@ fn networkd(link: &Link, node: &Untrusted) -> Option<Diagnostic> {
     })
 }
 
-/// Whether `ManageForeignRoutes=no` is set. The last setting counts.
+/// Returns `true` if `ManageForeignRoutes=no` is set. The last setting applies.
 fn keeps_foreign_routes() -> bool {
     let mut keeps = false;
     for place in NETWORKD.map(Path::new) {

@@ -30,13 +30,13 @@ impl ErrorDocument {
     }
 }
 
-/// Why a command failed.
+/// The failure of a command.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ErrorJson {
     /// The exit code of the error.
     pub exit_code: u8,
-    /// What the exit code means, in one word that never changes.
+    /// The meaning of the exit code, in one word that never changes.
     pub meaning: Kind,
     /// The code of the violated rule, if any: `hostgw help CODE` explains it.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -45,7 +45,7 @@ pub(super) struct Output {
     has_printed: Cell<bool>,
     /// The last error and its causes, for the JSON document.
     error: RefCell<Option<ErrorJson>>,
-    /// What a command that changes the node did so far, for the JSON document.
+    /// The actions of a command that changes the node, for the JSON document.
     transaction: Option<RefCell<TransactionJson>>,
 }
 

@@ -35,7 +35,7 @@ const DEFAULT_SAMPLE: u32 = 30;
 /// The maximum number of nodes for which the matrix is printed.
 const WIDEST_MATRIX: usize = 40;
 
-/// What a simulation of a configuration cannot know.
+/// The limits of a simulation, as printed below the result.
 const NOT_SIMULATED: &str = "· not simulated: firewalls, routes and rules of other programs, and filters in the network between the nodes";
 
 /// The result of `hostgw simulate --json`.

@@ -35,7 +35,7 @@ pub(super) struct Status {
     format: u32,
     /// The network namespace: the name of its directory in the state directory.
     namespace: String,
-    /// What hostgw manages on this node.
+    /// The managed objects on this node.
     owned: Owned,
     /// The number of sysctls whose original values hostgw keeps.
     saved_sysctls: Option<usize>,
@@ -60,14 +60,14 @@ pub(super) struct Status {
     /// The paths of pods that do not work, or not as planned, for reasons other than drift.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     diagnostics: Vec<DiagnosticEntry>,
-    /// Whether they were checked. They are not if the node has no pod interface.
+    /// Whether the paths of pods were checked. They are not if the node has no pod interface.
     #[serde(skip)]
     are_paths_known: bool,
     /// The parts of the live state that could not be read.
     unknown: Vec<Unknown>,
 }
 
-/// What hostgw manages on a node.
+/// The managed objects on a node.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Owned {

@@ -37,7 +37,7 @@ pub(super) struct ValidateJson {
     error: Option<ErrorJson>,
 }
 
-/// One file.
+/// The result for one file.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct FileJson {

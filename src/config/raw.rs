@@ -36,7 +36,7 @@ pub(super) struct RawConfig {
     pub egress_interface: Option<Text>,
 
     /// The next hop of the routes to another node's pods: `pod-gateway`, `node-address`, or the address of a router that
-    /// knows the pods of all nodes (a list with one per address family). A node can override it.
+    /// has routes to the pods of all nodes (a list with one per address family). A node can override it.
     #[schemars(extend("default" = "pod-gateway"), example = &"node-address", example = &"10.0.0.1")]
     pub next_hop: Option<RawNextHop>,
 

@@ -140,7 +140,7 @@ rules! {
     HG1007 LegacyTables Warning "iptables-legacy has rules",
     HG1008 PodsMasqueraded Error "another program masquerades packets between pods",
     HG1009 ForeignMasquerade Error "another program masquerades packets that the configuration excludes",
-    HG1010 EgressIsPort Error "egress interface is a port of a bridge or bond",
+    HG1010 EgressIsPort Error "egress interface belongs to a bridge or bond",
     HG1011 ArpIgnored Error "node does not answer ARP requests",
     HG1012 NeighborTableSmall Warning "neighbor table too small",
     HG1013 NextHopSilent Error "next hop does not answer",

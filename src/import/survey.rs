@@ -211,8 +211,7 @@ fn systems(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
             count(unknown.len(), "node"),
             names(unknown.iter().copied())
         );
-        let remedy =
-            "if one of them runs Windows, set `os: windows` in the file: its pod gateway is another address";
+        let remedy = "if one of them runs Windows, set `os: windows` in the file: its default pod gateway is a different address";
         findings.push(Diagnostic::new(Rule::OsUncertain, message).with_remedy(remedy));
     }
     let mut disputed: BTreeMap<(&str, String, &str, String), Vec<&Untrusted>> = BTreeMap::new();

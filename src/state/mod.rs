@@ -35,8 +35,10 @@ pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
     RuleBody, Tables,
 };
-pub use policy_rule::{LOCAL_TABLE, Mark, PolicyRule, RuleAction, RuleSelector, table_name};
-pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol};
+pub use policy_rule::{Mark, PolicyRule, RuleAction, RuleSelector, table_name};
+pub use route::{
+    LOCAL_TABLE, NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol,
+};
 pub use route_list::RouteList;
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 pub use word::{Column, Word, join_words};

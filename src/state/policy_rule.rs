@@ -6,13 +6,12 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::LOCAL_TABLE;
 use crate::{
     model::{Family, MAIN_TABLE},
     text::Untrusted,
 };
 
-/// `RT_TABLE_LOCAL` (linux/rtnetlink.h).
-pub const LOCAL_TABLE: u32 = 255;
 /// `RT_TABLE_DEFAULT` (linux/rtnetlink.h).
 const DEFAULT_TABLE: u32 = 253;
 

@@ -10,10 +10,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{
-    policy_rule::LOCAL_TABLE,
-    word::{Column, Word, write_word},
-};
+use super::word::{Column, Word, write_word};
 use crate::{
     model::{Family, MAIN_TABLE},
     text::{Untrusted, list},
@@ -66,6 +63,9 @@ pub mod protocol {
         })
     }
 }
+
+/// `RT_TABLE_LOCAL` (linux/rtnetlink.h).
+pub const LOCAL_TABLE: u32 = 255;
 
 /// The identity of a route, as in the kernel's IPv4 tables (`fib_table_insert`, net/ipv4/fib_trie.c). IPv6 has no TOS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

@@ -236,7 +236,7 @@ fn the_outside_is_a_path_too() {
             .warns("help: the configuration sets net.ipv4.conf.eth1.forwarding; under sysctls, set it to 1, or remove it");
         assert!(!format!("{refused}").contains("sysctl -w"), "{refused}");
         node.assert_unchanged(&before, "a lost outside");
-        // What was lost before is told.
+        // Paths that were lost before are reported.
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
         node.sh("ip route add unreachable 128.0.0.0/1");
         compare("plan", &node.hostgw(&["plan"]).expect(0));
