@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench apply -- [NODES]... [--check | --save]` prints, for each number of nodes, medians and ratios:
 //!
-//! - an apply, on a node with an interface for pods and on one without; only the first asks the kernel which paths of pods
+//! - an apply, on a node with a pod interface and on one without; only the first asks the kernel which paths of pods
 //!   work, two questions for each other node before the commit and after it
 //! - the same routes by `ip -batch`: with one scope, with the scopes of hostgw, and with nexthop objects; and by a minimal
 //!   netlink loop, which sends requests in groups as hostgw does and reads the answers

@@ -1,6 +1,6 @@
 //! Aligns two lists that are mostly the same, such as two versions of a file.
 
-/// How far apart equal items may be.
+/// The maximum distance between equal items.
 const NEAR: usize = 16;
 
 /// Returns, for each item of a list of `left` items, the equal item of a list of `right` items, if it is among the next ones

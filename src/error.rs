@@ -83,7 +83,7 @@ pub struct Error {
     /// The code of the rule that the configuration violates, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<RuleCode>,
-    /// What failed, on which object and why, as a sentence without capital and period.
+    /// The failure, the object and the reason: a sentence in lower case without a period.
     pub message: Untrusted,
     /// Additional lines of the message.
     pub details: Vec<Untrusted>,

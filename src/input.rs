@@ -1,7 +1,7 @@
 //! Reads files that users pass to hostgw: configurations, snapshots, saved plans and CNI configurations.
 //!
-//! Someone who can change a file in a repository must not be able to make a job that reads it run out of memory, hang,
-//! or print unrelated data. hostgw therefore only reads regular files and pipes that the caller created, up to a size
+//! A file in a repository is untrusted: it must not make a job that reads it run out of memory, hang, or print unrelated
+//! data. hostgw therefore only reads regular files and pipes that the caller created, up to a size
 //! limit. The checks use the open descriptor rather than the name, which could refer to something else a moment later.
 
 use std::{
@@ -21,6 +21,8 @@ pub const LIMIT: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct InputError {
     name: String,
+    /// A suggestion of where to find the file, if it does not exist.
+    whereabouts: Option<String>,
     why: InputProblem,
 }
 
@@ -29,10 +31,10 @@ enum InputProblem {
     Io(io::Error),
     Directory,
     TooLarge,
-    /// Something else; its name, with an article.
+    /// Another kind of file: its name, with an article.
     Special(&'static str),
     SizeMismatch,
-    /// It begins like a gzip file, but cannot be decompressed.
+    /// A file that begins like a gzip file, but cannot be decompressed.
     Gzip(io::Error),
 }
 
@@ -45,7 +47,39 @@ enum InputProblem {
 pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
     let _task = Task::begin(format!("reading {}", text::path(path)));
     let bytes = read_file(path).and_then(inflated);
-    bytes.map_err(|why| InputError { name: text::path(path).to_string(), why })
+    bytes.map_err(|why| InputError {
+        name: text::path(path).to_string(),
+        whereabouts: whereabouts(path),
+        why,
+    })
+}
+
+/// Returns a suggestion for a path that does not exist: a file with a similar name in the same directory, or the command that
+/// lists the directory.
+fn whereabouts(path: &Path) -> Option<String> {
+    /// The maximum number of files to compare.
+    const MAX_FILES: usize = 1000;
+    if path.exists() {
+        return None;
+    }
+    let parent = path.parent()?;
+    let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Some(format!("check the path: there is no directory {}", text::path(folder)));
+    };
+    let files = entries.flatten().filter(|entry| entry.path().is_file());
+    let mut names: Vec<String> =
+        files.take(MAX_FILES).filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let similar =
+        path.file_name().and_then(|name| text::nearest(name.to_str()?, names.iter().map(String::as_str)));
+    Some(match similar {
+        Some(similar) => format!("did you mean {}?", text::path(&parent.join(similar))),
+        None => {
+            let list = text::ShellCommand::new(["ls", &folder.to_string_lossy()]);
+            format!("check the path; `{list}` lists the files in its directory")
+        }
+    })
 }
 
 /// Reads standard input, which may be of any kind, and decompresses it if it is compressed.
@@ -55,7 +89,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
 pub fn read_standard_input() -> Result<Vec<u8>, InputError> {
     let _task = Task::begin("reading standard input");
     let bytes = read_limited(io::stdin().lock()).and_then(inflated);
-    bytes.map_err(|why| InputError { name: "standard input".to_owned(), why })
+    bytes.map_err(|why| InputError { name: "standard input".to_owned(), whereabouts: None, why })
 }
 
 /// Decompresses the contents of the file `name` if they are compressed.
@@ -63,7 +97,7 @@ pub fn read_standard_input() -> Result<Vec<u8>, InputError> {
 /// # Errors
 /// Returns an error if they are damaged, or larger than [`LIMIT`].
 pub fn decompressed(name: &str, bytes: Vec<u8>) -> Result<Vec<u8>, InputError> {
-    inflated(bytes).map_err(|why| InputError { name: name.to_owned(), why })
+    inflated(bytes).map_err(|why| InputError { name: name.to_owned(), whereabouts: None, why })
 }
 
 /// Decompresses what begins like a gzip file (RFC 1952). No text begins with these bytes.
@@ -174,7 +208,9 @@ impl InputError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self.why {
-            InputProblem::Io(_) => return None,
+            InputProblem::Io(ref error) => {
+                return self.whereabouts.clone().filter(|_| error.kind() == io::ErrorKind::NotFound);
+            }
             InputProblem::Directory => "pass a file inside it",
             InputProblem::TooLarge => {
                 "a configuration of 100,000 nodes takes about 9 MB; is this the right file?"

@@ -45,7 +45,7 @@
 //! | [`diagnose`] | the rules: the code, severity and explanation of everything that checks and warnings report |
 //! | [`model`] | the cluster, its nodes and their pod CIDRs, valid by construction |
 //! | [`state`] | the state of a node, formatted as `ip`, `nft` and `sysctl` print it |
-//! | [`forwarding`] | which way a node forwards a packet, and why: a model that tests compare with the kernel's own answers |
+//! | [`forwarding`] | where a node forwards a packet, and why: a model that tests compare with the kernel's own answers |
 //! | [`plan`] | the desired state, plans, checks against the node, reasons, and the comparison of two configurations |
 //! | [`record`] | what hostgw stores and prints about a node: transactions, the last applied state, snapshots |
 //! | [`doctor`] | examines a node for everything that keeps pods from reaching each other |
@@ -93,8 +93,8 @@
 //! | a key of the configuration | `src/config/raw.rs` | `src/config/validate.rs` or `src/config/node.rs`, `src/model`, `src/plan/desired.rs`, `src/plan/compare` (the reason in a comparison), `src/kernel`; `schemas`, `src/guide/configuration.md`, `tests/cases/config` |
 //! | an error in a configuration | `src/diagnose/rules.rs` | `src/diagnose/rules`, `src/config/validate.rs`, `tests/cases/config` |
 //! | an error or a warning about a node or a plan | `src/diagnose/rules.rs` | `src/plan/check.rs`, `tests/cases/plan` |
-//! | which way packets go on a Windows node | `src/forwarding/windows.rs` | `src/plan/windows/paths.rs` and `src/render/powershell/paths.ps1`, which use the same words; `tests/powershell/paths.rs` |
-//! | which way packets go, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
+//! | the routes that packets use on a Windows node | `src/forwarding/windows.rs` | `src/plan/windows/paths.rs` and `src/render/powershell/paths.ps1`, which use the same words; `tests/powershell/paths.rs` |
+//! | the path of packets, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
 //! | what `hostgw doctor` finds | `src/diagnose/rules.rs` | `src/doctor`, `src/kernel/nat/terms.rs` (rules of firewalls); `tests/e2e/doctor.rs` |
 //! | what `hostgw import` reads from a node | `src/import/node.rs`, `src/import/annotations.rs` | `src/import/survey.rs` (warnings); `tests/cases/import` |
 //! | how `hostgw import --update` edits a file | `src/import/changes.rs` | `src/config/outline`, `src/import/edit.rs`; `tests/import.rs` |

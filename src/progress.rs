@@ -1,4 +1,4 @@
-//! What this process is doing, for the progress line of a terminal.
+//! The current task of this process, for the progress line of a terminal.
 //!
 //! Code that can take long begins a [`Task`], and counts what is done. That costs a lock for a task and an addition for
 //! a count, whether or not anyone looks. Whoever shows it calls [`current`] from time to time, on a thread of its own, so
@@ -19,13 +19,13 @@ static DONE: AtomicUsize = AtomicUsize::new(0);
 /// The current task.
 #[derive(Debug, Clone)]
 pub struct TaskState {
-    /// What is done, in the form "writing routes".
+    /// The task, in the form "writing routes".
     pub name: Cow<'static, str>,
-    /// How much there is to do, if that is known.
+    /// The amount of work, if it is known.
     pub total: Option<usize>,
     /// When it began, which also tells two tasks apart.
     pub since: Instant,
-    /// What was done before it began.
+    /// The task before this one began.
     pub done_before: usize,
 }
 

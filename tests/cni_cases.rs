@@ -23,7 +23,7 @@ fn hostgw(folder: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn every_case_is_told_in_these_words() {
+fn every_case_has_the_expected_report() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/cni");
     let mut folders: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();

@@ -68,7 +68,7 @@ fn report_of(old: Option<&File>, new: &File) -> ComparisonReport {
 }
 
 #[test]
-fn every_case_is_told_in_these_words() {
+fn every_case_has_the_expected_report() {
     let folders = folders();
     let mut failures = Vec::new();
     for folder in &folders {
@@ -91,7 +91,7 @@ fn every_case_is_told_in_these_words() {
 
 /// One new node among 500: at most 25 lines, while everything is more than 500.
 #[test]
-fn one_new_node_among_many_is_told_in_few_lines() {
+fn one_new_node_among_many_takes_few_lines() {
     let file = |name: &str, nodes: usize| {
         let mut text = "clusterPrefix: [10.0.0.0/8, 'fd00::/16']\negressInterface: eth0\nnodes:\n".to_owned();
         for node in 0..nodes {

@@ -117,12 +117,12 @@ fn loaded(text: &str, format: Format) -> Loaded {
 
 /// Imports a list. Fails only with messages.
 fn imported(list: &str, options: &ImportOptions) -> Result<(String, Vec<String>), Vec<String>> {
-    let told = |found: Vec<hostgw::diagnose::Diagnostic>| -> Vec<String> {
+    let messages = |found: Vec<hostgw::diagnose::Diagnostic>| -> Vec<String> {
         found.into_iter().map(|finding| format!("{} {}", finding.rule, finding.message)).collect()
     };
-    let list = NodeList::read(list).map_err(|error| told(vec![error]))?;
-    let imported = import::import(list, options).map_err(told)?;
-    Ok((imported.text, told(imported.findings)))
+    let list = NodeList::read(list).map_err(|error| messages(vec![error]))?;
+    let imported = import::import(list, options).map_err(messages)?;
+    Ok((imported.text, messages(imported.findings)))
 }
 
 /// Updates a text with a list. Returns the text and the number of changes.
@@ -612,10 +612,10 @@ fn changes_are_reported_in_natural_order() {
     };
     let list = NodeList::read(&listed(&[node(10), node(9), node(2)])).unwrap();
     let updated = import::update(&loaded(text, Format::Yaml), list, &UpdateOptions::default()).unwrap();
-    let told: Vec<(String, NodeChangeKind)> =
+    let messages: Vec<(String, NodeChangeKind)> =
         updated.changes.iter().map(|change| (change.node.to_string(), change.action)).collect();
     assert_eq!(
-        told,
+        messages,
         [
             ("n-2".to_owned(), NodeChangeKind::Update),
             ("n-9".to_owned(), NodeChangeKind::Add),

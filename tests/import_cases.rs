@@ -23,7 +23,7 @@ fn file(folder: &Path, names: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn every_list_is_imported_in_these_words() {
+fn every_list_has_the_expected_result() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/import");
     let mut folders: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
@@ -40,19 +40,19 @@ fn every_list_is_imported_in_these_words() {
         let arguments: Vec<&str> = ["import", &list].into_iter().chain(more.split_whitespace()).collect();
         let output = hostgw(work.path(), &arguments);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let mut told = format!(
+        let mut report = format!(
             "$ hostgw {}\nexit code {}\n--- stdout\n{}--- stderr\n{}",
             arguments.join(" "),
             output.status.code().expect("no signal"),
             text(&output.stdout),
             text(&output.stderr)
         );
-        assert!(!told.contains(['\u{1b}', '\u{202e}', '\u{7}']), "{told:?}");
+        assert!(!report.contains(['\u{1b}', '\u{202e}', '\u{7}']), "{report:?}");
         if let Some(config) = &config {
             let written = fs::read_to_string(work.path().join(config)).unwrap();
-            told.push_str(&format!("--- {config}\n{written}"));
+            report.push_str(&format!("--- {config}\n{written}"));
         }
-        cases::compare(&folder.join("expected.txt"), &told, &mut failures);
+        cases::compare(&folder.join("expected.txt"), &report, &mut failures);
         if output.status.success() && !arguments.contains(&"--dry-run") {
             again(work.path(), &list, config.as_deref(), &arguments, &output.stdout);
         }
@@ -73,7 +73,7 @@ fn again(folder: &Path, list: &str, updated: Option<&str>, arguments: &[&str], p
     let mut update = vec!["import", list, "--update", name];
     update.extend(arguments.contains(&"--keep-missing").then_some("--keep-missing"));
     let second = hostgw(folder, &update);
-    let told = String::from_utf8(second.stdout.clone()).unwrap();
-    assert_eq!(told, format!("No changes. {name} matches the list.\n"), "{arguments:?}: {second:?}");
+    let report = String::from_utf8(second.stdout.clone()).unwrap();
+    assert_eq!(report, format!("No changes. {name} matches the list.\n"), "{arguments:?}: {second:?}");
     assert!(fs::read(folder.join(name)).unwrap() == before, "{arguments:?}");
 }

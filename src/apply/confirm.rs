@@ -1,7 +1,7 @@
 //! An apply that is in effect and pending confirmation.
 //!
 //! Its journal stays open, so a rollback remains possible whatever happens. The first decision wins:
-//! [`StateDir::decide`] is one atomic step, and the holder of the lock carries out the decision. That is the
+//! [`StateDir::decide`] is one atomic step, and the holder of the lock puts the decision into effect. That is the
 //! supervisor or, if it is gone, the next command that takes the lock.
 
 use std::{
@@ -73,7 +73,7 @@ pub fn wait(dir: &StateDir, pending: &Pending, interrupt: &Interrupt) -> Decisio
     }
 }
 
-/// Carries out the decision on the open transaction `record`. A rollback records its outcome before the transaction
+/// Puts the decision on the open transaction into effect `record`. A rollback records its outcome before the transaction
 /// ends, so a reader always sees one or the other. The caller holds the lock.
 ///
 /// # Errors

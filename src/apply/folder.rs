@@ -31,7 +31,7 @@ const MAX_FILE_SIZE: u64 = 512 << 20;
 const PRIVATE_FILE: Mode = Mode::from_raw_mode(0o600);
 const PRIVATE_FOLDER: Mode = Mode::from_raw_mode(0o700);
 
-/// What a written file outlives.
+/// The kind of crash that a written file survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Survives {
     /// The end of the process. After a crash of the machine, the file may be empty or damaged.

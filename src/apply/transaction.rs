@@ -247,7 +247,7 @@ fn commit_and_verify<'a>(
     }
     let observed = node.observe(request.scope)?;
     verify(&plan(request.desired, &observed.state, request.policy))?;
-    repeat_baseline(node, request.checks, interrupt)?;
+    repeat_baseline(node, request.checks, interrupt, record.meta.node.as_ref())?;
     let faults = compare_paths(request, &before, &judge(node, request)?, &observed)?;
     if interrupt.is_raised() {
         return Err(commit_error(CommitError::Interrupted).into());
@@ -284,9 +284,14 @@ fn compare_paths(
         return Ok(Vec::new());
     }
     let model = ForwardingModel::of(&observed.state, &observed.host);
-    let worse = forwarding::explain(paths, &after.worse_than(before), &model);
+    let explain = |blocked: &[usize]| -> Vec<PathFault> {
+        let faults = forwarding::explain(paths, blocked, &model).into_iter();
+        let Request { desired, released, observed, .. } = *request;
+        faults.map(|fault| fault.with_configured_sysctls(desired, released, observed)).collect()
+    };
+    let worse = explain(&after.worse_than(before));
     if worse.is_empty() {
-        return Ok(forwarding::explain(paths, &blocked, &model));
+        return Ok(explain(&blocked));
     }
     let details = worse.iter().map(|fault| format!("{}: {}", fault.summary(), fault.why));
     Err(Error::new(Kind::RolledBack, "the change caused pod traffic to be lost or diverted:")

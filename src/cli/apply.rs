@@ -70,7 +70,8 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
     Ok(if is_changed { changed(options.detailed_exitcode) } else { 0 })
 }
 
-/// What the kernel's routes cannot show: a firewall that drops, redirects or masquerades what pods send to each other.
+/// Returns the errors about a firewall that drops, redirects or masquerades packets between pods, which a route lookup of the
+/// kernel does not show.
 fn blocked_by_firewall(session: &Session) -> Vec<Diagnostic> {
     let Session { loaded, index, prepared, .. } = session;
     let Some(firewall) = kernel::firewall() else { return Vec::new() };
@@ -84,7 +85,7 @@ fn blocked_by_firewall(session: &Session) -> Vec<Diagnostic> {
 
 struct Applying<'a> {
     plan: Option<&'a SavedPlan>,
-    /// What the firewall does to packets of pods. It is read before the transaction, whose end is the end of the apply.
+    /// The errors about the firewall. They are found before the transaction, so that the apply ends with the transaction.
     blocked: OnceCell<Vec<Diagnostic>>,
 }
 

@@ -208,7 +208,7 @@ impl Verb {
     }
 }
 
-/// What a command prints on standard output.
+/// The form of a command's standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutputForm {
     /// Human-readable text.
@@ -273,7 +273,7 @@ pub(super) struct ApplyOptions {
     #[arg(value_name = "PLAN", conflicts_with_all = ["file", "node", "adopt"])]
     pub plan: Option<PathBuf>,
     /// Allow a mass removal: the exact number of routes the plan removes. Required if N is at least 10 and more than
-    /// half of the managed routes, or if no other node is left in the configuration.
+    /// half of the managed routes, or if no route to another node would be left.
     #[arg(long, value_name = "N")]
     pub allow_removals: Option<usize>,
     #[command(flatten)]
@@ -525,7 +525,7 @@ pub(super) struct ExplainOptions {
     pub json: bool,
 }
 
-/// Where the packet comes from.
+/// The source of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PacketSource {
     /// A pod of the node.

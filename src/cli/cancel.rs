@@ -18,7 +18,7 @@ pub(super) fn run(options: &CancelOptions, output: &Output) -> VerbResult {
         }
         Cancellation::NothingPending => {
             output.result(
-                "Nothing to do: no apply is pending. Run `hostgw rollback` to roll back the last one.\n",
+                "Nothing to do: no apply is pending. Run `hostgw rollback` to undo the last apply.\n",
             )?;
             Ok(0)
         }

@@ -33,12 +33,12 @@ pub(super) struct CniJson {
     format: u32,
     /// The CNI configuration, as named on the command line.
     file: String,
-    /// Whether the configuration fits the node: there are no errors, but there can be warnings.
+    /// Whether the CNI configuration fits the node: it has no errors, but can have warnings.
     holds: bool,
     /// The node that it was checked for: the requested one, or else the one whose pod CIDR it assigns.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
-    /// The findings, without those on masquerading on Windows.
+    /// The findings, except those about masquerading on Windows, which `policies` contains.
     findings: Vec<FindingJson>,
     /// The exceptions that its OutBoundNAT policies need.
     wanted: Vec<String>,
@@ -67,7 +67,7 @@ struct FindingJson {
     /// The correct value as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     wanted: Option<String>,
-    /// What is wrong.
+    /// The message of the finding.
     message: String,
 }
 
@@ -80,7 +80,7 @@ struct PolicyJson {
     /// The line of the policy, starting with 1, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
-    /// Its exceptions.
+    /// The exceptions of the policy.
     exceptions: Vec<String>,
     /// The exceptions that are neither a prefix nor an address.
     invalid: Vec<String>,

@@ -151,8 +151,10 @@ impl Sides {
         let note = match (&self.old, &self.new) {
             (Some(_), Some(_)) => return Ok(self),
             (None, None) => {
-                let missing = tracked.missing(new.name().unwrap_or(old.name()));
-                return Err(Error::new(Kind::Invalid, missing));
+                let revision = new.name().unwrap_or(old.name());
+                let list = ShellCommand::new(["git", "ls-tree", "-r", "--name-only", revision]);
+                return Err(Error::new(Kind::Invalid, tracked.missing(revision))
+                    .with_hint(format!("to list the files of that revision, run `{list}`")));
             }
             (None, Some(_)) => match tracked.before_rename(old, new)? {
                 Some((name, document)) => {
@@ -228,7 +230,9 @@ fn documents(options: &DiffOptions) -> Result<Sides, VerbFailure> {
 
 fn files(old: &Path, new: &Path) -> Result<Sides, VerbFailure> {
     if old.as_os_str() == "-" && new.as_os_str() == "-" {
-        return Err(Error::new(Kind::Usage, "only one of the two files can be standard input").into());
+        return Err(Error::new(Kind::Usage, "only one of the two files can be standard input")
+            .with_hint("save one of them to a file")
+            .into());
     }
     let (old, new) = (document(Some(old))?, document(Some(new))?);
     let file = new.name().to_owned();
@@ -238,7 +242,9 @@ fn files(old: &Path, new: &Path) -> Result<Sides, VerbFailure> {
 fn revisions(range: &RevisionRange, file: Option<&Path>) -> Result<Sides, VerbFailure> {
     if file.is_some_and(|file| file.as_os_str() == "-") {
         let message = "cannot compare revisions of standard input";
-        return Err(Error::new(Kind::Usage, message).into());
+        return Err(Error::new(Kind::Usage, message)
+            .with_hint("pass the path of the file in the repository with -f FILE")
+            .into());
     }
     let path: PathBuf = file.map_or_else(find, |file| Ok(file.to_owned()))?;
     let tracked = Tracked::new(&path)?;

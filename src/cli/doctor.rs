@@ -41,7 +41,7 @@ pub(super) struct DoctorJson {
     format: u32,
     /// The node.
     node: Untrusted,
-    /// Everything that was found.
+    /// The findings.
     findings: Vec<DiagnosticEntry>,
     /// Notes about what may affect the node and hostgw cannot see.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -116,7 +116,7 @@ pub(super) fn visit(
     visit_state(loaded, node, state.map(text_of).transpose()?)
 }
 
-/// Same as [`visit`], with the name and the text of the snapshot.
+/// Examines a node as [`visit`] does. Also returns the name and the text of the snapshot.
 fn visit_state(
     loaded: Loaded,
     node: Option<&str>,

@@ -14,7 +14,7 @@ use crate::{
     text::{ShellCommand, printable},
 };
 
-/// Where container runtimes find the CNI configuration. They use the first file by name.
+/// The folder in which container runtimes look for the CNI configuration. They use the first file by name.
 const CNI_FOLDER: &str = "/etc/cni/net.d";
 
 /// The number of entries of a directory to look at.

@@ -50,14 +50,14 @@ fn networkd(link: &Link, node: &Untrusted) -> Option<Diagnostic> {
             ),
         )
         .with_remedy(format!(
-            "let networkd add the routes, too: install the file that `{}` prints, and set ManageForeignRoutes=no under \
+            "have networkd add the routes, too: install the file that `{}` prints, and set ManageForeignRoutes=no under \
              [Network] in a file in /etc/systemd/networkd.conf.d",
             render(node, "systemd-networkd")
         ))
     })
 }
 
-/// Whether `ManageForeignRoutes=no` is set. The last setting counts.
+/// Returns `true` if `ManageForeignRoutes=no` is set. The last setting applies.
 fn keeps_foreign_routes() -> bool {
     let mut keeps = false;
     for place in NETWORKD.map(Path::new) {
@@ -88,7 +88,7 @@ fn network_manager(link: &Link, node: &Untrusted) -> Option<Diagnostic> {
             ),
         )
         .with_remedy(format!(
-            "let a dispatcher script restore them: install the file that `{}` prints",
+            "have a dispatcher script restore them: install the file that `{}` prints",
             render(node, "networkmanager")
         ))
     })

@@ -13,7 +13,7 @@ use crate::{
 /// Version of the JSON form.
 const FORMAT: u32 = 1;
 
-/// What a command with `--json` prints when it fails before it has a result.
+/// The output of a command with `--json` that fails before it has a result.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw error")]
@@ -30,13 +30,13 @@ impl ErrorDocument {
     }
 }
 
-/// Why a command failed.
+/// The failure of a command.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ErrorJson {
     /// The exit code of the error.
     pub exit_code: u8,
-    /// What the exit code means, in one word that never changes.
+    /// The meaning of the exit code, in one word that never changes.
     pub meaning: Kind,
     /// The code of the violated rule, if any: `hostgw help CODE` explains it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,9 +108,9 @@ pub(super) struct MistakeJson {
     column: Option<usize>,
     /// The code of the rule that is violated: `hostgw help CODE` explains it.
     code: &'static str,
-    /// How bad it is.
+    /// The severity of the mistake.
     severity: Severity,
-    /// What is wrong.
+    /// The message.
     message: String,
     /// A suggested fix.
     #[serde(skip_serializing_if = "Option::is_none")]

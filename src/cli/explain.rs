@@ -184,10 +184,11 @@ fn origin(
         PacketSource::Address(address) if Family::from(address) != family => Err(Error::new(
             Kind::Usage,
             format!("{address} and {} belong to different address families", options.address),
-        )),
+        )
+        .with_hint(format!("pass --from with an {family} address"))),
         PacketSource::Address(address) if guidepost.host.owner_of(address).is_some() => Ok((address, None)),
         PacketSource::Address(address) => {
-            // It comes in where the way back to it leaves.
+            // The packet arrives on the interface that the reply would leave through.
             let back = model.trace_own(options.address, address);
             let device = back.route.and_then(|route| route.next.device.clone());
             device.map(|device| (address, Some(device))).ok_or_else(|| {

@@ -134,7 +134,7 @@ impl Git {
 }
 
 /// Returns `true` if `folder` or one of its parents contains `.git`, as the root of a worktree does. Other repositories
-/// are no concern of ours: git is not told about them by the environment, and refuses bare ones.
+/// do not matter: no environment variable points git to them, and git refuses bare ones.
 pub(super) fn is_in_worktree(folder: &Path) -> bool {
     folder.ancestors().any(|folder| folder.join(".git").symlink_metadata().is_ok())
 }

@@ -69,7 +69,7 @@ pub(super) struct History {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Transaction {
-    /// The ID.
+    /// The ID of the transaction.
     id: u64,
     /// Whether it is still open: a rollback undoes it first.
     open: bool,

@@ -43,7 +43,7 @@ pub(super) struct ImportJson {
     /// The new configuration; absent with `--update`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
-    /// What `--update` changes; absent without it.
+    /// The changes of `--update`; absent without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     update: Option<UpdateJson>,
     /// The warnings.
@@ -68,9 +68,9 @@ struct UpdateJson {
 struct WarningJson {
     /// The code of the rule: `hostgw help CODE` explains it.
     rule: &'static str,
-    /// How bad it is.
+    /// The severity of the finding.
     severity: Severity,
-    /// What is wrong.
+    /// The message of the finding.
     message: String,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +145,9 @@ fn new_configuration(options: &ImportArguments) -> ImportOptions {
 /// Reads the configuration to update.
 fn loaded(file: &Path) -> Result<Loaded, VerbFailure> {
     if file.as_os_str() == "-" {
-        return Err(Error::new(Kind::Usage, "--update needs a file, not standard input").into());
+        return Err(Error::new(Kind::Usage, "--update needs a file, not standard input")
+            .with_hint("save the configuration to a file, and pass its path to --update")
+            .into());
     }
     if file.extension().is_some_and(|extension| extension == "gz") {
         let error = Error::new(Kind::Usage, format!("cannot update {}: it is compressed", text::path(file)))
@@ -175,7 +177,7 @@ fn list_text(file: Option<&Path>) -> Result<(String, String), Error> {
 
 /// Reports every error of a list.
 fn failed(output: &Output, name: &str, errors: Vec<Diagnostic>) -> VerbFailure {
-    /// One error is often followed by the same one about every other node.
+    /// The maximum number of errors to list: one is often followed by the same error about every other node.
     const SHOWN: usize = 20;
     let number = errors.len();
     for error in errors.into_iter().take(SHOWN) {
@@ -244,10 +246,10 @@ fn check_removals(removed: usize, updated: &Updated, allowed: Option<usize>) -> 
     }
     let what = format!("the update removes {} of {}", removed, count(updated.nodes_before, "node"));
     let message = match allowed {
-        Some(allowed) => format!("{what}, but --allow-removals is {allowed}"),
-        None => what,
+        Some(allowed) => format!("{what}, but --allow-removals is {allowed}; nothing was changed"),
+        None => format!("{what}; nothing was changed"),
     };
-    Err(Error::new(Kind::Declined, message).with_details(["nothing was changed"]).with_hint(format!(
+    Err(Error::new(Kind::Declined, message).with_hint(format!(
         "is the list complete? pass --allow-removals {removed} if it is, or --keep-missing to keep these nodes"
     )))
 }
@@ -267,7 +269,7 @@ fn write_text(loaded: &Loaded, file: &Path, text: &str) -> Result<(), Error> {
     write::edit(file, &bytes).map_err(|error| cannot(&error))
 }
 
-/// One node that changes, as a line.
+/// Returns the line for a node that changes.
 fn line(change: &NodeChange, palette: &Palette) -> String {
     let text = |values: &[String]| printable(&values.join(", "));
     let name = &change.node;
@@ -290,7 +292,7 @@ fn line(change: &NodeChange, palette: &Palette) -> String {
     format!("{line}\n")
 }
 
-/// What an update did.
+/// Returns the result of an update as a sentence.
 fn summary(updated: &Updated, file: &Path, is_dry_run: bool) -> String {
     let file = text::path(file);
     if updated.changes.is_empty() {

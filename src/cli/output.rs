@@ -45,7 +45,7 @@ pub(super) struct Output {
     has_printed: Cell<bool>,
     /// The last error and its causes, for the JSON document.
     error: RefCell<Option<ErrorJson>>,
-    /// What a command that changes the node did so far, for the JSON document.
+    /// The actions of a command that changes the node, for the JSON document.
     transaction: Option<RefCell<TransactionJson>>,
 }
 
@@ -248,6 +248,12 @@ impl Output {
     pub(super) fn warn(&self, text: &str) {
         self.record(|transaction| transaction.warnings.push(text.to_owned()));
         self.say(&format!("{} {}", self.messages.change.apply_to("warning:"), printable(text)));
+    }
+
+    /// Prints an item of the list that the previous message announced, and records it as a warning.
+    pub(super) fn warn_of_item(&self, text: &str) {
+        self.record(|transaction| transaction.warnings.push(text.to_owned()));
+        self.say(&format!("  {}", printable(text)));
     }
 
     /// Warns that part of the live state could not be read.

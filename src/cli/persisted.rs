@@ -61,7 +61,7 @@ pub(super) enum Basis<'a> {
     },
     /// hostgw manages nothing here, or will manage nothing.
     Nothing,
-    /// It is unknown, for this reason.
+    /// The state to restore is unknown, for this reason.
     Unknown(&'a str),
 }
 
@@ -102,7 +102,7 @@ pub(super) fn judge(found: &[RenderedFile], basis: &Basis) -> Vec<PersistedFile>
     found.iter().map(|found| found.judge(basis)).collect()
 }
 
-/// Why the configuration that was applied last is not known.
+/// Returns the reason that the last applied configuration is not known.
 pub(super) const UNREADABLE: &str = "this version of hostgw cannot read the applied configuration";
 
 /// Compares the files on this node with the last applied configuration.

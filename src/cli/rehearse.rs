@@ -26,7 +26,7 @@ use crate::{
     text::{self, Untrusted, count, printable},
 };
 
-/// What a rehearsal cannot know.
+/// The limits of a rehearsal, as printed below the result.
 const NOT_TESTED: &str = "· not tested: protocols other than TCP and UDP, and ports below 49152";
 
 /// The default number of other nodes.
@@ -56,9 +56,9 @@ pub(super) struct RehearsalJson<'a> {
     /// The seed that selects the same nodes again.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
-    /// How much of the node was copied.
+    /// The number of copied objects of each kind.
     copied: CopyTotals,
-    /// What the copy lacks, or has in another form.
+    /// The objects that the copy lacks, or has in another form.
     omissions: &'a [Omission],
     /// The totals of the plan; absent if it could not be applied in the copy.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,7 @@ pub(super) fn run(options: &RehearseOptions, output: &Output) -> VerbResult {
     let dir = apply.dir().clone();
     look_when_idle(&dir, TIMEOUT, || apply.look())?;
     warn_of_open(&dir, output);
-    // What `apply` refuses is refused here with the same exit code.
+    // A plan that `apply` refuses is refused here, too, with the same exit code.
     apply.check()?;
     let session = apply.session;
     let (file, name) = (session.loaded.document.name().clone(), session.node_name().clone());

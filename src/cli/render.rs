@@ -22,7 +22,7 @@ use crate::{
     model::OperatingSystem,
     plan::{self, OriginalSysctls},
     render::{self, NetplanId, PersistedNode, Provenance, UnwritableInterface},
-    text::{self, Untrusted},
+    text::{self, ShellCommand, Untrusted},
 };
 
 /// Prints a script for a node, or a file that restores part of its state at boot.
@@ -40,7 +40,14 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
     let provenance = Provenance { file: document.name().as_raw(), config_hash: &hash };
     let os = cluster.nodes[index].os;
     let text = match (plan::windows_desired(&cluster, index), options.persist) {
-        (Some(_), Some(_)) => return Err(wrong("--persist works for Linux nodes only", &node, os).into()),
+        (Some(_), Some(_)) => {
+            let command = ShellCommand::new(["hostgw", "render", "--node", &node]);
+            return Err(wrong("--persist works for Linux nodes only", &node, os)
+                .with_hint(format!(
+                    "run `{command}`: the script also writes the routes to the persistent store"
+                ))
+                .into());
+        }
         (Some(_), None) if options.collect => render::windows_collector(&cluster, index, &provenance),
         (Some(desired), None) => render::windows_script(&cluster, index, &desired, &provenance),
         (None, _) if options.collect => {
@@ -49,8 +56,10 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
                 .into());
         }
         (None, persist) => {
-            let desired = plan::desired(&cluster, index, &OriginalSysctls::default())
-                .map_err(|plan::NotLinux| Error::unexpected(format!("node {node} is of no system")))?;
+            let desired =
+                plan::desired(&cluster, index, &OriginalSysctls::default()).map_err(|plan::NotLinux| {
+                    Error::unexpected(format!("node {node} is neither a Linux nor a Windows node"))
+                })?;
             let provenance = &provenance;
             match persist {
                 None => render::linux_script(&cluster, index, &desired, provenance),
@@ -130,9 +139,7 @@ fn form(program: PersistArgument, id: Option<&NetplanId>, interface: &str) -> Re
 
 fn unnamed_interface(node: &Untrusted) -> Error {
     Error::new(Kind::Invalid, format!("the configuration does not name the egress interface of node {node}"))
-        .with_hint(
-            "a file for boot contains its name: set egressInterface to the name that `ip link` shows first",
-        )
+        .with_hint("set egressInterface, which a boot file needs; use the interface name from `ip link`, not an altname")
 }
 
 fn unwritable(why: UnwritableInterface) -> Error {

@@ -46,7 +46,7 @@ impl Observer for Reporter<'_> {
                     )),
                     Some(left) => {
                         output.done(&format!("Rolled back {named}, except for these foreign changes:"));
-                        left.iter().for_each(|left| output.warn(left));
+                        left.iter().for_each(|left| output.warn_of_item(left));
                     }
                 }
             }

@@ -42,7 +42,7 @@ impl RevisionRange {
 
 /// A file in a repository, which need not exist in the working tree.
 pub(super) struct Tracked {
-    /// The name on the command line.
+    /// Returns the name of the file on the command line.
     name: String,
     /// The repository, at an existing directory.
     git: Git,
@@ -107,7 +107,7 @@ impl Tracked {
     pub(super) fn revision(&self, name: &str) -> Result<Revision, Error> {
         if name.starts_with('-') {
             let message = format!("{name:?} is not a Git revision: it begins with a dash");
-            return Err(Error::new(Kind::Invalid, message));
+            return Err(Error::new(Kind::Invalid, message).with_hint("pass a branch, a tag or a commit"));
         }
         let object = format!("{name}^{{commit}}");
         let words = ["rev-parse", "--verify", "--quiet", "--end-of-options", &object];
@@ -278,7 +278,7 @@ impl Tracked {
         Ok(TreeEntry::parse(&listed))
     }
 
-    /// The name on the command line.
+    /// Returns the name of the file on the command line.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -326,6 +326,10 @@ impl Tracked {
         if self.is_partial() {
             error.with_hint(
                 "hostgw never fetches; if you trust the repository, complete the partial clone with `git fetch --refetch --no-filter`",
+            )
+        } else if self.git.ask(["rev-parse", "--git-dir"]).is_err() {
+            error.with_hint(
+                "run hostgw inside the Git repository, or compare two files with `hostgw diff OLD NEW`",
             )
         } else {
             error

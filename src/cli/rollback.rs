@@ -55,7 +55,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> VerbResult {
         RollbackResult::Abandoned(record, left) => {
             output.record(|transaction| transaction.rolled_back = true);
             output.done(&format!("Rolled back {}, except for these foreign changes:", described(&record)));
-            left.iter().for_each(|left| output.warn(left));
+            left.iter().for_each(|left| output.warn_of_item(left));
         }
     }
     persisted::warn_after_rollback(&dir, output);

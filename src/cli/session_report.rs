@@ -63,7 +63,8 @@ fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Ite
     let warnings = plan::check::warnings(cluster, session.index, desired, observed);
     let warnings = warnings.into_iter().chain(plan::check::irrevocable(plan));
     report.warn(warnings.chain(plan::foreign::warnings(&session.prepared.left)), |path| locator.source(path));
-    report.warn_of_paths(session.path_faults().iter().map(PathFault::diagnostic));
+    let faults = session.path_faults();
+    report.warn_of_paths(faults.iter().map(PathFault::diagnostic), |path| locator.source(path));
     #[cfg(target_os = "linux")]
     if let Place::Live(_) = session.place {
         report.add_persisted(persisted(session));

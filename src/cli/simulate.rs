@@ -35,7 +35,7 @@ const DEFAULT_SAMPLE: u32 = 30;
 /// The maximum number of nodes for which the matrix is printed.
 const WIDEST_MATRIX: usize = 40;
 
-/// What a simulation of a configuration cannot know.
+/// The limits of a simulation, as printed below the result.
 const NOT_SIMULATED: &str = "· not simulated: firewalls, routes and rules of other programs, and filters in the network between the nodes";
 
 /// The result of `hostgw simulate --json`.
@@ -63,9 +63,9 @@ pub(super) struct SimulationJson<'a> {
     sysctls_left_out: &'a [SysctlKey],
     /// The families whose connections to the outside were not tried, because they are not masqueraded.
     outside_untried: Vec<Family>,
-    /// The promises of hostgw, and whether they were kept.
+    /// The guarantees of hostgw, and whether they held.
     promises: &'a [Promise],
-    /// Whether every connection works and every promise was kept.
+    /// Whether every connection works and every guarantee held.
     works: bool,
 }
 
@@ -137,7 +137,7 @@ pub(super) fn raise_file_limit() {
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
 }
 
-/// Builds the cluster and probes it. Unless it is to be kept as it is, also checks the promises.
+/// Builds the cluster and probes it. Unless `--keep` is passed, also verifies the guarantees.
 fn prove(
     options: &SimulateOptions,
     loaded: &Loaded,

@@ -35,7 +35,7 @@ pub(super) struct Status {
     format: u32,
     /// The network namespace: the name of its directory in the state directory.
     namespace: String,
-    /// What hostgw manages on this node.
+    /// The managed objects on this node.
     owned: Owned,
     /// The number of sysctls whose original values hostgw keeps.
     saved_sysctls: Option<usize>,
@@ -43,6 +43,9 @@ pub(super) struct Status {
     last: Option<TransactionSummary>,
     /// The transaction that is running or was interrupted, as text.
     open: Option<String>,
+    /// The ID of the unfinished transaction.
+    #[serde(skip)]
+    open_id: Option<u64>,
     /// The pending apply.
     pending: Option<Wait>,
     /// The last apply, if it was rolled back because it was not confirmed.
@@ -57,14 +60,14 @@ pub(super) struct Status {
     /// The paths of pods that do not work, or not as planned, for reasons other than drift.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     diagnostics: Vec<DiagnosticEntry>,
-    /// Whether they were checked. They are not if the node has no pod interface.
+    /// Whether the paths of pods were checked. They are not if the node has no pod interface.
     #[serde(skip)]
     are_paths_known: bool,
-    /// What could not be read.
+    /// The parts of the live state that could not be read.
     unknown: Vec<Unknown>,
 }
 
-/// What hostgw manages on a node.
+/// The managed objects on a node.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Owned {
@@ -114,7 +117,7 @@ struct Wait {
     /// Whether the deadline has passed.
     #[serde(skip)]
     is_over: bool,
-    /// The decision, if it is not carried out yet.
+    /// The decision, if the apply has not ended yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<Decision>,
 }
@@ -161,17 +164,23 @@ impl Wait {
         let Self { supervisor_stopped, is_over, .. } = *self;
         let named = summary.named_by(*id);
         if let Some(decision) = decision {
-            let who = match supervisor {
-                Some(supervisor) => format!("being carried out ({supervisor})"),
-                None => format!(
-                    "not carried out yet: run `hostgw {}`",
-                    match decision {
-                        Decision::Confirmed => "confirm",
-                        Decision::Cancelled | Decision::Expired => "rollback",
-                    }
-                ),
+            let happened = match decision {
+                Decision::Confirmed => "was confirmed",
+                Decision::Cancelled => "was canceled",
+                Decision::Expired => "expired",
             };
-            return format!("{named} is {}, and {who}", decision.name());
+            return match (supervisor, decision) {
+                (Some(supervisor), Decision::Confirmed) => {
+                    format!("{named} {happened}; being recorded ({supervisor})")
+                }
+                (Some(supervisor), _) => format!("{named} {happened}; rollback in progress ({supervisor})"),
+                (None, Decision::Confirmed) => {
+                    format!("{named} {happened}, but this is not recorded yet: run `hostgw confirm`")
+                }
+                (None, _) => {
+                    format!("{named} {happened}, but has not been rolled back: run `hostgw rollback`")
+                }
+            };
         }
         match supervisor {
             Some(supervisor) if is_over && supervisor_stopped => format!(
@@ -289,12 +298,18 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         owned: owned(&observed),
         saved_sysctls: saved.map(|saved| saved.0.len()),
         last: last.as_ref().map(|last| TransactionSummary::of(&last.meta)),
+        open_id: open.as_ref().map(|record| record.id),
         open: open.as_ref().map(|open| match dir.holder() {
             Some(holder) => format!("{} is running ({holder})", described(open)),
-            None => format!(
-                "{} was interrupted or only partly rolled back; run `hostgw rollback` to restore the previous state",
-                described(open)
-            ),
+            None => {
+                let ended = outcome.as_ref().filter(|outcome| outcome.pending.id == open.id);
+                let happened = match ended.map(|outcome| outcome.decision) {
+                    Some(Decision::Cancelled) => "was canceled, but its rollback is incomplete",
+                    Some(Decision::Expired) => "was not confirmed in time, and its rollback is incomplete",
+                    Some(Decision::Confirmed) | None => "was interrupted or only partly rolled back",
+                };
+                format!("{} {happened}; run `hostgw rollback` to restore the previous state", described(open))
+            }
         }),
         pending: pending.as_ref().map(|(record, pending)| Wait::of(dir, record, pending)),
         unconfirmed: outcome.as_ref().and_then(Unconfirmed::of),
@@ -383,9 +398,9 @@ fn text(status: &Status, output: &Output) -> String {
     }
     let saved = status.saved_sysctls.map_or_else(
         || "unknown".to_owned(),
-        |saved| format!("original values of {}", count(saved, "sysctl")),
+        |saved| if saved == 0 { "none saved".to_owned() } else { format!("{saved} saved") },
     );
-    let _ = writeln!(text, "Saved: {saved}");
+    let _ = writeln!(text, "Original sysctl values: {saved}");
     let _ = writeln!(text, "Last transaction: {}", last(status));
     if let Some(open) = &status.open {
         let _ = writeln!(text, "Unfinished: {open}");
@@ -393,7 +408,10 @@ fn text(status: &Status, output: &Output) -> String {
     if let Some(pending) = &status.pending {
         let _ = writeln!(text, "Pending: {}", printable(&pending.text()));
     }
-    if let Some(unconfirmed) = &status.unconfirmed {
+    // The line on the unfinished transaction already says how a pending apply ended.
+    if let Some(unconfirmed) =
+        status.unconfirmed.as_ref().filter(|unconfirmed| status.open_id != Some(unconfirmed.id))
+    {
         let _ = writeln!(text, "{}", unconfirmed.text());
     }
     match &status.drift {

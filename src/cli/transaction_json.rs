@@ -29,14 +29,14 @@ pub(super) struct TransactionJson {
     pub dry_run: bool,
     /// The exit code of the command.
     exit_code: u8,
-    /// What the exit code means, in one word that never changes.
+    /// The meaning of the exit code, in one word that never changes.
     meaning: Meaning,
     /// The ID of the transaction that was applied, undone, confirmed or canceled; absent if the command did not get
     /// that far.
     pub transaction: Option<u64>,
     /// The plan; absent if the command failed before planning, or needs no plan.
     pub planned: Option<Report>,
-    /// What the command changed; absent if the node is in its previous state.
+    /// The changes that are in effect; absent if the node is in its previous state.
     pub done: Option<Counts>,
     /// Whether hostgw verified that the node is in the planned state or, after a rollback, in the previous one.
     pub verified: bool,

@@ -37,17 +37,17 @@ pub(super) struct ValidateJson {
     error: Option<ErrorJson>,
 }
 
-/// One file.
+/// The result for one file.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct FileJson {
     /// The file, as named on the command line.
     file: Untrusted,
-    /// Whether it is valid.
+    /// Whether the file is valid.
     valid: bool,
     /// The number of nodes; null for an invalid file.
     nodes: Option<usize>,
-    /// What is wrong with it; absent for a valid file.
+    /// The errors; absent for a valid file.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorJson>,
 }

@@ -51,7 +51,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
     report.file = Some(document.name().clone());
     show(&report, None, PlanShape::of(options), output)?;
     for leftover in &plan.leftovers {
-        output.warn(leftover);
+        output.diagnostic(leftover);
     }
     if !plan.conflicts.is_empty() {
         output.warn(&refuses(plan.conflicts.len(), "the script", "-Adopt"));

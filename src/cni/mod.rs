@@ -41,7 +41,7 @@ pub use masquerade::{MasqueradeReport, OutboundNatPolicy};
 pub struct Finding {
     /// The rule.
     pub code: Code,
-    /// Whether pods lose packets because of it.
+    /// Whether pods lose packets because of the problem.
     pub severity: Severity,
     /// The location of the value, even if it is missing.
     pub path: ConfigPath,

@@ -29,7 +29,7 @@ impl Placed<'_> {
 pub(super) struct Plugin<'a> {
     pub path: ConfigPath,
     object: &'a Map<String, Value>,
-    /// Whether another plugin delegates to it and completes it.
+    /// Whether another plugin delegates to this one and completes its configuration.
     pub is_delegate: bool,
 }
 

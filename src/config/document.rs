@@ -82,7 +82,7 @@ pub struct Document {
     /// The text including any byte order mark.
     whole: Arc<str>,
     format: Format,
-    /// Where everything is, and whether the nodes are YAML that is written plainly. Set when it was read.
+    /// The positions of all values, and whether the nodes are plain YAML. Set once the text was read.
     places: OnceLock<(Arc<Places>, bool)>,
 }
 
@@ -104,7 +104,7 @@ impl StoredConfig {
     }
 }
 
-/// Whether the text and the language are the same.
+/// Compares the text and the language.
 impl PartialEq<Document> for StoredConfig {
     fn eq(&self, document: &Document) -> bool {
         self.format == document.format && *self.text == *document.whole
@@ -194,7 +194,7 @@ impl Document {
         Positions::new(self.source(), known.or_else(parse))
     }
 
-    /// Where everything is, if the text was loaded and the nodes are YAML that is written plainly.
+    /// Returns the positions of all values, if the text was loaded and the nodes are plain YAML.
     pub(super) fn plain_places(&self) -> Option<&Places> {
         self.places.get().filter(|(_, is_plain)| *is_plain).map(|(places, _)| &**places)
     }

@@ -11,6 +11,8 @@ pub(super) const MAX_DEPTH: usize = 64;
 const MAX_VALUES: usize = 1 << 16;
 const BYTES_PER_VALUE: usize = 6;
 
+const HINT: &str = "check that this is the right file: no cluster needs a configuration like this";
+
 /// Counts the keys and values of a text before they are allocated.
 pub(super) struct Budget {
     used: usize,
@@ -41,18 +43,18 @@ impl Budget {
             return Err(too_many(span.clone()));
         }
         let message = "anchors and aliases expand to too many values for a file of this size".to_owned();
-        Err(SyntaxError { rule: Rule::Limit, message, span: span.clone(), hint: None })
+        Err(SyntaxError { rule: Rule::Limit, message, span: span.clone(), hint: Some(HINT.to_owned()) })
     }
 }
 
 /// The error for a text with more keys and values than its budget.
 pub(super) fn too_many(span: Span) -> SyntaxError {
     let message = "too many keys and values for a file of this size".to_owned();
-    SyntaxError { rule: Rule::Limit, message, span, hint: None }
+    SyntaxError { rule: Rule::Limit, message, span, hint: Some(HINT.to_owned()) }
 }
 
 /// The error for nesting beyond [`MAX_DEPTH`].
 pub(super) fn too_deep(span: Span) -> SyntaxError {
     let message = format!("nested more than {MAX_DEPTH} levels deep");
-    SyntaxError { rule: Rule::Limit, message, span, hint: None }
+    SyntaxError { rule: Rule::Limit, message, span, hint: Some(HINT.to_owned()) }
 }

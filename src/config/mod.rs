@@ -120,7 +120,7 @@ fn load_valid(document: &Document) -> Option<Cluster> {
             document.parse_any(&mut drafts).ok()?
         }
     };
-    // A configuration that is certainly invalid needs no places, which take memory beside the tree.
+    // A configuration that is certainly invalid needs no places, which take memory in addition to the tree.
     if drafts.rejected || !parsed.errors.is_empty() || parsed.root.keys() > MOST_KEYS {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Where the values of a configuration are, in a few bytes per value.
+//! The positions of the values of a configuration, in a few bytes per value.
 
 use std::{collections::HashMap, ops::Range};
 

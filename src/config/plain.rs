@@ -336,7 +336,7 @@ impl<'a> PlainReader<'a, '_, '_> {
                 let value = self.token(true)?;
                 self.scalar(value)?;
             }
-            // What follows a value.
+            // The rest of the line after a value.
             loop {
                 if open.is_empty() {
                     return Ok(());

@@ -1,4 +1,4 @@
-//! Where the values of a configuration are in its text.
+//! The positions of the values of a configuration in its text.
 
 use std::sync::Arc;
 

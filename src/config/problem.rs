@@ -62,7 +62,7 @@ impl Location {
     }
 }
 
-/// Where the value at a path is.
+/// The position of the value at a path.
 #[derive(Debug, Clone)]
 pub(super) struct ErrorSpot {
     span: Span,

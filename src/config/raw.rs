@@ -39,7 +39,7 @@ pub(super) struct RawConfig {
     pub egress_interface: Option<Text>,
 
     /// The next hop of the routes to another node's pods: `pod-gateway`, `node-address`, or the address of a router that
-    /// knows the pods of all nodes (a list with one per address family). A node can override it.
+    /// has routes to the pods of all nodes (a list with one per address family). A node can override it.
     #[schemars(extend("default" = "pod-gateway"), example = &"node-address", example = &"10.0.0.1")]
     pub next_hop: Option<RawNextHop>,
 
@@ -362,13 +362,18 @@ macro_rules! strings {
     )*};
 }
 
+/// The regular expression for a prefix in the schema.
+pub(super) const PREFIX_PATTERN: &str = "^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
+/// The regular expression for an address in the schema.
+pub(super) const ADDRESS_PATTERN: &str = "^[0-9A-Fa-f:.]+$";
+
 strings! {
     /// Any string.
     Text: { "type": "string" },
     /// An address and a prefix length.
-    Prefix: { "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" },
+    Prefix: { "type": "string", "pattern": PREFIX_PATTERN },
     /// An IP address.
-    Address: { "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" },
+    Address: { "type": "string", "pattern": ADDRESS_PATTERN },
     /// An address and a port.
     Endpoint: { "type": "string", "pattern": "^([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$" },
     /// A number with a unit of time.
@@ -559,7 +564,7 @@ impl<T: JsonSchema, const MAX: usize> JsonSchema for OneOrMany<T, MAX> {
 pub(super) struct PodCidrs(pub OneOrPrefixes<Prefix>);
 
 impl PodCidrs {
-    /// What stands in for the pod CIDRs of a machine without pods.
+    /// The value for a machine without pods.
     pub const NONE: &str = "none";
 
     /// Returns `true` if the machine has no pods.

@@ -1,4 +1,4 @@
-//! What takes the nodes of a configuration, one by one.
+//! Receivers of the nodes of a configuration, which a parser passes on one by one.
 
 use std::collections::HashMap;
 

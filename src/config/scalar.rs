@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use super::tree::Value;
 
-/// How a YAML scalar is written, as far as it determines the type.
+/// The form of a YAML scalar, as far as it determines the type.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ScalarForm<'t> {
-    /// Without quotes.
+    /// A scalar without quotes.
     Plain,
     /// In quotes, or as a block.
     Quoted,
-    /// With a tag of the core schema, such as `!!int`: its last part.
+    /// A scalar with a tag of the core schema, such as `!!int`: the last part of the tag.
     CoreTag(&'t str),
-    /// With any other tag.
+    /// A scalar with any other tag.
     OtherTag,
 }
 

@@ -60,7 +60,7 @@ impl SpecialAddress {
         blocks().into_iter().filter(move |(block, _)| prefix.contains(block) || block.contains(&prefix))
     }
 
-    /// Such an address, as a noun phrase after "is".
+    /// The kind of address, as a noun phrase after "is".
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unspecified => "the unspecified address",

@@ -17,7 +17,7 @@ pub(super) struct SplitList<'a> {
     text: &'a str,
     /// The lines of the list, without the line of its key.
     region: Range<usize>,
-    /// Where the list starts.
+    /// The start of the list.
     position: usize,
     /// The number of spaces before each dash.
     indent: usize,
@@ -104,7 +104,7 @@ impl<'a> SplitList<'a> {
         self.nodes.get(index).map(|start| *start as usize)
     }
 
-    /// Where the list starts.
+    /// The start of the list.
     pub const fn position(&self) -> usize {
         self.position
     }

@@ -15,6 +15,7 @@ use super::{
     Format,
     capped::Capped,
     problem::{Location, Problem},
+    raw::{ADDRESS_PATTERN, PREFIX_PATTERN},
     source::Source,
     tree::{DuplicateKey, MapEntry, Mapping, NODES, Span, TreeNode, Value},
 };
@@ -91,6 +92,8 @@ enum Alternative {
     Text {
         /// Whether any text is allowed, rather than only an address or a prefix.
         free: bool,
+        /// The kind of text, in the singular and the plural.
+        noun: [&'static str; 2],
         example: Option<String>,
     },
     Keyword(String),
@@ -155,6 +158,7 @@ fn compile_type(kind: &str, schema: &Json) -> Option<Alternative> {
         "boolean" => Alternative::Flag,
         "string" => Alternative::Text {
             free: schema["pattern"].is_null(),
+            noun: noun(schema["pattern"].as_str()),
             example: schema["examples"][0].as_str().map(ToOwned::to_owned),
         },
         "integer" => Alternative::Integer {
@@ -167,6 +171,15 @@ fn compile_type(kind: &str, schema: &Json) -> Option<Alternative> {
         "object" => Alternative::Map(compile_map(schema)),
         _ => return None,
     })
+}
+
+/// Names the kind of text that a pattern of the schema describes, in the singular and the plural.
+fn noun(pattern: Option<&str>) -> [&'static str; 2] {
+    match pattern {
+        Some(pattern) if pattern == PREFIX_PATTERN => ["a prefix", "prefixes"],
+        Some(pattern) if pattern == ADDRESS_PATTERN => ["an address", "addresses"],
+        _ => ["a string", "strings"],
+    }
 }
 
 fn compile_map(schema: &Json) -> MapShape {
@@ -282,7 +295,8 @@ impl Walk<'_> {
         };
         let path = trail.path();
         let message = format!("{path} has too many {what}: {count} (maximum {MAX_WALKED})");
-        self.reject(node, Problem::new(Rule::TooMany, message, Location::span(path, self.marked(place))));
+        let problem = Problem::new(Rule::TooMany, message, Location::span(path, self.marked(place)));
+        self.reject(node, problem.hint(format!("remove some of the {what}")));
     }
 
     fn mapping(&mut self, mapping: &mut Mapping<'_>, shape: &MapShape, trail: &PathChain<'_>, place: &Span) {
@@ -391,7 +405,7 @@ impl Walk<'_> {
             (None, Some(shape)) if matches!(shape.first(), Some(Alternative::Keyword(_))) => {
                 problem = problem.hint(format!("set it to {}", self.expected(shape)));
             }
-            _ => {}
+            _ => problem = problem.hint("add it; `hostgw help configuration` describes it"),
         }
         self.report.problems.push(problem);
     }
@@ -420,6 +434,9 @@ impl Walk<'_> {
             Value::Text(text) => hint_for_text(text, shape),
             Value::Map(mapping) if matches!(path.segments(), [Segment::Key(key), _] if key == "sysctls") => {
                 self.hint_for_nested(&path, mapping)
+            }
+            _ if path.segments().is_empty() => {
+                Some("`hostgw help configuration` shows a complete file".to_owned())
             }
             _ => None,
         };
@@ -477,12 +494,13 @@ impl Walk<'_> {
                 Some(match alternative {
                     Alternative::Null => return None,
                     Alternative::Flag => "true or false".to_owned(),
-                    Alternative::Text { .. } => "a string".to_owned(),
+                    Alternative::Text { noun: [one, _], .. } => (*one).to_owned(),
                     Alternative::Keyword(word) => word.clone(),
                     Alternative::Integer { .. } => "an integer".to_owned(),
                     Alternative::List { items, .. } => match items.first() {
                         Some(Alternative::Map(_)) => format!("a list of {}s", &self.map_word()[2..]),
-                        _ => "a list of strings".to_owned(),
+                        Some(Alternative::Text { noun: [_, many], .. }) => format!("a list of {many}"),
+                        _ => "a list".to_owned(),
                     },
                     Alternative::Map(_) => self.map_word().to_owned(),
                 })
@@ -529,7 +547,7 @@ fn quotes(shape: &Shape, text: &str) -> Option<String> {
 /// The hint for a number where text of a certain form belongs.
 fn example(shape: &Shape) -> Option<String> {
     shape.iter().find_map(|alternative| match alternative {
-        Alternative::Text { free: false, example: Some(example) } => {
+        Alternative::Text { free: false, example: Some(example), .. } => {
             Some(format!("write it as a string, such as {example}"))
         }
         _ => None,
@@ -574,6 +592,17 @@ mod tests {
         }
         let schema = crate::config::schema();
         assert!(!empty_shapes(&compile(&schema)));
+    }
+
+    #[test]
+    fn addresses_and_prefixes_are_named() {
+        let schema = crate::config::schema();
+        let properties = &schema["properties"];
+        assert_eq!(
+            noun(properties["nat"]["properties"]["exclude"]["items"]["pattern"].as_str())[0],
+            "a prefix"
+        );
+        assert_eq!(noun(properties["masterAddress"]["pattern"].as_str())[0], "an address");
     }
 
     #[test]

@@ -94,10 +94,10 @@ struct MappingExtras<'a> {
     index: HashMap<u32, u32>,
 }
 
-/// How a TOML table was defined.
+/// The definition of a TOML table, which determines how it can be extended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum TableOrigin {
-    /// As an inline table, which cannot be extended.
+    /// An inline table, which cannot be extended.
     #[default]
     Inline,
     /// By its own header.
@@ -216,7 +216,7 @@ pub(super) struct SyntaxError {
 pub(super) struct Parsed<'a> {
     pub root: TreeNode<'a>,
     pub errors: Capped<SyntaxError>,
-    /// Whether the text is YAML that is written plainly.
+    /// Whether the text is plain YAML.
     pub is_plain: bool,
 }
 

@@ -16,7 +16,7 @@ use super::{
 /// A document of a YAML text.
 #[derive(Debug)]
 pub struct YamlDocument<T> {
-    /// Everything but the list.
+    /// The configuration without the list of nodes.
     pub head: Json,
     /// The items of the list.
     pub items: Vec<T>,

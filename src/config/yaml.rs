@@ -79,7 +79,7 @@ pub(super) fn parse_documents<'a, R: NodeReceiver<'a>>(
     }
 }
 
-/// Passes an event inside of a document to the builder.
+/// Passes an event inside a document to the builder.
 fn feed<'a>(
     builder: &mut TreeBuilder<'a, '_>,
     offsets: &mut Offsets<'a>,

@@ -1,4 +1,4 @@
-//! What hostgw says about a configuration, a node, or a CNI configuration: one rule for each kind of finding.
+//! Findings about a configuration, a node, or a CNI configuration: one rule for each kind.
 //!
 //! A rule has a stable code, a severity, and a file in `rules/` that explains it: what is wrong, why it matters, and what
 //! to do. `hostgw help HG0003` prints that file. Codes are never reused.
@@ -29,13 +29,13 @@ use crate::model::ConfigPath;
 
 pub use rules::Rule;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Severity {
-    /// The configuration cannot be used, or pods lose packets.
+    /// An error: the configuration cannot be used, or pods lose packets.
     Error,
-    /// It works, but perhaps not as intended.
+    /// A warning: the configuration or the node works, but perhaps not as intended.
     Warning,
 }
 
@@ -55,9 +55,9 @@ impl Severity {
 pub struct Diagnostic {
     /// The rule.
     pub rule: Rule,
-    /// How bad it is here.
+    /// The severity in this case.
     pub severity: Severity,
-    /// What is wrong with which object: a sentence without a period.
+    /// The message, which names the object and the problem: a sentence without a period.
     pub message: String,
     /// The line of the configuration that it concerns.
     pub path: Option<ConfigPath>,
@@ -72,8 +72,8 @@ impl Diagnostic {
         Self { rule, severity: rule.severity(), message, path: None, remedy: None }
     }
 
-    /// Makes it an error: a plan only warns of lost packets that it does not cause, but they are what an examination of a
-    /// node is for.
+    /// Raises the severity to an error. A plan only warns of lost packets that it does not cause; `hostgw doctor` reports them
+    /// as errors.
     #[must_use]
     pub const fn as_error(mut self) -> Self {
         self.severity = Severity::Error;

@@ -20,7 +20,7 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
         let address = node.addresses.get(family).map(|address| ("address", *address));
         let is_next_hop = |what| match cluster.next_hop_of(node, family) {
             NextHopKind::PodGateway => what == "pod gateway",
-            // A router reaches the node by its address.
+            // A router uses the node's address as its next hop.
             NextHopKind::NodeAddress | NextHopKind::Router(_) => what == "address",
         };
         for (what, address) in address.into_iter().chain(gateways) {
@@ -32,8 +32,8 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     findings
 }
 
-/// Other nodes send packets for this node's pods to its pod gateway. Without a pod interface there is no gateway, either,
-/// which is a finding of its own.
+/// Reports a pod gateway that no interface has, although other nodes use it as their next hop. Without a pod interface,
+/// HG1003 is reported instead.
 fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, network: &PodNetwork) -> Option<Diagnostic> {
     let Patient { cluster, observed, .. } = patient;
     let node = patient.node();
@@ -76,7 +76,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, network: &PodNetw
     ))
 }
 
-/// Judges an own address, which is the next hop of other nodes if `is_next_hop`.
+/// Examines an address of this node. If `is_next_hop`, other nodes use it as their next hop.
 fn judge(what: &str, local: &InterfaceAddress, is_next_hop: bool) -> Option<Diagnostic> {
     let InterfaceAddress { address, device, flags, .. } = local;
     if flags.contains(&AddressFlag::DadFailed) {

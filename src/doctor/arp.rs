@@ -1,8 +1,8 @@
-//! Whether the node finds its next hops and answers other nodes: ARP and neighbor discovery.
+//! Examines whether the node resolves its next hops and answers other nodes (ARP and neighbor discovery).
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Patient, egress, finding, journey::spot_text};
+use super::{Patient, egress, finding, journey::spot_text, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
@@ -20,8 +20,8 @@ pub(super) fn examine(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Vec
     findings.into_iter().flatten().collect()
 }
 
-/// Packets with an Ethernet address need ARP or neighbor discovery. Some virtual interfaces have the flag and answer in
-/// another way.
+/// Reports an Ethernet interface without ARP and neighbor discovery. Some virtual interfaces have the flag `NOARP` and resolve
+/// addresses in another way.
 fn no_arp(patient: &Patient<'_>) -> Option<Diagnostic> {
     let is_served = |kind: &Untrusted| ["ipvlan", "dummy", "vrf"].iter().any(|served| kind == *served);
     let link = egress(patient).filter(|link| link.no_arp && !link.kind.as_ref().is_some_and(is_served))?;
@@ -45,8 +45,8 @@ fn asked_for(cluster: &Cluster, node: &Node, family: Family) -> Vec<IpAddr> {
     }
 }
 
-/// With `arp_filter`, the kernel answers only if it would send packets from the address to the other node out of the same
-/// interface (`arp_filter`, net/ipv4/arp.c).
+/// Reports an `arp_filter` that prevents answers: the kernel answers only if its route from the address to the other node uses
+/// the same interface (`arp_filter`, net/ipv4/arp.c).
 fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
     let Patient { cluster, index, observed, .. } = patient;
     let egress = egress(patient)?;
@@ -69,8 +69,7 @@ fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diag
         let mut devices = hops.into_iter().map(|hop| hop.device);
         Some((asked, devices.find(|device| *device != egress.name)?))
     })?;
-    let settings: Vec<String> = set.iter().map(|key| format!("{key}=0")).collect();
-    let words: Vec<&str> = ["sysctl", "-w"].into_iter().chain(settings.iter().map(String::as_str)).collect();
+    let settings: Vec<(SysctlKey, String)> = set.iter().map(|key| (key.clone(), "0".to_owned())).collect();
     Some(finding(
         Rule::ArpIgnored,
         format!(
@@ -79,13 +78,14 @@ fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diag
             egress.name
         ),
         format!(
-            "run `{}`, or fix the route that `ip route get {other} from {asked}` shows",
-            ShellCommand::new(words)
+            "{}, or fix the route that `ip route get {other} from {asked}` shows",
+            set_sysctls(patient, &settings)
         ),
     ))
 }
 
-/// With pod gateways as next hops, a node must answer ARP requests for an address of another interface.
+/// Reports an `arp_ignore` that prevents answers: with pod gateways as next hops, a node must answer ARP requests for an address
+/// of another interface.
 fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
     let node = patient.node();
     let gateways: Vec<IpAddr> = node.pods.of(Family::V4).map(|network| node.gateway_of(network)).collect();
@@ -110,9 +110,10 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
         false => "its own address".to_owned(),
     };
     is_silent.then(|| {
-        let settings = values.iter().filter(|(value, _)| *value > 0).map(|(_, key)| format!("{key}=0"));
-        let words: Vec<String> = ["sysctl", "-w"].map(str::to_owned).into_iter().chain(settings).collect();
-        let command = ShellCommand::new(words.iter().map(String::as_str));
+        let nonzero = values.iter().filter(|(value, _)| *value > 0);
+        let settings: Vec<(SysctlKey, String)> =
+            nonzero.map(|(_, key)| (key.clone(), "0".to_owned())).collect();
+        let disable = set_sysctls(patient, &settings);
         finding(
             Rule::ArpIgnored,
             format!(
@@ -120,14 +121,14 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
                 egress.name
             ),
             match is_pod_gateway && *value != 8 {
-                true => format!("use nextHop: node-address, or run `{command}`"),
-                false => format!("run `{command}`"),
+                true => format!("use nextHop: node-address, or {disable}"),
+                false => disable,
             },
         )
     })
 }
 
-/// IPv6 finds its next hops with ICMPv6, which firewalls see.
+/// Reports firewall rules that drop neighbor discovery, which IPv6 uses to resolve next hops.
 fn discovery(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
     let Patient { cluster, index, observed, .. } = patient;
     let chains = ChainIndex::new(observed.host.firewall.as_ref()?);
@@ -175,7 +176,7 @@ fn discovery(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagn
     })
 }
 
-/// The multicast address of those who may have `address` (RFC 4291, 2.7.1).
+/// Returns the solicited-node multicast address of `address` (RFC 4291, 2.7.1).
 fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = address.octets();
     Ipv6Addr::from([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])

@@ -1,4 +1,4 @@
-//! Networks of clouds, which deliver only what they were told about.
+//! Cloud networks, which deliver only packets for addresses that they know.
 
 use super::{Patient, egress, finding};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     state::Hardware,
 };
 
-/// A cloud whose network needs to be told about pods.
+/// A cloud whose network must be configured for pod traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cloud {
     Aws,
@@ -49,7 +49,7 @@ impl Cloud {
         }
     }
 
-    /// What makes the network deliver packets from and to pods.
+    /// Returns what to do so that the network delivers packets from and to pods.
     const fn cure(self) -> &'static str {
         match self {
             Self::Aws => "turn off the source/destination check of each instance",
@@ -66,25 +66,25 @@ impl Cloud {
         }
     }
 
-    /// Whether nodes reach each other only through the cloud's router, because their addresses are in no common network.
+    /// Returns `true` if nodes share no network, so that they reach each other only through the cloud's router.
     const fn routes_between_nodes(self) -> bool {
         matches!(self, Self::Google | Self::Hetzner)
     }
 
-    /// Whether the network answers for no address that it did not assign, whatever its settings.
+    /// Returns `true` if the network never delivers packets to addresses that it did not assign, whatever its settings.
     const fn ignores_pod_gateways(self) -> bool {
         !matches!(self, Self::OpenStack)
     }
 }
 
-/// The cloud that this node's packets go through. An interface that a program made, such as a tunnel, has a network of
-/// its own.
+/// Returns the cloud whose network carries this node's packets. A virtual egress interface, such as a tunnel, uses another
+/// network.
 pub(super) fn of(patient: &Patient<'_>) -> Option<Cloud> {
     let is_virtual = egress(patient).is_some_and(|link| link.kind.is_some());
     patient.observed.host.hardware.as_ref().filter(|_| !is_virtual).and_then(Cloud::of)
 }
 
-/// What to do about a next hop that does not answer.
+/// Returns what to do about a next hop that does not answer.
 pub(super) fn advice(patient: &Patient<'_>) -> String {
     match of(patient) {
         Some(cloud) => format!("in {}, {}", cloud.name(), cloud.cure()),
@@ -95,7 +95,7 @@ pub(super) fn advice(patient: &Patient<'_>) -> String {
     }
 }
 
-/// Pod gateways cannot be next hops in most clouds.
+/// Reports pod gateways as next hops in a cloud whose network does not deliver packets to them.
 pub(super) fn examine(patient: &Patient<'_>) -> Option<Diagnostic> {
     let cloud = of(patient).filter(|cloud| cloud.ignores_pod_gateways())?;
     let has_others = patient.cluster.nodes.len() > 1;
@@ -117,7 +117,7 @@ pub(super) fn examine(patient: &Patient<'_>) -> Option<Diagnostic> {
     })
 }
 
-/// What hostgw cannot see: the settings of the cloud's network.
+/// Returns a note about the settings of the cloud's network, which hostgw cannot see.
 pub(super) fn note(patient: &Patient<'_>) -> Option<String> {
     let cloud = of(patient)?;
     Some(format!(

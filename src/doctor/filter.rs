@@ -1,4 +1,4 @@
-//! What firewalls and the NAT of other programs do with the packets of pods.
+//! Examines what firewalls and the NAT of other programs do with packets between pods.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -18,20 +18,20 @@ use crate::{
     text::{ShellCommand, Untrusted, count, list},
 };
 
-/// What happens to a packet.
+/// The trouble that a packet meets.
 #[derive(PartialEq)]
 enum Trouble<'a> {
     Filtered(Filtering<'a>),
-    /// Dropped depending on what differs between packets.
+    /// Dropped or passed, depending on a property that differs between packets.
     Partly(Spot<'a>),
     Redirected(Redirection<'a>),
     Masqueraded(Spot<'a>),
-    /// Its mark is changed before it is routed.
+    /// Given another mark before the routing decision.
     Marked(Spot<'a>, &'a PolicyRule),
 }
 
 impl<'a> Trouble<'a> {
-    /// What surely drops packets.
+    /// Returns the rule or policy that certainly drops the packets.
     const fn dropping(&self) -> Option<Spot<'a>> {
         match self {
             Self::Filtered(Filtering::Dropped(spot)) => Some(*spot),
@@ -40,17 +40,17 @@ impl<'a> Trouble<'a> {
     }
 }
 
-/// Paths with the same trouble.
+/// The paths and protocols that one kind of trouble affects.
 #[derive(Default)]
 struct Affected {
     paths: Vec<Path>,
     protocols: BTreeSet<Transport>,
 }
 
-/// The number of rules to follow in all, which takes about a second. The paths that are left are those to the last nodes.
+/// The maximum number of rules to follow, which takes about a second. The paths to the remaining nodes are not examined.
 const MAX_STEPS: usize = 10_000_000;
 
-/// Returns what surely keeps pods from reaching each other, by the firewall that is given: errors of up to `limit` paths.
+/// Returns errors for packets that `firewall` certainly drops, redirects or masquerades, following at most `limit` paths.
 pub(super) fn errors(
     firewall: &Firewall,
     host: &Host,
@@ -94,7 +94,8 @@ pub(super) fn examine(
     findings
 }
 
-/// Follows the packets of up to `limit` paths between pods. Returns what is wrong, and what surely drops packets.
+/// Follows the packets of at most `limit` paths between pods. Returns the findings, and the rules and policies that certainly
+/// drop packets.
 fn between_pods<'a>(
     chains: &ChainIndex<'a>,
     firewall: &Firewall,
@@ -105,7 +106,7 @@ fn between_pods<'a>(
 ) -> (Vec<Diagnostic>, Vec<Spot<'a>>) {
     let mut found: Vec<(Trouble<'_>, Affected)> = Vec::new();
     let distinctions = Distinctions::of(firewall, host);
-    // What happened to the packets of a path that all rules take for the same.
+    // The troubles of each group of packets that no rule distinguishes.
     let mut alike: HashMap<_, Vec<(usize, Transport)>> = HashMap::new();
     let mut left = paths.between_pods().take(limit);
     for path in left.by_ref() {
@@ -166,7 +167,7 @@ fn between_pods<'a>(
     (findings, dropping)
 }
 
-/// What is wrong with a packet.
+/// Returns the troubles of a packet.
 fn troubles<'a>(treatment: &Treatment<'a>, rules: &'a [PolicyRule]) -> Vec<Trouble<'a>> {
     let Treatment { filter, partly, redirected, masquerade, marked, .. } = treatment;
     let marked = marked.and_then(|(spot, mark)| {
@@ -218,7 +219,7 @@ fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<
 
 const TRY: &str = "try a connection between two pods on different nodes, or run `hostgw rehearse`";
 
-/// Names the packets of these protocols.
+/// Returns a name for packets of these protocols.
 fn packets(protocols: &BTreeSet<Transport>) -> String {
     if protocols.len() == Transport::ALL.len() {
         return "packets".to_owned();
@@ -227,7 +228,7 @@ fn packets(protocols: &BTreeSet<Transport>) -> String {
     format!("{} packets", names.join(" and "))
 }
 
-/// Whose packets are affected, of `all` other nodes.
+/// Describes the direction of the affected packets, and the affected nodes out of `all` other nodes.
 fn direction(paths: &[Path], all: usize) -> String {
     let goes = |direction| paths.iter().any(|path| path.direction == direction);
     let nodes: BTreeSet<&Untrusted> = paths.iter().filter_map(Path::node).collect();
@@ -254,7 +255,7 @@ fn dropped(Affected { paths, protocols }: &Affected, direction: &str, spot: &Spo
         rule,
         format!("{} drops {} {direction}{effect}", spot_text(spot), packets(protocols)),
         match spot.rule {
-            // The chain of iptables to which users add rules.
+            // Users add their own rules to iptables' FORWARD chain, so adding one is better than removing one.
             Some(_) if !(is_iptables(spot.chain) && spot.chain.name == "FORWARD") => {
                 remove(spot, "traffic between pods")
             }
@@ -263,7 +264,7 @@ fn dropped(Affected { paths, protocols }: &Affected, direction: &str, spot: &Spo
     )
 }
 
-/// A rule that drops some of the packets.
+/// Reports a rule that drops some of the packets.
 fn partly(packets: &str, direction: &str, spot: &Spot<'_>) -> Diagnostic {
     let property = partial_property(spot).unwrap_or("a property");
     finding(
@@ -273,7 +274,8 @@ fn partly(packets: &str, direction: &str, spot: &Spot<'_>) -> Diagnostic {
     )
 }
 
-/// What a rule drops packets by that any two pods exchange. Ports, and limits that only a flood exceeds, are another matter.
+/// Returns the packet property that makes the rule drop only some packets. Returns `None` for ports, and for limits that only
+/// a flood exceeds.
 fn partial_property<'a>(spot: &Spot<'a>) -> Option<&'a str> {
     const PROPERTIES: [&str; 10] =
         ["length", "ttl", "hl", "statistic", "numgen", "random", "hash", "cpu", "quota", "limit"];
@@ -332,7 +334,7 @@ fn marked(packets: &str, direction: &str, spot: &Spot<'_>, rule: &PolicyRule) ->
     )
 }
 
-/// Chains that see the packets of pods, or the ARP requests for them, before or after all others.
+/// Reports chains that see pod packets, or ARP requests for pod gateways, before or after all other chains.
 fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec<Diagnostic> {
     if firewall.lower.is_empty() {
         return Vec::new();

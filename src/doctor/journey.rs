@@ -1,4 +1,4 @@
-//! The way of one packet through a node, step by step.
+//! The path of one packet through a node, step by step.
 
 use std::net::IpAddr;
 
@@ -24,40 +24,40 @@ use crate::{
 pub struct Journey {
     /// The source address.
     pub source: IpAddr,
-    /// Whose address it is.
+    /// The owner of the source address, such as "a pod of this node".
     pub from: Untrusted,
     /// The destination address.
     pub destination: IpAddr,
-    /// Whose address it is.
+    /// The owner of the destination address, such as "a pod on node linux-2".
     pub to: Untrusted,
     /// The interface that the packet comes in through; absent for a packet of the node itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Untrusted>,
-    /// The interface that its route leaves through.
+    /// The outgoing interface of the route.
     #[serde(skip)]
     pub output: Option<Untrusted>,
-    /// What the node does with it.
+    /// What the node finally does with the packet.
     pub outcome: JourneyEnd,
-    /// Whether its source is changed, so that the answer comes to this node.
+    /// Whether the source address is changed, so that the reply is addressed to this node.
     #[serde(skip)]
     pub is_masqueraded: bool,
     /// The steps, in order.
     pub steps: Vec<JourneyStep>,
 }
 
-/// What finally happens to a packet on this node.
+/// What a node finally does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum JourneyEnd {
-    /// The node sends the packet on.
+    /// The node forwards the packet to the planned next hop.
     Forwarded,
-    /// The node sends it on, but not to the planned next hop.
+    /// The node forwards the packet, but not to the planned next hop.
     Diverted,
-    /// The node receives it.
+    /// The node receives the packet itself.
     Local,
-    /// The node drops it.
+    /// The node drops the packet.
     Dropped,
-    /// The node sends it on, but the next hop does not answer.
+    /// The node forwards the packet, but the next hop does not answer.
     Unanswered,
 }
 
@@ -65,13 +65,13 @@ pub enum JourneyEnd {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JourneyStep {
-    /// What decides: `un-NAT`, `rule`, `route`, `dropped`, `next hop`, `planned`, `firewall` or `source`.
+    /// The kind of decision: `un-NAT`, `rule`, `route`, `dropped`, `next hop`, `planned`, `firewall` or `source`.
     pub what: &'static str,
-    /// What it decides.
+    /// The decision.
     pub text: Untrusted,
 }
 
-/// A node to ask for the ways of packets.
+/// A node through which packets are traced.
 pub struct Guidepost<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
@@ -88,7 +88,7 @@ pub struct Guidepost<'a> {
 }
 
 impl Guidepost<'_> {
-    /// Returns the way of a packet. `describe` adds the source line of a managed route.
+    /// Returns the path of a packet. `describe` adds the source line of a managed route.
     pub fn journey(
         &self,
         source: IpAddr,
@@ -178,7 +178,7 @@ impl Guidepost<'_> {
         Journey { source, from, destination, to, input, output, outcome, is_masqueraded, steps }
     }
 
-    /// What firewalls and NAT do with a packet of each protocol, if that is known.
+    /// Returns what firewalls and NAT do with a packet of each protocol, if that is known.
     fn treatments<'p>(
         &self,
         passage: impl Fn(Transport) -> Passage<'p>,
@@ -206,7 +206,7 @@ impl Guidepost<'_> {
         neighbors.find(|neighbor| neighbor.address == address && neighbor.device == *device)
     }
 
-    /// The next hop to a pod, as it is planned.
+    /// Returns the planned next hop to a pod.
     fn planned(&self, destination: IpAddr) -> Option<(Option<IpAddr>, Untrusted)> {
         if let Some(own) = self.cluster.nodes[self.index].pods.containing(destination) {
             return Some((None, self.own_pod_in(own.prefix())?.1));
@@ -249,7 +249,7 @@ impl Guidepost<'_> {
         })
     }
 
-    /// The address of a pod of this node, and the interface to it.
+    /// Returns the address of a pod of this node, and the interface to it.
     #[must_use]
     pub fn own_pod(&self, family: Family) -> Option<(IpAddr, Untrusted)> {
         let node = &self.cluster.nodes[self.index];
@@ -262,7 +262,7 @@ impl Guidepost<'_> {
         Some((pod_address(cidr, Some(local.address)), local.device.clone()))
     }
 
-    /// Describes who manages a route: the node whose pods it reaches.
+    /// Returns the node whose pods a managed route reaches.
     #[must_use]
     pub fn node_of(&self, route: &Route) -> Option<&Untrusted> {
         let index = self.desired.node_of(&route.key()).filter(|_| route.is_owned())?;
@@ -276,7 +276,7 @@ fn hop(trace: &Trace<'_>) -> Option<(Option<IpAddr>, Untrusted)> {
     Some((hop.gateway, hop.device.clone()))
 }
 
-/// What happens to packets, by protocol where it differs.
+/// Describes what happens to packets, by protocol if it differs.
 fn treatment_text(treatments: &[(Transport, Treatment<'_>)]) -> String {
     let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
     for (transport, treatment) in treatments {

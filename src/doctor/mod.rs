@@ -1,18 +1,18 @@
-//! Examines a node: everything that keeps pods from reaching each other, or will, as far as the node itself shows it.
+//! Examines a node for everything visible there that keeps pods from reaching each other, now or soon.
 //!
 //! - `plan.rs`: whether the node matches the configuration, and what would prevent an apply
-//! - `paths.rs`: which way the packets of pods go
-//! - `filter.rs`: what firewalls and the NAT of other programs do with them
+//! - `paths.rs`: the paths of pod packets
+//! - `filter.rs`: what firewalls and the NAT of other programs do with pod packets
 //! - `outside.rs`: the same for packets that leave the cluster
-//! - `remedy.rs`: the command that keeps a firewall from it
-//! - `programs.rs`: what sees them beside the firewall, such as XDP and tc
-//! - `journey.rs`: the way of one packet, step by step, for `hostgw explain`
+//! - `remedy.rs`: the command that makes a firewall accept pod packets
+//! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
+//! - `journey.rs`: the path of one packet, step by step, for `hostgw explain`
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
-//! - `arp.rs`: whether it finds its next hops and answers other nodes
+//! - `arp.rs`: whether the node resolves its next hops and answers other nodes
 //! - `other_cni.rs`: routes to pods of other CNIs
-//! - `cloud.rs`: networks that deliver only what they were told about
-//! - `windows.rs`: all of this on a Windows node
+//! - `cloud.rs`: cloud networks, which deliver only packets for addresses that they know
+//! - `windows.rs`: the examination of a Windows node
 
 mod addresses;
 mod arp;
@@ -34,10 +34,10 @@ pub use windows::{WindowsPatient, examine_windows};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ForwardingModel, Paths},
-    model::{Cluster, Node},
+    model::{Cluster, Node, SysctlKey},
     plan::{Desired, Observed, Prepared},
     state::{Firewall, Link},
-    text::{Untrusted, count},
+    text::{ShellCommand, Untrusted, count},
 };
 
 /// A node to examine.
@@ -75,8 +75,8 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     findings
 }
 
-/// Returns what firewalls surely do to the packets of a node's pods, for an apply to say: errors. `observed` has no firewall of
-/// its own.
+/// Returns the errors that `hostgw apply` reports about firewalls: what they certainly do to the packets of this node's pods.
+/// `firewall` is passed separately because `observed` has none.
 #[must_use]
 pub fn firewall_errors(
     cluster: &Cluster,
@@ -85,14 +85,14 @@ pub fn firewall_errors(
     observed: &Observed,
     firewall: &Firewall,
 ) -> Vec<Diagnostic> {
-    /// The number of paths to follow, which takes no time worth mentioning.
+    /// The maximum number of paths to follow, so that an apply is not noticeably slower.
     const LIMIT: usize = 2000;
     let paths = crate::plan::paths(cluster, index, desired, observed);
     let model = ForwardingModel::of(&observed.state, &observed.host);
     filter::errors(firewall, &observed.host, &paths, &model, LIMIT)
 }
 
-/// Returns what the operator must know about a node and hostgw cannot see: sentences in lower case without a period.
+/// Returns notes about what hostgw cannot examine on this node: sentences in lower case without a period.
 #[must_use]
 pub fn notes(patient: &Patient<'_>) -> Vec<String> {
     let paths = crate::plan::paths(
@@ -110,13 +110,13 @@ impl<'a> Patient<'a> {
     }
 }
 
-/// The egress interface, if the node has it.
+/// Returns the egress interface, if it exists on the node.
 fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
     let name = patient.cluster.egress_interface_of(patient.node())?;
     patient.observed.host.link(name.as_str())
 }
 
-/// The interfaces that carry packets of pods: the pod interface, the egress interface, and the ports of a bridge among them.
+/// Returns the interfaces that carry pod packets: the pod interface, the egress interface, and the ports of a bridge among them.
 fn carriers<'a>(patient: &Patient<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
     let links = &patient.observed.host.links;
     let mut used: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
@@ -127,9 +127,26 @@ fn carriers<'a>(patient: &Patient<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
     links.iter().filter(carries).collect()
 }
 
-/// What most examinations need: a finding with a remedy.
+/// Creates a finding with a remedy.
 fn finding(rule: Rule, message: String, remedy: impl Into<String>) -> Diagnostic {
     Diagnostic::new(rule, message).with_remedy(remedy)
+}
+
+/// Returns how to set sysctls: with a command, or in the configuration if it sets them.
+fn set_sysctls(patient: &Patient<'_>, settings: &[(SysctlKey, String)]) -> String {
+    let configured = &patient.cluster.sysctls;
+    let is_configured = |key: &SysctlKey| configured.iter().any(|(configured, _)| configured == key);
+    let (configured, others): (Vec<_>, Vec<_>) = settings.iter().partition(|(key, _)| is_configured(key));
+    let mut steps: Vec<String> = configured
+        .into_iter()
+        .map(|(key, value)| format!("set {key} to {value} under sysctls in the configuration"))
+        .collect();
+    if !others.is_empty() {
+        let words = others.into_iter().map(|(key, value)| format!("{key}={value}"));
+        let words: Vec<String> = ["sysctl", "-w"].map(str::to_owned).into_iter().chain(words).collect();
+        steps.push(format!("run `{}`", ShellCommand::new(words.iter().map(String::as_str))));
+    }
+    steps.join(", and ")
 }
 
 /// Counts conflicts in a message.

@@ -1,4 +1,4 @@
-//! Routes to pods of other CNIs.
+//! Finds other CNIs that manage routes to pods.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
 /// The CNIs that mark their routes with a protocol of their own.
 const PROTOCOLS: [(u8, &str); 2] = [(17, "kube-router"), (80, "Calico")];
 
-/// The beginnings of the names of interfaces that CNIs create to reach other nodes.
+/// The prefixes of the names of interfaces that CNIs create to reach other nodes.
 const INTERFACES: [(&str, &str); 8] = [
     ("antrea-gw", "Antrea"),
     ("cilium_", "Cilium"),
@@ -24,7 +24,7 @@ const INTERFACES: [(&str, &str); 8] = [
     ("wireguard.cali", "Calico"),
 ];
 
-/// The beginnings of the names of chains that CNIs create.
+/// The prefixes of the names of chains that CNIs create.
 const CHAINS: [(&str, &str); 6] = [
     ("ANTREA-", "Antrea"),
     ("CILIUM_", "Cilium"),
@@ -34,8 +34,8 @@ const CHAINS: [(&str, &str); 6] = [
     ("cali-", "Calico"),
 ];
 
-/// Another CNI that routes packets to pods, as hostgw does. Chains alone are no finding: a CNI may have been told to leave
-/// the routes to hostgw.
+/// Reports another CNI that adds routes to pods, as hostgw does. hostgw does not report chains alone: the CNI may be
+/// configured to leave the routes to hostgw.
 pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     let host = &patient.observed.host;
     let mut by_cni: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
@@ -71,7 +71,7 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     by_cni.into_iter().map(diagnostic).collect()
 }
 
-/// Describes `number` objects, of which one is `first`.
+/// Describes `number` objects, with `first` as an example.
 fn some(number: usize, noun: &str, first: &str) -> String {
     match number {
         1 => format!("the {noun} {first}"),
@@ -79,7 +79,7 @@ fn some(number: usize, noun: &str, first: &str) -> String {
     }
 }
 
-/// The CNI that added a route, if the route shows it.
+/// Returns the CNI that added a route, if the route shows it.
 fn cni_of(route: &Route) -> Option<&'static str> {
     if route.is_owned() || route.protocol == protocol::KERNEL {
         return None;
@@ -90,7 +90,7 @@ fn cni_of(route: &Route) -> Option<&'static str> {
     by_protocol.map(|(_, cni)| *cni).or_else(by_interface)
 }
 
-/// Whether a route leads into a cluster prefix, but not only to this node's own pods.
+/// Returns `true` if a route leads into a cluster prefix, but not only to this node's own pods.
 fn leads_to_other_pods(patient: &Patient<'_>, route: &Route) -> bool {
     let destination = route.destination;
     let is_own = patient.node().pods.around(destination).is_some();

@@ -1,4 +1,4 @@
-//! What firewalls and the NAT of other programs do with the packets between pods and destinations outside the cluster.
+//! Examines what firewalls and the NAT of other programs do with packets between pods and destinations outside the cluster.
 
 use std::net::IpAddr;
 
@@ -34,7 +34,7 @@ pub(super) fn examine<'a>(
     findings
 }
 
-/// Gateways of the default route that did not answer when the kernel last asked them.
+/// Reports gateways of the default route that did not answer the kernel's last request.
 pub(super) fn silent_gateways(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
     let neighbors = &patient.observed.host.neighbors;
     let mut gateways: Vec<(IpAddr, Untrusted)> =
@@ -54,7 +54,7 @@ pub(super) fn silent_gateways(patient: &Patient<'_>, paths: &Paths<'_>) -> Optio
         finding(
             Rule::DefaultGatewaySilent,
             format!(
-                "{some} did not answer: {}; packets of pods to destinations outside the cluster are lost there",
+                "{some} did not answer: {}; pod packets to destinations outside the cluster are lost there",
                 list(&silent, 6)
             ),
             "check the gateway, and the default route with `ip route show default`",
@@ -62,7 +62,7 @@ pub(super) fn silent_gateways(patient: &Patient<'_>, paths: &Paths<'_>) -> Optio
     })
 }
 
-/// Traffic that leaves the cluster and that the configuration does not masquerade.
+/// Reports a masquerade rule of another program for traffic that leaves the cluster and that the configuration does not masquerade.
 fn excluded(
     patient: &Patient<'_>,
     path: &Path,
@@ -95,8 +95,8 @@ fn excluded(
     })
 }
 
-/// Traffic that leaves the cluster and that the configuration masquerades: connections to a service that most firewalls
-/// allow. What is `known` to drop packets is reported already.
+/// Reports rules that block traffic that leaves the cluster and that the configuration masquerades. The sample is a
+/// connection to a service that most firewalls allow. The rules in `known` are already reported.
 fn lost_outside<'a>(
     paths: &Paths<'_>,
     chains: &ChainIndex<'a>,
@@ -110,7 +110,7 @@ fn lost_outside<'a>(
             packet: &path.packet,
             transport: Transport::Tcp,
             port: HTTPS,
-            // A reply reaches the node with the node's address, and firewalls then see the address of the pod.
+            // A reply arrives with the node's address as its destination; firewalls see it with the address of the pod.
             way: if is_reply { Way::Returning } else { Way::Through },
             output: &path.expected.device,
             is_reply,
@@ -129,7 +129,7 @@ fn lost_outside<'a>(
         Some(match dropped {
             Some(_) => finding(
                 Rule::OutsideBlocked,
-                format!("{} drops {whose} (tried with TCP port {HTTPS})", spot_text(&spot)),
+                format!("{} drops {whose} (traced for TCP port {HTTPS})", spot_text(&spot)),
                 format!(
                     "accept them in the program that manages this firewall, for example with `{}`; if pods must not reach the \
                      outside, set nat.masquerade: false",
@@ -142,7 +142,7 @@ fn lost_outside<'a>(
                     "{} excludes {whose} from connection tracking, so they keep the pod's source address and get no reply",
                     spot_text(&spot)
                 ),
-                remove(&spot, "packets of pods"),
+                remove(&spot, "pod packets"),
             ),
         })
     };

@@ -1,4 +1,4 @@
-//! Which way the packets of pods go.
+//! Examines the paths of pod packets through this node.
 
 use super::{Patient, finding};
 use crate::{
@@ -9,13 +9,15 @@ use crate::{
 
 pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
-    // Without the routes, every path is lost, which the plan says already.
-    let is_applied = patient.prepared.plan.changes.is_empty();
+    let Patient { cluster, index, prepared, observed, .. } = patient;
+    // Before the routes are applied, every path is lost, which HG1001 already reports.
+    let is_applied = prepared.plan.changes.is_empty();
     if is_applied {
-        let model = ForwardingModel::of(&patient.observed.state, &patient.observed.host);
-        findings.extend(faults(paths, model).iter().map(diagnostic));
+        let (desired, released) = (&prepared.desired.state, &prepared.desired.released);
+        let faults = faults(paths, ForwardingModel::of(&observed.state, &observed.host)).into_iter();
+        let faults = faults.map(|fault| fault.with_configured_sysctls(desired, released, &observed.state));
+        findings.extend(faults.map(|fault| diagnostic(&fault)));
     } else {
-        let Patient { cluster, index, prepared, .. } = patient;
         let faults =
             crate::plan::path_faults(cluster, *index, &prepared.desired, &prepared.observed, &prepared.plan);
         findings.extend(faults.iter().map(diagnostic));
@@ -31,7 +33,7 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     findings
 }
 
-/// Packets that take another way may still arrive; lost ones are an error of the node.
+/// Returns the finding. Packets on a different path may still arrive, but lost packets are an error.
 fn diagnostic(fault: &PathFault) -> Diagnostic {
     let diagnostic = fault.diagnostic();
     if fault.is_detour { diagnostic } else { diagnostic.as_error() }

@@ -1,4 +1,4 @@
-//! Whether the node matches the configuration, and what would prevent an apply.
+//! Examines whether the node matches the configuration, and what would prevent an apply.
 
 use super::{Patient, conflicts, finding};
 use crate::{

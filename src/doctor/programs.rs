@@ -1,4 +1,4 @@
-//! Programs and filters that see the packets of pods beside the firewall.
+//! Programs and filters that see pod packets besides the firewall.
 
 use super::{Patient, carriers, finding};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     text::{ShellCommand, Untrusted, list},
 };
 
-/// Those that see the packets of pods.
+/// Returns the programs and filters that see pod packets.
 fn relevant<'a>(patient: &Patient<'a>, paths: &Paths<'_>) -> Vec<&'a PacketProgram> {
     let carriers = carriers(patient, paths);
     let sees = |device: &Untrusted| carriers.iter().any(|link| link.name == *device);
@@ -29,8 +29,12 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
         Some(match program.kind {
             PacketProgramKind::Netem => finding(
                 Rule::PartlyBlocked,
-                format!("a {program} loses or delays packets of pods"),
-                format!("look at it with `{}`, and remove it after a test", show(&["qdisc"])),
+                format!("a {program} drops or delays pod packets"),
+                format!(
+                    "list it with `{}`; if it is left over from a test, remove it with `{}`",
+                    show(&["qdisc"]),
+                    ShellCommand::new(["tc", "qdisc", "del", "dev", device.as_raw(), "root"])
+                ),
             ),
             PacketProgramKind::TcFilter => finding(
                 Rule::FirewallBelowIp,
@@ -47,7 +51,7 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     relevant(patient, paths).into_iter().filter_map(diagnostic).collect()
 }
 
-/// What many healthy nodes have.
+/// Returns notes about programs that many healthy nodes have, and about tables that could not be listed.
 pub(super) fn notes(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<String> {
     let is_usual = |program: &&&PacketProgram| {
         !matches!(program.kind, PacketProgramKind::Netem | PacketProgramKind::TcFilter)
@@ -55,14 +59,10 @@ pub(super) fn notes(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<String> {
     let relevant = relevant(patient, paths);
     let programs: Vec<String> = relevant.iter().filter(is_usual).map(ToString::to_string).collect();
     let unseen = (!programs.is_empty())
-        .then(|| format!("hostgw does not know what these do with packets of pods: {}", list(&programs, 6)));
+        .then(|| format!("not examined: {} (they can drop or divert pod traffic)", list(&programs, 6)));
     let unknown = patient.observed.host.firewall.iter().flat_map(|firewall| &firewall.legacy_unknown);
     let unknown: Vec<&Untrusted> = unknown.collect();
-    let unlisted = (!unknown.is_empty()).then(|| {
-        format!(
-            "hostgw may not list the tables of {}: if there are any, it does not know what they do with packets of pods",
-            list(&unknown, 2)
-        )
-    });
+    let unlisted = (!unknown.is_empty())
+        .then(|| format!("not examined: {} (listing their tables requires root)", list(&unknown, 2)));
     unseen.into_iter().chain(unlisted).collect()
 }

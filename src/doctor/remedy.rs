@@ -1,4 +1,4 @@
-//! What to do about a rule of a firewall.
+//! Remedies for firewall rules that drop or change pod packets.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -10,12 +10,13 @@ use crate::{
     text::ShellCommand,
 };
 
-/// The table, as nft names it.
+/// Returns the table as `nft` names it.
 fn table(chain: &FirewallChain) -> String {
     format!("{} {}", chain.family.name(), chain.table)
 }
 
-/// The commands that let packets between pods pass: before a rule, or after all rules of a chain with a policy.
+/// Returns the commands that accept packets between pods: with a rule before the one that drops them or, if the policy of the
+/// chain does, with a rule at the end.
 pub(super) fn allow(paths: &[Path], spot: &Spot<'_>) -> String {
     let chain = spot.chain;
     let is_policy = spot.rule.is_none();
@@ -39,8 +40,8 @@ pub(super) fn allow(paths: &[Path], spot: &Spot<'_>) -> String {
     )
 }
 
-/// The command that lets packets of pods leave the cluster, or the replies to them come back: before a rule, or after all rules of a
-/// chain with a policy.
+/// Returns the command that accepts packets from pods to the outside, or the replies to them: with a rule before the one that
+/// drops them or, if the policy of the chain does, with a rule at the end.
 pub(super) fn allow_outside(spot: &Spot<'_>, path: &Path) -> String {
     let chain = spot.chain;
     let is_reply = path.direction == Direction::In;
@@ -66,7 +67,7 @@ pub(super) fn is_iptables(chain: &FirewallChain) -> bool {
     chain.family != TableFamily::Inet && ["filter", "nat"].contains(&chain.table.as_raw())
 }
 
-/// The command that removes a rule, or what to exclude in the program that added it.
+/// Returns what to do about a rule: remove it, or exclude `exclude` in the program that added it.
 pub(super) fn remove(spot: &Spot<'_>, exclude: &str) -> String {
     if let Some(command) = recipe(spot) {
         return format!("if it is left over from a manual setup, remove it with `{command}`");
@@ -79,7 +80,7 @@ pub(super) fn remove(spot: &Spot<'_>, exclude: &str) -> String {
     )
 }
 
-/// The command that removes the masquerade rule of the recipe, if this is one.
+/// Returns the command that removes the recipe's masquerade rule, if `spot` is such a rule.
 fn recipe(spot: &Spot<'_>) -> Option<String> {
     let rule = spot.rule.filter(|_| is_iptables(spot.chain) && spot.chain.base.is_some())?;
     let (mut prefix, mut is_not_local, mut offset_length) = (None, false, None);

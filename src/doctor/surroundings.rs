@@ -1,10 +1,10 @@
-//! Interfaces, sysctls, neighbors, and routes of nodes that are gone.
+//! Examines interfaces, sysctls, neighbors, and the routes of removed nodes.
 
 use std::collections::HashSet;
 
 use ipnet::IpNet;
 
-use super::{Patient, cloud, egress, finding, samples};
+use super::{Patient, cloud, egress, finding, samples, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
@@ -13,7 +13,7 @@ use crate::{
     },
     model::{Family, NatSource, Prefixed, SysctlKey, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
-    text::{ShellCommand, Untrusted, count, list},
+    text::{Untrusted, count, list},
 };
 
 pub(super) fn examine(
@@ -32,7 +32,7 @@ pub(super) fn examine(
     findings
 }
 
-/// An interface that is down is an error of the plan.
+/// Reports an egress interface without a carrier. The plan already reports one that is administratively down.
 fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
     let link = egress(patient).filter(|link| link.up && link.carrier == Some(false))?;
     Some(finding(
@@ -42,15 +42,14 @@ fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
     ))
 }
 
-/// A full table of connections drops every new one.
+/// Reports a connection tracking table that is nearly full: the kernel then drops new connections.
 fn connection_table(patient: &Patient<'_>) -> Option<Diagnostic> {
     let sysctls = &patient.observed.state.sysctls;
-    let value = |name: &str| -> Option<u64> {
-        let key = SysctlKey::from_parts(["net", "netfilter", name]).ok()?;
-        sysctls.get(&key)?.as_raw().parse().ok()
-    };
-    let (now, limit) = (value("nf_conntrack_count")?, value("nf_conntrack_max")?);
-    // 0 is no limit.
+    let key = |name| SysctlKey::from_parts(["net", "netfilter", name]).ok();
+    let value = |key: &SysctlKey| -> Option<u64> { sysctls.get(key)?.as_raw().parse().ok() };
+    let maximum = key("nf_conntrack_max")?;
+    let (now, limit) = (value(&key("nf_conntrack_count")?)?, value(&maximum)?);
+    // 0 means unlimited.
     (limit > 0 && now >= limit / 10 * 9).then(|| {
         finding(
             Rule::ConnectionTableFull,
@@ -58,14 +57,14 @@ fn connection_table(patient: &Patient<'_>) -> Option<Diagnostic> {
                 "the node tracks {now} connections, and net.netfilter.nf_conntrack_max is {limit}: a full table drops new connections"
             ),
             format!(
-                "find out what opens them, or raise the limit with `sysctl -w net.netfilter.nf_conntrack_max={}`",
-                limit.saturating_mul(4)
+                "find out what opens them, or raise the limit: {}",
+                set_sysctls(patient, &[(maximum, limit.saturating_mul(4).to_string())])
             ),
         )
     })
 }
 
-/// Each next hop is an entry of the neighbor table, of which there can be `gc_thresh3`.
+/// Reports a neighbor table with too little room for all next hops: `gc_thresh3` is its maximum size.
 fn neighbor_table(patient: &Patient<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     for (family, name) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
@@ -85,17 +84,14 @@ fn neighbor_table(patient: &Patient<'_>) -> Vec<Diagnostic> {
                     "{key} is {limit}, which is less than twice the {}: the neighbor table can overflow",
                     count(nodes, "node")
                 ),
-                format!(
-                    "raise it with `{}`",
-                    ShellCommand::new(["sysctl", "-w", &format!("{key}={}", 4 * nodes)])
-                ),
+                set_sysctls(patient, &[(key, (4 * nodes).to_string())]),
             ));
         }
     }
     findings
 }
 
-/// Next hops that did not answer when the kernel last asked them.
+/// Reports next hops that did not answer the kernel's last request.
 fn silent_neighbors(patient: &Patient<'_>) -> Option<Diagnostic> {
     let silent: HashSet<_> = patient
         .observed
@@ -142,7 +138,7 @@ fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
     })
 }
 
-/// Foreign routes to parts of the cluster prefix that are no node's, such as those of nodes that left.
+/// Reports foreign routes to parts of the cluster prefix that no node has, such as those of removed nodes.
 fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
     let cluster = patient.cluster;
     let of_nodes: HashSet<IpNet> =
@@ -180,7 +176,7 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// Other networks behind this node whose packets hostgw masquerades, too.
+/// Reports other networks behind this node whose packets hostgw also masquerades.
 fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
     let Patient { cluster, observed, .. } = patient;
     let (Some(egress), Some(firewall)) = (egress(patient), &observed.host.firewall) else {
@@ -218,7 +214,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>, model: &ForwardingMo
                 output: &egress.name,
                 is_reply: false,
             };
-            // What is masqueraded anyway does not change.
+            // If another program masquerades these packets, hostgw makes no difference.
             chains.follow(model, &passage, MatchedChains::Others).masquerade.is_none()
         })
         .map(|local| {

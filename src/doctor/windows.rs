@@ -80,7 +80,7 @@ impl WindowsPatient<'_> {
                 ),
             ));
         }
-        findings.extend(plan.leftovers.iter().map(|text| Diagnostic::new(Rule::OrphanedRoute, text.clone())));
+        findings.extend(plan.leftovers.iter().cloned());
         findings
     }
 

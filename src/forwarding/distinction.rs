@@ -1,4 +1,4 @@
-//! Which addresses the rules of a firewall can tell apart, so that one packet stands for many.
+//! Finds the addresses that no rule of a firewall distinguishes, so that one packet represents many.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -10,18 +10,18 @@ use crate::{
     state::{Firewall, Host, KeyRange, Operator, PacketPart, Term},
 };
 
-/// The addresses that the rules of a firewall tell apart: single ones, and those where a range begins or has ended.
+/// The addresses that the rules of a firewall distinguish: single addresses, and the bounds of ranges.
 #[derive(Debug, Default)]
 pub struct Distinctions {
     points: HashSet<IpAddr>,
     bounds: PerFamily<Vec<u128>>,
     /// Whether a rule masks bits in the middle of an address, so that any two may differ.
     is_scattered: bool,
-    /// Whether a rule depends on the way back.
+    /// Whether a rule depends on the return route.
     depends_on_routes: bool,
 }
 
-/// Addresses with the same class are the same to every rule.
+/// A class of addresses that every rule treats in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressClass {
     itself: Option<IpAddr>,
@@ -69,15 +69,15 @@ impl Distinctions {
         AddressClass { itself: is_special.then_some(address), region }
     }
 
-    /// Whether a rule depends on the way back to the source.
+    /// Returns `true` if a rule depends on the return route.
     #[must_use]
     pub const fn depends_on_routes(&self) -> bool {
         self.depends_on_routes
     }
 }
 
-/// Whether a part of a header begins in the middle of an address: those of IPv4 begin at the bytes 12 and 16, those of IPv6 at 8
-/// and 24.
+/// Returns `true` if a part of a header begins in the middle of an address. IPv4 addresses begin at bytes 12 and 16, IPv6 addresses
+/// at bytes 8 and 24.
 const fn is_inside_an_address(what: &PacketPart) -> bool {
     match what {
         PacketPart::Header { offset: 8 | 12 | 16 | 24, .. } => false,
@@ -106,7 +106,7 @@ impl Boundaries {
                 let is_prefix =
                     mask.iter().map(|byte| byte.leading_ones() + byte.trailing_zeros()).all(|bits| bits >= 8);
                 let fits = mask.is_sorted_by(|one, next| *one == 0xff || *next == 0);
-                // Flags and the like are shorter than an address.
+                // Shorter values, such as flags, are not addresses.
                 self.is_scattered |= mask.len() >= 4 && !(is_prefix && fits);
                 let last: Vec<u8> = value.iter().zip(mask).map(|(value, mask)| value | !mask).collect();
                 self.add_bounds(value, &last);

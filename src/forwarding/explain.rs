@@ -1,4 +1,4 @@
-//! Why packets take another way than planned, in a sentence, and what to do about it.
+//! Explains in a sentence why packets do not take the planned path, and what to do about it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::{Direction, ForwardingModel, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport, Verdict};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::{Family, MAIN_TABLE},
-    state::{PolicyRule, Route, RouteType, protocol, table_name},
+    model::{ConfigPath, Family, MAIN_TABLE, SysctlKey},
+    state::{InterfaceAddress, PolicyRule, Route, RouteType, State, protocol, table_name},
     text::{ShellCommand, Untrusted, list},
 };
 
@@ -32,15 +32,39 @@ pub struct PathFault {
     pub is_diverted: bool,
     /// The rule of [`crate::diagnose`].
     pub rule: Rule,
-    /// Why, as a sentence in lower case without a period.
+    /// The reason: a sentence in lower case without a period.
     pub why: String,
     /// What to do about it.
     pub remedy: Option<String>,
+    /// The key of the configuration that sets the sysctl that drops the packets.
+    pub key: Option<ConfigPath>,
     /// The protocols whose packets are affected. Empty if all are.
     pub protocols: BTreeSet<Transport>,
+    /// The sysctl that drops the packets.
+    sysctl: Option<BlockingSysctl>,
 }
 
-/// Returns why paths do not work, by a model of the node.
+/// A sysctl that drops packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct BlockingSysctl {
+    key: SysctlKey,
+    /// A value with which it lets the packets pass.
+    passing: u8,
+}
+
+impl BlockingSysctl {
+    fn of(stop: &Stop<'_>) -> Option<Self> {
+        let (key, passing) = match stop {
+            Stop::Forwarding(key) => (key, 1),
+            Stop::ReversePath { sysctl, is_strict: true, back: Some(_) } => (sysctl, 2),
+            Stop::ReversePath { sysctl, back: None, .. } => (sysctl, 0),
+            _ => return None,
+        };
+        Some(Self { key: key.clone(), passing })
+    }
+}
+
+/// Returns why paths do not work according to a model of the node.
 #[must_use]
 pub fn faults<'a>(paths: &Paths<'_>, model: ForwardingModel<'a>) -> Vec<PathFault> {
     let mut faults = explain(paths, &paths.rank_by(&model).blocked(), &model);
@@ -67,7 +91,7 @@ pub fn faults<'a>(paths: &Paths<'_>, model: ForwardingModel<'a>) -> Vec<PathFaul
     faults
 }
 
-/// Returns why the paths with these indexes do not work. Paths with the same reason are taken together.
+/// Returns why the paths with these indexes do not work. Paths with the same reason form one fault.
 #[must_use]
 pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) -> Vec<PathFault> {
     let mut faults: Vec<PathFault> = Vec::new();
@@ -83,7 +107,8 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let is_diverted = path.is_diverted(&trace.verdict);
-        let (rule, why, remedy) = without_rule(&path, &trace, model).unwrap_or_else(|| reason(&path, &trace));
+        let (rule, why, remedy) = without_rule(&path, &trace, model)
+            .unwrap_or_else(|| reason(&path, &trace, &model.host().addresses));
         let is_outside = path.peer == Peer::Outside;
         let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
         let known = faults.iter().position(|fault| {
@@ -104,7 +129,9 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
                 rule,
                 why,
                 remedy,
+                key: None,
                 protocols,
+                sysctl: trace.stop.as_ref().and_then(BlockingSysctl::of),
             });
             faults.len() - 1
         });
@@ -138,6 +165,12 @@ impl PathFault {
             _ => format!("{number} of {} other nodes ({listed})", self.of),
         };
         let all = format!("({number} nodes: {listed})");
+        let names: Vec<&str> = self.protocols.iter().map(|protocol| protocol.name()).collect();
+        let packets = match names.is_empty() {
+            true => "packets".to_owned(),
+            false => format!("{} packets", names.join(" and ")),
+        };
+        let over = if names.is_empty() { String::new() } else { format!(" over {}", names.join(" and ")) };
         let [own, other] = match self.part {
             Some(PodPart::Own(part)) => [format!(" in {part}"), String::new()],
             Some(PodPart::Other(part)) => [String::new(), format!(" in {part}")],
@@ -146,11 +179,16 @@ impl PathFault {
         let [is_out, is_in] = [Direction::Out, Direction::In].map(|it| self.directions.contains(&it));
         if number == 0 {
             return match (is_out, !self.is_lost) {
-                (true, _) => "this node's pods cannot reach destinations outside the cluster".to_owned(),
-                (false, false) => "replies from outside the cluster cannot reach this node's pods".to_owned(),
+                (true, _) => format!("this node's pods cannot reach destinations outside the cluster{over}"),
+                (false, false) => {
+                    format!("replies from outside the cluster cannot reach this node's pods{over}")
+                }
                 (false, true) => {
-                    "replies from outside the cluster take a different path to this node's pods than planned"
-                        .to_owned()
+                    let replies =
+                        if over.is_empty() { "replies".to_owned() } else { format!("{packets} in reply") };
+                    format!(
+                        "{replies} from outside the cluster take a different path to this node's pods than planned"
+                    )
                 }
             };
         }
@@ -158,36 +196,65 @@ impl PathFault {
         match (self.is_diverted, is_out, is_in) {
             (false, true, true) if is_all => {
                 format!(
-                    "no packets pass between this node's pods{own} and those on any other node{other} {all}"
+                    "no {packets} pass between this node's pods{own} and those on any other node{other} {all}"
                 )
             }
             (false, true, true) => {
-                format!("no packets pass between this node's pods{own} and those on {some}{other}")
+                format!("no {packets} pass between this node's pods{own} and those on {some}{other}")
             }
             (false, true, false) if is_all => {
-                format!("this node's pods{own} cannot reach any pods on other nodes{other} {all}")
+                format!("this node's pods{own} cannot reach any pods on other nodes{other}{over} {all}")
             }
-            (false, true, false) => format!("this node's pods{own} cannot reach pods on {some}{other}"),
+            (false, true, false) => format!("this node's pods{own} cannot reach pods on {some}{other}{over}"),
             (false, false, _) if is_all => {
-                format!("no pods on other nodes{other} can reach this node's pods{own} {all}")
+                format!("no pods on other nodes{other} can reach this node's pods{own}{over} {all}")
             }
-            (false, false, _) => format!("pods on {some}{other} cannot reach this node's pods{own}"),
+            (false, false, _) => format!("pods on {some}{other} cannot reach this node's pods{own}{over}"),
             (true, true, true) => {
-                format!("packets between this node's pods{own} and those on {some}{other} {misled}")
+                format!("{packets} between this node's pods{own} and those on {some}{other} {misled}")
             }
-            (true, true, false) => format!("packets to the pods on {some}{other} {misled}"),
+            (true, true, false) => format!("{packets} to the pods on {some}{other} {misled}"),
             (true, false, _) => {
-                format!("packets from the pods on {some}{other} to this node's pods{own} {misled}")
+                format!("{packets} from the pods on {some}{other} to this node's pods{own} {misled}")
             }
         }
+    }
+
+    /// Changes the remedy if hostgw itself sets the sysctl that drops the packets, so that the sysctl must be changed in
+    /// the configuration. `desired` is the desired state, `released` are its sysctls that get their original values back,
+    /// and `observed` is the live state.
+    #[must_use]
+    pub fn with_configured_sysctls(
+        mut self,
+        desired: &State,
+        released: &BTreeSet<SysctlKey>,
+        observed: &State,
+    ) -> Self {
+        let Some(BlockingSysctl { key, passing }) = &self.sysctl else { return self };
+        let Some(value) = desired.sysctls.get(key) else { return self };
+        let is_changed = observed.sysctls.get(key) != Some(value);
+        let remedy = match released.contains(key) {
+            true if is_changed => format!(
+                "the plan restores the original value of {key}; to prevent that, set `{key}: {passing}` under sysctls in the \
+                 configuration"
+            ),
+            true => return self,
+            false => format!(
+                "the configuration sets {key}; under sysctls, set it to {passing}, or remove it to restore its original value"
+            ),
+        };
+        if !released.contains(key) {
+            self.key = Some(ConfigPath::root().key("sysctls").key(key.as_str()));
+        }
+        self.remedy = Some(remedy);
+        self
     }
 
     /// Returns the finding.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {
-        let names: Vec<&str> = self.protocols.iter().map(|protocol| protocol.name()).collect();
-        let only = if names.is_empty() { String::new() } else { format!(" (only {})", names.join(" and ")) };
-        Diagnostic::new(self.rule, format!("{}{only}: {}", self.summary(), self.why))
+        Diagnostic::new(self.rule, format!("{}: {}", self.summary(), self.why))
+            .at(self.key.clone())
             .with_remedy_if(self.remedy.clone())
     }
 }
@@ -230,19 +297,18 @@ fn without_rule(
 }
 
 /// Returns the code, the reason and the remedy.
-fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
+fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Rule, String, Option<String>) {
     let family = Family::from(path.packet.destination);
     match &trace.stop {
         Some(Stop::Rule(rule)) => {
             (Rule::PathByRule, format!("the policy rule `{rule}` drops the packets"), Some(remove_rule(rule)))
         }
-        Some(Stop::Route(route)) => by_route(path, trace.rule, route, "drops the packets"),
+        Some(Stop::Route(route)) => by_route(path, trace.rule, route, "drops the packets", addresses),
         Some(Stop::Forwarding(key)) => (
             Rule::PathNotForwarded,
             format!("{key} is 0, so the node does not forward packets that arrive on {}", path.packet.input),
             Some(format!(
-                "enable it with `{}`, and find out what disables it, such as `sysctls` in the configuration or a file in \
-                 /etc/sysctl.d",
+                "enable it with `{}`, and find out what disables it, such as a file in /etc/sysctl.d",
                 ShellCommand::new(["sysctl", "-w", &format!("{key}=1")])
             )),
         ),
@@ -292,12 +358,12 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
                     Verdict::Local => "delivers the packets to this node itself",
                     _ => "diverts the packets",
                 };
-                by_route(path, trace.rule, route, does)
+                by_route(path, trace.rule, route, does, addresses)
             }
             _ => (
                 Rule::PathLost,
-                "the kernel does not forward the packets, for a reason that hostgw does not know".to_owned(),
-                Some(format!("ask it with `{}`", asks(path))),
+                "the kernel does not forward the packets, for an unknown reason".to_owned(),
+                Some(format!("to see the kernel's answer, run `{}`", asks(path))),
             ),
         },
     }
@@ -308,6 +374,7 @@ fn by_route(
     rule: Option<&PolicyRule>,
     route: &Route,
     does: &str,
+    addresses: &[InterfaceAddress],
 ) -> (Rule, String, Option<String>) {
     let shown = format!("`{route}` ({})", owner(route));
     let diverting = rule.filter(|rule| route.table != MAIN_TABLE && rule.protocol != protocol::KERNEL);
@@ -342,8 +409,8 @@ fn by_route(
             // Without its default route, the node would lose more than the packets of pods.
             let is_default = route.destination.prefix_len() == 0;
             let remedy = match route.protocol {
-                // It would come back with its address, and without it, the address would not work.
-                protocol::KERNEL => Some(belongs_to_address(route)),
+                // The kernel's route belongs to an address, and the address does not work without it.
+                protocol::KERNEL => Some(belongs_to_address(route, addresses)),
                 _ => (!route.is_owned() && !is_default && is_deletable(route))
                     .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route))),
             };
@@ -352,20 +419,34 @@ fn by_route(
     }
 }
 
-/// Whether [`delete_route`] names the route: it can leave out next hops, but no other part.
+/// Returns `true` if [`delete_route`] identifies the route: it can omit next hops, but no other part.
 fn is_deletable(route: &Route) -> bool {
     let parts = route.opaque.iter().flat_map(|opaque| &opaque.parts).map(Untrusted::as_raw);
-    parts.into_iter().all(|part| part.ends_with(" nexthops") || part.starts_with("nhid "))
+    parts.into_iter().all(|part| part.contains(" next hop") || part.starts_with("nhid "))
 }
 
-/// What to do about a route that the kernel added.
-fn belongs_to_address(route: &Route) -> String {
-    let address =
-        route.source.map_or_else(|| "an address".to_owned(), |source| format!("the address {source}"));
-    let device = route.next.device.as_ref().map_or_else(String::new, |device| format!(" of {device}"));
-    format!(
-        "the route comes from {address}{device}: if it is not needed there, remove it with `ip address del`"
-    )
+/// Returns what to do about a route that the kernel added together with an address.
+fn belongs_to_address(route: &Route, addresses: &[InterfaceAddress]) -> String {
+    let device = route.next.device.as_ref();
+    // The address of a point-to-point interface, which is outside the prefix, is deleted with other arguments.
+    let local = addresses.iter().find(|local| {
+        Some(local.address) == route.source
+            && Some(&local.device) == device
+            && local.prefix.contains(&local.address)
+    });
+    match local {
+        Some(InterfaceAddress { device, address, prefix, .. }) => {
+            let local = format!("{address}/{}", prefix.prefix_len());
+            let remove = ip(route.family(), &["address", "del", &local, "dev", device.as_raw()]);
+            format!(
+                "the route comes from the address {local} of {device}: if it is not needed there, remove it with `{remove}`"
+            )
+        }
+        None => {
+            let on = device.map_or_else(String::new, |device| format!(" of {device}"));
+            format!("the route comes from an address{on}: if it is not needed there, remove it")
+        }
+    }
 }
 
 /// Returns what refused a packet: a sentence in lower case without a period.
@@ -400,7 +481,7 @@ pub fn owner(route: &Route) -> String {
     }
 }
 
-/// The command that deletes a rule. The kernel deletes the first one that has everything it names.
+/// Returns the command that deletes a rule. The kernel deletes the first rule with all the properties that the command names.
 fn remove_rule(rule: &PolicyRule) -> String {
     if !rule.selector.others.is_empty() {
         return "remove it in the program that added it".to_owned();
@@ -424,7 +505,7 @@ pub fn delete_route(route: &Route) -> String {
         RouteType::Unicast => String::new(),
         kind => format!("{kind} "),
     };
-    // Of an object of next hops, the kernel compares neither address nor interface.
+    // For a nexthop object, the kernel compares neither address nor interface.
     let gateway = route.next.gateway.filter(|_| route.opaque.is_none());
     let via = gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
     let table =
@@ -443,7 +524,7 @@ fn asks(path: &Path) -> String {
     ip(family, &["route", "get", &path.packet.to_string()])
 }
 
-/// A command of `ip`, whose words may contain several arguments.
+/// Returns a command of `ip`. A word may contain several arguments.
 fn ip(family: Family, words: &[&str]) -> String {
     let option = match family {
         Family::V4 => "",

@@ -1,4 +1,4 @@
-//! What the rules of firewalls and NAT do with a packet, as far as they can be decoded.
+//! Evaluates what the rules of firewalls and NAT do with a packet, as far as they can be decoded.
 
 use std::{cell::Cell, collections::HashMap, net::IpAddr, ptr};
 
@@ -18,7 +18,7 @@ use crate::{
 
 /// The deepest nesting of jumps that the kernel accepts (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 const MAX_DEPTH: usize = 16;
-/// The number of rules to follow for one packet. Chains can jump to each other in so many ways that there is no end.
+/// The maximum number of rules to follow for one packet, because chains can jump to each other in exponentially many ways.
 const MAX_RULES: usize = 200_000;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `NF_CT_STATE_BIT(IP_CT_NEW)`, `NF_CT_STATE_UNTRACKED_BIT`
 /// (linux/netfilter/nf_conntrack_common.h).
@@ -37,16 +37,16 @@ const UNICAST: u32 = 1;
 const LOCAL: u32 = 2;
 const MULTICAST: u32 = 5;
 
-/// Which of the node's hooks a packet passes.
+/// How a packet passes the node, which determines its hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// The node forwards it.
+    /// The node forwards the packet.
     Through,
-    /// The node forwards it, after it has restored the address of a pod that it had masqueraded.
+    /// The node forwards the packet, after restoring the address of a pod that it had masqueraded.
     Returning,
-    /// The node receives it.
+    /// The node receives the packet.
     In,
-    /// The node sends it itself. It has no incoming interface.
+    /// The node sends the packet itself, so there is no incoming interface.
     Out,
 }
 
@@ -66,15 +66,15 @@ impl Way {
 pub struct Passage<'a> {
     /// The packet.
     pub packet: &'a Packet,
-    /// Its protocol.
+    /// The protocol of the packet.
     pub transport: Transport,
-    /// The port of the service that its connection is to, for a protocol with ports.
+    /// The port of the service at the other end of the connection, for a protocol with ports.
     pub port: u16,
-    /// Where it comes from and goes to.
+    /// How the packet passes the node.
     pub way: Way,
-    /// The interface that it leaves through. It does not matter if the node receives it.
+    /// The outgoing interface. It does not matter if the node receives the packet.
     pub output: &'a Untrusted,
-    /// Whether it answers the first packet of a connection.
+    /// Whether the packet is the reply to the first packet of a connection.
     pub is_reply: bool,
 }
 
@@ -97,7 +97,7 @@ impl PartialEq for Spot<'_> {
 /// What firewalls and NAT do with a packet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Treatment<'a> {
-    /// Whether they let it pass.
+    /// Whether the packet passes.
     pub filter: Filtering<'a>,
     /// The rule that drops such packets depending on what differs between them, such as their length.
     pub partly: Option<Spot<'a>>,
@@ -123,13 +123,13 @@ pub struct Redirection<'a> {
 /// Whether firewalls let a packet pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Filtering<'a> {
-    /// They do.
+    /// The packet passes.
     Passed,
-    /// This drops it, if the conditions that cannot be decoded are met.
+    /// This rule or policy drops the packet, if conditions that cannot be decoded are met.
     MaybeDropped(Spot<'a>),
-    /// The first drops it, unless the second, with a condition that cannot be decoded, accepts it.
+    /// The first drops the packet, unless the second, which has a condition that cannot be decoded, accepts it.
     DroppedUnless(Spot<'a>, Spot<'a>),
-    /// This drops it.
+    /// This rule or policy drops the packet.
     Dropped(Spot<'a>),
 }
 
@@ -180,7 +180,7 @@ impl<'a> ChainIndex<'a> {
         }
     }
 
-    /// The number of rules that packets have passed so far, which measures the time it took.
+    /// Returns the number of rules that packets have passed so far, a measure of the time spent.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.steps.get()
@@ -232,7 +232,7 @@ impl<'a> ChainIndex<'a> {
             for chain in chains {
                 walker.base(chain);
             }
-            // Its way is another one now.
+            // The new destination changes the route.
             if walker.treatment.redirected.is_some_and(|redirected| redirected.is_certain) {
                 break;
             }
@@ -303,7 +303,7 @@ impl<'a> Walker<'a, '_> {
         }
     }
 
-    /// Follows a chain that is reached if `reached`.
+    /// Follows a chain; `reached` says whether the packet certainly reaches it.
     fn walk(&mut self, chain: &'a FirewallChain, depth: usize, reached: Match) -> ChainEnd<'a> {
         for rule in &chain.rules {
             let spot = Spot { chain, rule: Some(rule) };
@@ -378,7 +378,7 @@ impl<'a> Walker<'a, '_> {
         }
     }
 
-    /// Returns whether a rule applies that is reached if `reached`, and what it does then: one of these.
+    /// Returns whether a rule applies, and its possible verdicts. `reached` says whether the packet certainly reaches the rule.
     fn judge(
         &mut self,
         spot: &Spot<'a>,
@@ -554,7 +554,7 @@ impl<'a> Walker<'a, '_> {
     }
 }
 
-/// Looks a register up in a map. Returns whether the rule goes on, and the verdicts of which one applies.
+/// Looks up a register in a map. Returns whether the rule continues, and the verdicts, one of which applies.
 fn mapped<'a>(
     registers: &Registers,
     register: u32,
@@ -574,7 +574,7 @@ fn mapped<'a>(
         if !verdicts.contains(&verdict) {
             verdicts.push(verdict);
         }
-        // What comes after it, such as the verdict for all other values, does not apply.
+        // Later elements, such as the one for all other values, do not apply.
         if found == Match::Yes {
             break;
         }

@@ -1,21 +1,21 @@
-//! Which way a node forwards a packet, and why.
+//! Determines where a node forwards a packet, and why.
 //!
-//! The kernel is asked for the way ([`kernel`](crate::kernel)), because only its answer takes everything into account
-//! that decides it: rules, all tables, foreign routes, the forwarding of each interface, and reverse path filtering. It
-//! does not say why it refuses a packet, so [`ForwardingModel`] computes the same from the observed state and names the
-//! rule, the route or the sysctl. Tests compare the two.
+//! hostgw asks the kernel where it would send a packet ([`kernel`](crate::kernel)), because only the kernel's answer takes
+//! everything into account: policy rules, all tables, foreign routes, the forwarding of each interface, and reverse path
+//! filtering. The kernel does not say why it refuses a packet, so [`ForwardingModel`] computes the same answer from the
+//! observed state and names the rule, the route or the sysctl. Tests compare the two.
 //!
-//! Neither knows what firewall and NAT rules do with the packet, which [`ChainIndex::follow`] tells as far as the rules can be
-//! decoded, whether the next hop answers, or what the other node does.
+//! Neither answer covers firewall and NAT rules, which [`ChainIndex::follow`] evaluates as far as they can be decoded. Neither
+//! says whether the next hop answers, or what the other node does.
 //!
-//! - `model.rs`: the way of a packet by rules, routes and sysctls
-//! - `path.rs`: the packets between the pods of this node and those of all others and the outside, and the way they should take
+//! - `model.rs`: the path of a packet according to rules, routes and sysctls
+//! - `path.rs`: the packets between the pods of this node and those of all others and the outside, and their planned next hops
 //! - `firewall.rs`: what the chains of firewalls and NAT do with a packet
-//! - `distinction.rs`: which addresses its rules tell apart
-//! - `register.rs`: what a rule compares, as far as it is known
-//! - `sample.rs`: the headers of the packets that stand for the traffic of pods
-//! - `windows.rs`: which route a Windows node uses
-//! - `explain.rs`: why a packet takes another way, in a sentence, and what to do about it
+//! - `distinction.rs`: the addresses that no rule of a firewall distinguishes
+//! - `register.rs`: the values that a rule compares, as far as they are known
+//! - `sample.rs`: the headers of the packets that represent pod traffic
+//! - `windows.rs`: the route that a Windows node uses
+//! - `explain.rs`: explains why a packet does not take the planned path, and what to do about it
 
 mod distinction;
 mod explain;
@@ -42,7 +42,7 @@ use std::{
 
 use crate::{error::Error, model::Family, text::Untrusted};
 
-/// An address that stands for all outside the cluster: one for documentation (RFC 5737, RFC 3849).
+/// Returns the address that represents all destinations outside the cluster: a documentation address (RFC 5737, RFC 3849).
 #[must_use]
 pub const fn outside_address(family: Family) -> IpAddr {
     match family {
@@ -51,7 +51,7 @@ pub const fn outside_address(family: Family) -> IpAddr {
     }
 }
 
-/// A node that can be asked which way it forwards packets.
+/// A node that can be asked where it forwards packets.
 pub trait Forwarder {
     /// Returns what the node does with packets, in their order.
     ///
@@ -67,7 +67,7 @@ pub struct Packet {
     pub source: IpAddr,
     /// The destination address.
     pub destination: IpAddr,
-    /// The interface that it comes in through.
+    /// The interface that the packet arrives on.
     pub input: Untrusted,
 }
 
@@ -80,16 +80,16 @@ impl fmt::Display for Packet {
 /// What a node does with a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It sends the packet on.
+    /// The node forwards the packet.
     Forwarded {
         /// The prefix length of the route.
         length: u8,
         /// The next hops, of which one is used. Empty if they are unknown.
         hops: Vec<Hop>,
     },
-    /// It receives the packet itself.
+    /// The node receives the packet itself.
     Local,
-    /// It drops the packet.
+    /// The node drops the packet.
     Refused(Refusal),
 }
 

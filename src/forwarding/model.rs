@@ -1,4 +1,4 @@
-//! The way of a packet by the rules, routes and sysctls of a node, as the kernel decides it: `ip_route_input_slow` and
+//! Computes the path of a packet from the rules, routes and sysctls of a node, as the kernel does: `ip_route_input_slow` and
 //! `fib_validate_source` (net/ipv4), `ip6_route_input_lookup` and `ip6_forward` (net/ipv6), and `fib_rules_lookup`
 //! (net/core/fib_rules.c).
 
@@ -23,7 +23,7 @@ pub struct ForwardingModel<'a> {
     sysctls: &'a BTreeMap<SysctlKey, Untrusted>,
     host: &'a Host,
     rules: [Vec<PolicyRule>; 2],
-    /// Whether there are other IPv4 rules than the kernel's.
+    /// Whether there are IPv4 rules besides the kernel's default ones.
     has_own_rules: bool,
     /// The protocol of the packets.
     transport: Option<Transport>,
@@ -33,7 +33,7 @@ pub struct ForwardingModel<'a> {
     lengths: HashMap<(u32, Family), BTreeSet<u8>>,
 }
 
-/// The way of a packet, with what decided it.
+/// The path of a packet, and what determined it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace<'a> {
     /// What the node does with the packet.
@@ -42,43 +42,43 @@ pub struct Trace<'a> {
     pub rule: Option<&'a PolicyRule>,
     /// The route.
     pub route: Option<&'a Route>,
-    /// What refused the packet.
+    /// The reason that the packet was refused.
     pub stop: Option<Stop<'a>>,
 }
 
-/// What refuses a packet.
+/// The reason that a packet is refused.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stop<'a> {
-    /// No rule leads to a route.
+    /// No policy rule selects a table with a matching route.
     NoRoute,
-    /// A rule that drops the packet.
+    /// This policy rule drops the packet.
     Rule(&'a PolicyRule),
-    /// A route that drops the packet.
+    /// This route drops the packet.
     Route(&'a Route),
-    /// This sysctl, which disables forwarding.
+    /// This sysctl disables forwarding.
     Forwarding(SysctlKey),
-    /// Reverse path filtering, because the way back is another one, or there is none.
+    /// Reverse path filtering drops the packet, because the return route uses another interface, or there is none.
     ReversePath {
-        /// The sysctl that enables it.
+        /// The sysctl that enables the filter.
         sysctl: SysctlKey,
-        /// Whether the way back must use the same interface (1), rather than any (2).
+        /// Whether the return route must use the same interface (1), rather than any (2).
         is_strict: bool,
         /// The route back to the source.
         back: Option<&'a Route>,
     },
-    /// The source is an address of this node, or no address of a host.
+    /// The source is an address of this node, or not an address of a host.
     Source,
-    /// The destination is no address of a host, such as a broadcast address.
+    /// The destination is not an address of a host, such as a broadcast address.
     Destination,
 }
 
-/// What a lookup is made for.
+/// The packet properties that a route lookup depends on.
 struct Flow<'a> {
     source: IpAddr,
     destination: IpAddr,
     /// The interface that the packet comes in through, or `lo`.
     input: &'a str,
-    /// Its protocol. Without it, no rule for a protocol or for ports applies, as in a question to the kernel.
+    /// The protocol. If absent, no policy rule for a protocol or for ports applies, as in a route lookup of the kernel.
     transport: Option<Transport>,
 }
 
@@ -90,7 +90,7 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// The way of a packet that follows what was found.
+    /// Returns the trace of a packet that follows the result of the lookup.
     fn trace(self) -> Trace<'a> {
         let verdict = match (&self.refusal, self.route) {
             (Some((refusal, _)), _) => Verdict::Refused(*refusal),
@@ -105,7 +105,7 @@ impl<'a> Found<'a> {
         Trace { verdict, rule: self.rule, route: self.route, stop }
     }
 
-    /// The way of a packet that is refused in spite of what was found.
+    /// Returns the trace of a packet that is refused regardless of the result of the lookup.
     fn refused(self, refusal: Refusal, stop: Stop<'a>) -> Trace<'a> {
         Self { refusal: Some((refusal, stop)), ..self }.trace()
     }
@@ -146,7 +146,7 @@ impl<'a> ForwardingModel<'a> {
         Self { sysctls, host, rules, has_own_rules, transport: None, routes, lengths }
     }
 
-    /// The same model for packets of a protocol.
+    /// Returns this model for packets of one protocol.
     #[must_use]
     pub fn with(self, transport: Transport) -> Self {
         Self { transport: Some(transport), ..self }
@@ -168,7 +168,7 @@ impl<'a> ForwardingModel<'a> {
         self.rules.iter().flatten().any(|rule| rule.family == family && looks_up(rule))
     }
 
-    /// The node.
+    /// Returns the surroundings of the node.
     #[must_use]
     pub const fn host(&self) -> &'a Host {
         self.host
@@ -183,13 +183,13 @@ impl<'a> ForwardingModel<'a> {
         !by_input || leads_through(route, &packet.input)
     }
 
-    /// Returns the way of a packet that the node itself sends. Nothing filters it.
+    /// Returns the path of a packet that the node itself sends. No filter applies to it.
     #[must_use]
     pub fn trace_own(&self, source: IpAddr, destination: IpAddr) -> Trace<'_> {
         self.lookup(&Flow { source, destination, input: "lo", transport: self.transport }).trace()
     }
 
-    /// Returns the way of a packet.
+    /// Returns the path of a packet.
     #[must_use]
     pub fn trace(&self, packet: &Packet) -> Trace<'_> {
         match Family::from(packet.destination) {
@@ -228,7 +228,7 @@ impl<'a> ForwardingModel<'a> {
             return found.refused(Refusal::Invalid, Stop::Destination);
         }
         let output = found.route.and_then(|route| route.next.device.as_ref()).map(|device| device.as_raw());
-        // A broadcast address is no source for the way back.
+        // The return route of a broadcast is looked up without a source address.
         let back_from =
             if kind == RouteType::BROADCAST { Ipv4Addr::UNSPECIFIED.into() } else { packet.destination };
         match self.validate_source(packet, back_from, if is_local { None } else { output }) {
@@ -237,7 +237,7 @@ impl<'a> ForwardingModel<'a> {
         }
     }
 
-    /// `fib_validate_source` (net/ipv4/fib_frontend.c). Returns what refuses the source.
+    /// `fib_validate_source` (net/ipv4/fib_frontend.c). Returns the reason that the source is refused.
     fn validate_source<'m>(
         &'m self,
         packet: &Packet,

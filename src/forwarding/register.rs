@@ -1,4 +1,4 @@
-//! What is known about the registers that a rule of nftables compares.
+//! The registers that an nftables rule compares, as far as their values are known.
 
 use std::cmp::Ordering;
 
@@ -8,9 +8,9 @@ use crate::state::{KeyRange, Operator};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Match {
     No,
-    /// To some packets between the two pods, but not to all of them.
+    /// The rule applies to some packets between the two pods, but not to all of them.
     Some,
-    /// That cannot be decoded.
+    /// The rule has a condition that cannot be decoded.
     Maybe,
     Yes,
 }
@@ -29,13 +29,13 @@ impl Match {
     }
 }
 
-/// A byte, of which some bits may be open.
+/// A byte, some bits of which may be unknown or vary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Byte {
     value: u8,
     /// The bits that differ between the packets of two pods.
     varies: u8,
-    /// The bits that cannot be told.
+    /// The bits that are unknown.
     unknown: u8,
 }
 
@@ -47,7 +47,7 @@ impl Byte {
         Self { value, varies: 0, unknown: 0 }
     }
 
-    /// A byte of which these bits vary.
+    /// Returns a byte in which these bits vary.
     pub(super) const fn varying(value: u8, varies: u8) -> Self {
         Self { value: value & !varies, varies, unknown: 0 }
     }
@@ -74,7 +74,7 @@ impl Registers {
         Self([Byte::UNKNOWN; 64])
     }
 
-    /// The first byte of a register: `NFT_REG_1` to `NFT_REG_4` have 16 bytes, `NFT_REG32_00` to `NFT_REG32_15` have 4.
+    /// Returns the offset of a register: `NFT_REG_1` to `NFT_REG_4` have 16 bytes, `NFT_REG32_00` to `NFT_REG32_15` have 4.
     fn start(register: u32) -> Option<usize> {
         let number = usize::try_from(register).ok()?;
         match number {
@@ -150,15 +150,15 @@ impl Registers {
         }
     }
 
-    /// Looks a register up in a set. A key of several `fields` is in a range if each of them is.
+    /// Looks up a register in a set. A key of several `fields` is in a range if each field is.
     pub(super) fn is_member(&self, register: u32, set: &[KeyRange], fields: &[usize], not: bool) -> Match {
         let matches = set.iter().map(|range| self.is_in(register, range, fields));
         matches.max().unwrap_or(Match::No).inverted_if(not)
     }
 
-    /// Returns `true` if the range can contain the register, and how surely.
+    /// Returns whether the range contains the register: certainly, for some packets, or possibly.
     pub(super) fn is_in(&self, register: u32, range: &KeyRange, fields: &[usize]) -> Match {
-        // The element for all other values.
+        // The catch-all element.
         if range.from.is_empty() {
             return Match::Yes;
         }
@@ -199,7 +199,7 @@ fn equals(bytes: &[Byte], value: &[u8]) -> Match {
     open(bytes)
 }
 
-/// What bytes with open bits match, if their known bits do.
+/// Returns the match of bytes whose known bits match, depending on their other bits.
 fn open(bytes: &[Byte]) -> Match {
     if bytes.iter().any(|byte| byte.unknown != 0) {
         return Match::Maybe;

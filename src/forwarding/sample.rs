@@ -1,4 +1,4 @@
-//! The headers of the packets that stand for the traffic between two pods.
+//! The headers of the packets that represent the traffic between two pods.
 
 use std::net::IpAddr;
 
@@ -14,13 +14,13 @@ pub enum Transport {
     Udp,
     /// An echo request of ICMP or ICMPv6, or the reply.
     Icmp,
-    /// A neighbor solicitation of IPv6 (RFC 4861), as which ARP asks in IPv4.
+    /// An IPv6 neighbor solicitation (RFC 4861), the counterpart of an ARP request.
     Solicitation,
-    /// A neighbor advertisement, which answers it.
+    /// A neighbor advertisement, the answer to a solicitation.
     Advertisement,
 }
 
-/// A port that stands for those of services between pods. No firewall treats it in its own way: it is not in IANA's registry,
+/// The port that represents services between pods. No firewall treats it specially: it is not in IANA's registry,
 /// Linux does not choose it for clients (`ip_local_port_range`), and Kubernetes does not choose it for services
 /// (30000 to 32767).
 pub const SAMPLE_PORT: u16 = 23_457;
@@ -28,7 +28,7 @@ pub const SAMPLE_PORT: u16 = 23_457;
 pub const CLIENT_PORT: u16 = 45_678;
 
 impl Transport {
-    /// Whether connection tracking leaves it out, as all of neighbor discovery (`nf_conntrack_icmpv6_error`,
+    /// Returns `true` if connection tracking ignores the packet, as it does for neighbor discovery (`nf_conntrack_icmpv6_error`,
     /// net/netfilter/nf_conntrack_proto_icmpv6.c).
     #[must_use]
     pub const fn is_untracked(self) -> bool {
@@ -49,7 +49,7 @@ impl Transport {
         }
     }
 
-    /// Its name, as people write it.
+    /// Returns the name of the protocol in text.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -115,7 +115,7 @@ pub(super) fn transport(family: Family, transport: Transport, port: u16, is_repl
     header
 }
 
-/// Returns some bytes of a header. What follows it varies.
+/// Returns some bytes of a header. Bytes beyond its end vary.
 pub(super) fn part(header: &[Byte], offset: usize, length: usize) -> Vec<Byte> {
     let bytes = header.iter().copied().skip(offset).chain(std::iter::repeat(Byte::VARIES));
     bytes.take(length).collect()

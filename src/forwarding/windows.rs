@@ -1,4 +1,4 @@
-//! Which route Windows uses for a packet.
+//! Determines the route that Windows uses for a packet.
 //!
 //! Windows uses the active route with the longest prefix and, of several, the one with the lowest total metric: its own
 //! plus that of its interface. Which of several routes with the same total metric it uses is not documented, so all of
@@ -14,13 +14,13 @@ use ipnet::IpNet;
 /// A route in the active store of a Windows node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActiveRoute {
-    /// Its destination.
+    /// The destination of the route.
     pub destination: IpNet,
-    /// Its next hop.
+    /// The next hop of the route.
     pub next_hop: IpAddr,
     /// The index of its interface.
     pub interface: u32,
-    /// Its own metric.
+    /// The metric of the route itself.
     pub route_metric: u32,
     /// The metric of its interface, or `None` if it is unknown.
     pub interface_metric: Option<u32>,

@@ -11,7 +11,7 @@ pub use terminal::{explanation, text};
 /// A guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guide {
-    /// Its name, as in `hostgw help NAME`.
+    /// The name of the guide, as in `hostgw help NAME`.
     pub name: &'static str,
     /// The subject, as a sentence fragment.
     pub summary: &'static str,

@@ -1,16 +1,16 @@
-//! What distributions and network plugins write on the nodes of a cluster.
+//! Reads the annotations that distributions and network plugins write on the nodes of a cluster.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::Value as Json;
 
-/// What the annotations of a node say about the cluster's network.
+/// The cluster's network according to the annotations of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct NetworkHints {
-    /// How the server of k3s or RKE2 on this node was started.
+    /// The arguments of the k3s or RKE2 server on this node.
     pub server: Option<ServerArguments>,
-    /// What flannel does on this node.
+    /// The state of flannel on this node.
     pub flannel: Option<Flannel>,
     /// Another program that assigns the addresses of pods.
     pub assigner: Option<Assigner>,
@@ -27,7 +27,7 @@ pub(super) struct ServerArguments {
 /// The state of flannel on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flannel {
-    /// Such as `host-gw` or `vxlan`.
+    /// The backend, such as `host-gw` or `vxlan`.
     pub backend: String,
     /// The addresses that other nodes use as next hops or tunnel endpoints.
     pub public: Vec<IpAddr>,
@@ -37,7 +37,7 @@ pub(super) struct Flannel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Assigner {
     pub name: &'static str,
-    /// The pod CIDRs that it uses on this node; empty if the annotations do not say.
+    /// The pod CIDRs that the program uses on this node; empty if the annotations do not say.
     pub pod_cidrs: Vec<IpNet>,
 }
 

@@ -1,4 +1,4 @@
-//! What is different between the nodes of a configuration and those of a list.
+//! Compares the nodes of a configuration with those of a list.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,21 +29,21 @@ use crate::{
 pub struct NodeChange {
     /// The node.
     pub node: Untrusted,
-    /// What happens to it.
+    /// The change to the node.
     pub action: NodeChangeKind,
     /// The keys that change; all keys of an added node, and none of a removed one.
     pub keys: Vec<KeyChange>,
 }
 
-/// What happens to a node.
+/// The kind of change to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum NodeChangeKind {
-    /// It is in the list only.
+    /// The node is only in the list, and is added.
     Add,
-    /// Some of its values differ.
+    /// Some values of the node differ.
     Update,
-    /// It is in the configuration only.
+    /// The node is only in the configuration, and is removed.
     Remove,
 }
 
@@ -237,7 +237,7 @@ impl ChangeSet {
         })
     }
 
-    /// What the configuration says after the update.
+    /// Returns the configuration after the update as JSON.
     pub fn expected(&self, configuration: &Json) -> Json {
         let mut expected = configuration.clone();
         let Some(items) = expected.get_mut("nodes").and_then(Json::as_array_mut) else { return expected };

@@ -11,11 +11,11 @@ use crate::{
     diagnose::{Diagnostic, Rule},
 };
 
-/// The error that a file cannot be edited.
+/// Returns the error for a file that cannot be edited.
 pub(super) fn not_editable(document: &Document, why: &str) -> Diagnostic {
     let message = format!("{} cannot be edited safely: {why}", document.name());
     Diagnostic::new(Rule::NotEditable, message).with_remedy(
-        "make this change by hand, or write the nodes without anchors, aliases, tags and comments inside of lists",
+        "make this change by hand, or write the nodes without anchors, aliases, tags and comments inside lists",
     )
 }
 
@@ -24,13 +24,13 @@ pub(super) fn not_editable(document: &Document, why: &str) -> Diagnostic {
 /// # Errors
 /// Returns why the text cannot be edited by position.
 pub(super) fn edited(document: &Document, set: &ChangeSet) -> Result<String, Diagnostic> {
-    const SHARED: &str = "it uses an anchor, an alias or a tag";
+    const SHARED: &str = "uses an anchor, alias or tag";
     let refuse = |why: &str| not_editable(document, why);
-    let refuse_node = |index: usize, why: &str| refuse(&format!("node {}: {why}", set.name(index)));
+    let refuse_node = |index: usize, why: &str| refuse(&format!("node {} {why}", set.name(index)));
     let outline = config::outline(document)
         .ok_or_else(|| refuse("the list of nodes is an alias, or has an anchor or a tag"))?;
     if outline.nodes.len() != set.nodes_before() {
-        return Err(refuse("its nodes could not be found in the text"));
+        return Err(refuse("the list of nodes was not found"));
     }
     let mut editor =
         Editor { text: document.text(), format: document.format(), outline: &outline, edits: Vec::new() };
@@ -60,7 +60,7 @@ struct Editor<'a> {
     text: &'a str,
     format: Format,
     outline: &'a Outline,
-    /// What to write in place of each range. Of two at one position, the first is written first.
+    /// The replacement of each range. Replacements at the same position are written in this order.
     edits: Vec<(Range<usize>, String)>,
 }
 
@@ -88,19 +88,19 @@ impl<'a> Editor<'a> {
         self.slice(0..at).rfind('\n').map_or(0, |newline| newline + 1)
     }
 
-    /// The end of a line, after its line break.
+    /// Returns the end of a line, after its line break.
     fn line_end(&self, at: usize) -> usize {
         self.slice(at..self.text.len()).find('\n').map_or(self.text.len(), |newline| at + newline + 1)
     }
 
-    /// The line break before a position, or the first one of the text.
+    /// Returns the line break before a position, or the first one of the text.
     fn newline(&self, at: usize) -> &'static str {
         let last = self.slice(0..at).rfind('\n').or_else(|| self.text.find('\n'));
         let is_windows = last.is_some_and(|last| self.slice(0..last).ends_with('\r'));
         if is_windows { "\r\n" } else { "\n" }
     }
 
-    /// How values near a node are written.
+    /// Returns the syntax of the values near a node.
     fn syntax_of(&self, node: &NodePlace) -> Syntax {
         match self.format {
             Format::Toml => Syntax::Toml,
@@ -247,7 +247,7 @@ impl<'a> Editor<'a> {
         if self.slice(node.range.clone()).starts_with("{ ") { " " } else { "" }
     }
 
-    /// Removes nodes from, and adds nodes to, a list in brackets.
+    /// Removes nodes from a list in brackets, and adds nodes to it.
     fn flow(&mut self, set: &ChangeSet) -> Option<()> {
         let nodes = &self.outline.nodes;
         let places: Vec<FlowPlace> = nodes.iter().map(|node| self.flow_place(node)).collect::<Option<_>>()?;
@@ -317,7 +317,7 @@ impl<'a> Editor<'a> {
         format!("{{{newline}{}{newline}{outer}}}", entries.join(&format!(",{newline}")))
     }
 
-    /// Finds what belongs to a node in a list in brackets.
+    /// Finds the text that belongs to a node in a list in brackets.
     fn flow_place(&self, node: &NodePlace) -> Option<FlowPlace> {
         let bytes = self.text.as_bytes();
         let mut at = node.range.end;
@@ -352,15 +352,15 @@ impl<'a> Editor<'a> {
     }
 }
 
-/// What belongs to a node in a list in brackets.
+/// The text that belongs to a node in a list in brackets.
 struct FlowPlace {
-    /// The comma after it.
+    /// The comma after the node.
     comma: Option<usize>,
-    /// Whether it is alone on its lines.
+    /// Whether the node is alone on its lines.
     has_own_lines: bool,
-    /// Where it starts, with the indentation of its line if it is alone there.
+    /// The start of the node, or of its line if it is alone there.
     own_start: usize,
-    /// Where the next node can start: after the comma, or after the line.
+    /// The position where the next node can start: after the comma, or after the line.
     after: usize,
 }
 

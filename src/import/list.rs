@@ -15,7 +15,7 @@ use crate::{
     text::{Untrusted, list, shortened},
 };
 
-/// What a user has to run to get a list of nodes.
+/// The command that lists the nodes.
 const HOW: &str = "run `kubectl get nodes -o json`";
 
 /// The nodes of a list.
@@ -48,7 +48,7 @@ impl ListedObject {
     }
 }
 
-/// Returns what an object is, if it says so.
+/// Returns the kind of an object, if it has one.
 fn kind(object: &Json) -> Option<&str> {
     object["kind"].as_str()
 }
@@ -79,7 +79,7 @@ const fn kind_of_value(value: &Json) -> &'static str {
 
 /// A document of the input.
 struct KubeDocument {
-    /// Everything but `items`, whose place is null.
+    /// The document, with null in place of `items`.
     head: Json,
     items: Vec<ListedObject>,
 }
@@ -174,7 +174,7 @@ fn not_nodes(message: String) -> Diagnostic {
     Diagnostic::new(Rule::NotNodes, message).with_remedy(HOW)
 }
 
-/// Reads JSON, which is what starts with a brace or a bracket, or else YAML.
+/// Reads JSON if the text starts with a brace or a bracket, and YAML otherwise.
 fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
     if text.trim().is_empty() {
         return Err(not_nodes("the list of nodes is empty".to_owned())
@@ -199,7 +199,7 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
 impl From<config::YamlDocument<ListedObject>> for KubeDocument {
     fn from(document: config::YamlDocument<ListedObject>) -> Self {
         let config::YamlDocument { mut head, mut items } = document;
-        // A list without its head, or one with an anchor.
+        // A list without its head, or with an anchor.
         let rest = match &mut head {
             Json::Array(rest) => Some(rest),
             Json::Object(keys) => keys.get_mut("items").and_then(Json::as_array_mut),

@@ -7,14 +7,14 @@
 //! |---|---|
 //! | `list` | reads the output of kubectl: JSON or YAML, lists or single nodes |
 //! | `node` | reads one node |
-//! | `annotations` | reads what distributions and network plugins write on nodes |
+//! | `annotations` | reads the annotations of distributions and network plugins |
 //! | `natural` | the order of names |
 //! | `networks` | chooses one of several addresses, and finds addresses of other networks |
 //! | `survey` | the nodes of the cluster, and the warnings about them |
 //! | `prefix` | determines the cluster prefix |
 //! | `syntax` | writes values in YAML and TOML |
 //! | `write` | writes a new configuration |
-//! | `changes` | what is different between a configuration and the list |
+//! | `changes` | compares a configuration with the list |
 //! | `edit` | edits the text of a configuration |
 //!
 //! The order of the list, and of the addresses of a node, never matters.
@@ -54,7 +54,7 @@ use write::{Egress, Head, NextHopChoice};
 /// containers whose interfaces have no predictable names.
 const USUAL_INTERFACE: &str = "eth0";
 
-/// What the command line says about a new configuration.
+/// The options for a new configuration.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
     /// The language to write.
@@ -82,7 +82,7 @@ pub struct Imported {
     pub findings: Vec<Diagnostic>,
 }
 
-/// What the command line says about an update.
+/// The options for an update.
 #[derive(Debug, Clone, Default)]
 pub struct UpdateOptions {
     /// Whether to add nodes without pods.
@@ -100,7 +100,7 @@ pub struct UpdateOptions {
 pub struct Updated {
     /// The valid configuration, without a byte order mark.
     pub text: String,
-    /// What is different, in natural order; empty if the text is unchanged.
+    /// The changes to nodes, in natural order; empty if the text is unchanged.
     pub changes: Vec<NodeChange>,
     /// The number of nodes in the configuration before.
     pub nodes_before: usize,
@@ -156,7 +156,7 @@ fn validated(head: &Head, nodes: &[ImportedNode], format: Format) -> Result<Stri
     Ok(document.text().to_owned())
 }
 
-/// The errors in a configuration that was not written anywhere, without their places.
+/// Returns the errors in a configuration that exists only in memory, so without their positions.
 fn problems(invalid: &InvalidConfig, is_update: bool) -> Vec<Diagnostic> {
     let finding = |error: &config::ConfigError| {
         let remedy = match error.rule {
@@ -207,7 +207,7 @@ fn egress_assumed() -> Diagnostic {
     )
 }
 
-/// With `--strict`, every node must have a pod CIDR.
+/// Returns an error if a node has no pod CIDR, with `--strict`.
 fn strict(survey: &Survey, is_strict: bool) -> Result<(), Vec<Diagnostic>> {
     if !is_strict || survey.without_pods.is_empty() {
         return Ok(());
@@ -281,8 +281,9 @@ pub fn update(
     list: NodeList,
     options: &UpdateOptions,
 ) -> Result<Updated, Vec<Diagnostic>> {
-    let before =
-        document.json().ok_or_else(|| vec![edit::not_editable(document, "it cannot be read as data")])?;
+    let before = document
+        .json()
+        .ok_or_else(|| vec![edit::not_editable(document, "it is not valid YAML, TOML or JSON")])?;
     let mut survey = Survey::new(list)?;
     strict(&survey, options.strict)?;
     survey.restrict(&prefix_families(&before));
@@ -305,17 +306,20 @@ pub fn update(
     Ok(Updated { text, changes: set.into_changes(), nodes_before, nodes, findings: survey.findings })
 }
 
-/// The families of the cluster prefix of a valid configuration.
+/// Returns the address families of the cluster prefix of a valid configuration.
 fn prefix_families(configuration: &Json) -> Vec<Family> {
     let texts = changes::texts(&configuration["clusterPrefix"]);
     texts.iter().filter_map(|text| text.parse::<IpNet>().ok()).map(Family::from).collect()
 }
 
-/// Reads an edited text again: it must be valid, and say exactly what was intended.
+/// Verifies that an edited text is a valid configuration with exactly the expected values.
 fn check(document: &Document, text: &str, expected: &Json) -> Result<(), Vec<Diagnostic>> {
     let edited = Document::new(document.name().clone(), text.to_owned(), document.format());
     if edited.json().as_ref() != Some(expected) {
-        return Err(vec![edit::not_editable(document, "the edited text would not say what was intended")]);
+        return Err(vec![edit::not_editable(
+            document,
+            "the edited file would not match the list (this is a bug in hostgw)",
+        )]);
     }
     config::load(&edited).map(|_| ()).map_err(|invalid| problems(&invalid, true))
 }

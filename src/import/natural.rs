@@ -1,4 +1,4 @@
-//! The order of names in which `node-2` comes before `node-10`.
+//! Orders names so that `node-2` comes before `node-10`.
 
 use std::cmp::Ordering;
 
@@ -20,14 +20,14 @@ pub fn natural_order(left: &str, right: &str) -> Ordering {
     one.len().cmp(&other.len()).then_with(|| left.cmp(right))
 }
 
-/// The digits, or everything else, at the start of a name.
+/// Returns the digits, or everything before the first digit, at the start of a name.
 fn chunk(text: &str) -> &str {
     let is_digit = text.starts_with(|c: char| c.is_ascii_digit());
     let end = text.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(text.len());
     &text[..end]
 }
 
-/// The digits of a number without leading zeros.
+/// Returns the digits of a number without leading zeros.
 fn number(chunk: &str) -> Option<&str> {
     chunk.starts_with(|c: char| c.is_ascii_digit()).then(|| chunk.trim_start_matches('0'))
 }

@@ -1,4 +1,4 @@
-//! Which of its addresses a node uses in the cluster, and whether it is in the network of the others.
+//! Chooses the address that a node uses in the cluster, and finds addresses outside the network of the other nodes.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,7 +23,7 @@ fn network(address: IpAddr, length: u8) -> Option<IpNet> {
     IpNet::new(address, length).ok().map(|net| net.trunc())
 }
 
-/// How many nodes have an address in each network.
+/// The number of nodes with an address in each network.
 pub(super) struct AddressCensus(HashMap<IpNet, usize>);
 
 impl AddressCensus {
@@ -73,7 +73,7 @@ pub(super) fn strangers(nodes: &[ImportedNode]) -> Vec<(&ImportedNode, IpAddr)> 
             nodes.iter().filter(is_windows).filter_map(|node| Some((node, of(node, family)?)))
         {
             let neighbors = wide(address).and_then(|net| counts.get(&net)).copied().unwrap_or_default();
-            // Nodes that are all in networks of their own say nothing.
+            // If every node is in its own network, there is no common network to compare with.
             let is_spread = counts.len() > 2 + own;
             if others.len() > own && neighbors <= own && !is_spread {
                 found.push((node, address));

@@ -12,7 +12,7 @@ use crate::{
     text::{Untrusted, shortened},
 };
 
-/// The sources of a node's operating system. The first one that is known counts.
+/// The sources of a node's operating system, in order of precedence.
 const OS_SOURCES: [&str; 3] =
     ["status.nodeInfo.operatingSystem", "label kubernetes.io/os", "label beta.kubernetes.io/os"];
 
@@ -28,11 +28,11 @@ pub(super) struct ListedNode {
     pub internal: Vec<IpAddr>,
     /// The addresses of other types.
     pub other_addresses: Vec<IpAddr>,
-    /// What is wrong with addresses of type InternalIP that cannot be used.
+    /// The problems of addresses of type InternalIP that cannot be used.
     pub unusable: Vec<String>,
-    /// What the annotations say.
+    /// The values of the annotations.
     pub hints: NetworkHints,
-    /// What is wrong with the node.
+    /// The problem of the node.
     pub errors: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct ListedNode {
 pub(super) struct ImportedNode {
     pub name: Untrusted,
     pub os: OperatingSystem,
-    /// Whether nothing in the list says so.
+    /// Whether the operating system is assumed, because nothing in the list says it.
     pub is_os_assumed: bool,
     /// The pod CIDRs, IPv4 first.
     pub pod_cidrs: Vec<IpNet>,

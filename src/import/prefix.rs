@@ -74,7 +74,7 @@ impl ClusterPrefix {
         })
     }
 
-    /// What the servers of k3s or RKE2 were started with.
+    /// Returns the cluster CIDRs in the arguments of the k3s or RKE2 servers.
     fn of_server(survey: &Survey) -> Result<Option<Self>, Diagnostic> {
         let servers: Vec<&ServerArguments> =
             survey.listed.iter().filter_map(|node| node.hints.server.as_ref()).collect();

@@ -1,4 +1,4 @@
-//! What a list says about the nodes of a cluster, and what is wrong with it.
+//! The nodes of a cluster according to a list, and the errors and warnings about them.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -35,14 +35,14 @@ pub(super) struct Survey {
     pub findings: Vec<Diagnostic>,
 }
 
-/// How much a configuration already says about a node.
+/// How an update affects a node, which determines the warnings that are of interest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relevance {
-    /// Nothing: every warning is of interest.
+    /// The node is new, so every warning is of interest.
     New,
-    /// Some of it changes.
+    /// Some values of the node change.
     Changed,
-    /// Nothing changes: a warning was printed before, and what the configuration says was perhaps corrected by hand.
+    /// Nothing changes: warnings were printed before, and the configuration may have been corrected by hand.
     Known,
 }
 
@@ -165,7 +165,7 @@ fn families(
     }
 }
 
-/// Kubernetes only has names in lower case, and hostgw does not distinguish names that differ in nothing else.
+/// Reports names that differ only in case: Kubernetes names are in lower case, and hostgw ignores case.
 pub(super) fn folded(name: &str) -> String {
     name.to_lowercase()
 }
@@ -178,7 +178,7 @@ fn unique(listed: Vec<ListedNode>) -> Result<Vec<ListedNode>, Vec<Diagnostic>> {
     for node in listed {
         match known.entry(folded(node.name.as_raw())) {
             Entry::Occupied(first) if nodes.get(*first.get()) == Some(&node) => {}
-            // A name that is missing is another error.
+            // A missing name is reported as another error.
             Entry::Occupied(first) if !node.name.is_empty() => {
                 twice.push(Untrusted::from(first.key().as_str()))
             }
@@ -211,8 +211,7 @@ fn systems(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
             count(unknown.len(), "node"),
             names(unknown.iter().copied())
         );
-        let remedy =
-            "if one of them runs Windows, set `os: windows` in the file: its pod gateway is another address";
+        let remedy = "if one of them runs Windows, set `os: windows` in the file: its default pod gateway is a different address";
         findings.push(Diagnostic::new(Rule::OsUncertain, message).with_remedy(remedy));
     }
     let mut disputed: BTreeMap<(&str, String, &str, String), Vec<&Untrusted>> = BTreeMap::new();

@@ -3,7 +3,7 @@
 use super::node::ImportedNode;
 use crate::text::is_hidden;
 
-/// A language, and how much it quotes.
+/// A language, and whether it quotes everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
     /// YAML, with quotes where they are needed.
@@ -67,7 +67,7 @@ impl Syntax {
         }
     }
 
-    /// Writes a node in braces, with this space inside of them.
+    /// Writes a node in braces, with this space inside them.
     pub fn inline(self, keys: &[NodeKey], space: &str) -> String {
         let entries: Vec<String> = keys.iter().map(|(key, values)| self.entry(key, values)).collect();
         format!("{{{space}{}{space}}}", entries.join(", "))

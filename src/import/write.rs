@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{config::Format, model::NextHopMode};
 
-/// What a configuration says, except for its nodes.
+/// The values of a configuration, except for its nodes.
 #[derive(Debug)]
 pub(super) struct Head {
     pub prefix: ClusterPrefix,
@@ -19,11 +19,11 @@ pub(super) struct Head {
 /// The egress interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Egress {
-    /// It is not written.
+    /// The key is not written.
     LeftOut,
     /// The command line names it.
     Given(String),
-    /// Nothing names it.
+    /// Neither the command line nor the list names it.
     Assumed(&'static str),
 }
 

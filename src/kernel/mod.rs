@@ -343,7 +343,7 @@ pub fn firewall() -> Option<Firewall> {
     nat::firewall()
 }
 
-/// Lists the programs and filters that see packets beside the firewall.
+/// Lists the programs and filters that see packets besides the firewall.
 ///
 /// # Errors
 /// Returns an error if the interfaces cannot be read.
@@ -389,7 +389,7 @@ pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<Vec<NeighborEntry>,
     Ok(entries)
 }
 
-/// Reads what the firmware says about the machine. Unreadable files count as empty.
+/// Reads the firmware's description of the machine. Unreadable files count as empty.
 fn hardware() -> Option<Hardware> {
     let read = |name: &str| -> Untrusted {
         let text = fs::read_to_string(format!("/sys/class/dmi/id/{name}")).unwrap_or_default();

@@ -102,8 +102,7 @@ impl NatError {
                 // The only EPERM for a single object comes from `nft_table_lookup` (nf_tables_api.c).
                 Errno::PERM => Some("another program owns this table (flags owner): stop that program first"),
                 Errno::NOENT => Some(
-                    "an object it refers to is missing, or one of the kernel modules nft_chain_nat, nft_masq, \
-                     nft_fib_ipv4 and nft_fib_ipv6",
+                    "load the kernel modules: `modprobe -a nft_chain_nat nft_masq nft_fib_ipv4 nft_fib_ipv6`",
                 ),
                 _ => None,
             },

@@ -1,4 +1,4 @@
-//! Finds the programs and filters that see packets beside the firewall: XDP, tc, IPsec and IPVS.
+//! Finds the programs and filters that see packets besides the firewall: XDP, tc, IPsec and IPVS.
 
 use std::fs;
 

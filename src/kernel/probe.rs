@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// The delay between a failed attempt and the next one.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How long to wait for next hops at most, however many questions the kernel was told to ask.
+/// The maximum time to wait for next hops, however often the kernel repeats its requests.
 const HOPS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The status of an attempt.

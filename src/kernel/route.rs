@@ -27,6 +27,7 @@ use crate::{
     model::Family,
     plan::{RouteChange, Scope, Step},
     state::{NextHop, OpaqueRoute, Route, RouteScope, RouteType, protocol},
+    text::count,
 };
 
 // linux/rtnetlink.h
@@ -323,7 +324,7 @@ fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize], links: &Links
 /// The name that `ip route` gives an attribute that [`Route`] cannot represent.
 fn attribute_name(attribute: &RouteAttribute) -> String {
     match attribute {
-        RouteAttribute::MultiPath(hops) => format!("{} nexthops", hops.len()),
+        RouteAttribute::MultiPath(hops) => count(hops.len(), "next hop"),
         RouteAttribute::NhId(id) => format!("nhid {id}"),
         RouteAttribute::Metrics(_) => "metrics".to_owned(),
         RouteAttribute::Realm(_) => "realm".to_owned(),

@@ -1,4 +1,4 @@
-//! Finds problems that would make a plan fail, or cut the node off, before anything is written.
+//! Finds problems that would make a plan fail or cut the node off, before anything is written.
 
 use std::{cmp::Ordering, collections::BTreeSet, net::IpAddr};
 
@@ -183,6 +183,7 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
                     device,
                     &on_link,
                     gateway.into(),
+                    &name,
                 )),
             );
         }
@@ -226,7 +227,13 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
     )
 }
 
-fn not_on_link_hint(off_link: OffLink, device: &str, on_link: &OnLink, family: Family) -> String {
+fn not_on_link_hint(
+    off_link: OffLink,
+    device: &str,
+    on_link: &OnLink,
+    family: Family,
+    other: &Untrusted,
+) -> String {
     let of_family: Vec<_> = on_link.all.iter().filter(|prefix| Family::from(**prefix) == family).collect();
     if of_family.is_empty() {
         return format!(
@@ -236,7 +243,9 @@ fn not_on_link_hint(off_link: OffLink, device: &str, on_link: &OnLink, family: F
     let networks = list(&of_family, 4);
     match off_link {
         OffLink::Gateway => {
-            format!("give the node an address that this node reaches through a gateway on {device}")
+            format!(
+                "set the address of node {other} to one that this node reaches through a gateway on {device}, or set its nextHop"
+            )
         }
         OffLink::Refuse | OffLink::Skip | OffLink::Onlink => format!(
             "use a next hop in {networks}, the network on {device}, or set offLink to gateway, skip or onlink"
@@ -352,13 +361,13 @@ fn mtu_above_interface(
     Some(Diagnostic::new(Rule::MtuAboveInterface, message).at(Some(path)).with_remedy(remedy))
 }
 
-/// Says which nodes get no route.
+/// Returns a warning about the nodes to which there is no route.
 fn skipped(cluster: &Cluster, index: usize, desired: &Desired) -> Option<Diagnostic> {
     let names: Vec<&Untrusted> = desired.skipped.iter().map(|node| &cluster.nodes[*node].name).collect();
     let others = cluster.nodes.iter().enumerate().filter(|(other, node)| *other != index && node.has_pods());
     (!names.is_empty()).then(|| {
         let message = format!(
-            "{} of {} get no route, because they are not on this node's link (offLink: skip): {}",
+            "no route to {} of {} (offLink: skip); not on this node's link: {}",
             names.len(),
             count(others.count(), "other node"),
             list(&names, 6)

@@ -47,7 +47,7 @@ fn by_address(node: &Node, host: &Host) -> Result<Untrusted, Error> {
     let sought = format!("{} (node {})", list(&addresses, 2), node.name);
     let (message, hint) = match devices.into_iter().collect::<Vec<_>>()[..] {
         [device] if *device == "lo" => (
-            format!("{sought} is an address of lo, so it does not tell the egress interface"),
+            format!("cannot find the egress interface: {sought} is assigned to lo"),
             "set egressInterface to the interface that carries pod traffic".to_owned(),
         ),
         [device] => return Ok(device.clone()),
@@ -75,8 +75,9 @@ pub(super) fn port_of(link: &Link, host: &Host) -> Option<Diagnostic> {
         return None;
     }
     let what = kind.map_or_else(|| "interface".to_owned(), ToString::to_string);
+    let role = if what == "bond" { "member" } else { "port" };
     let message = format!(
-        "egress interface {} is a port of the {what} {master}: packets that arrive on it are received by {master}",
+        "egress interface {} is a {role} of the {what} {master}: packets that arrive on it are received by {master}",
         link.name
     );
     let remedy = match host.addresses.iter().any(|local| local.device == *master) {
@@ -84,4 +85,36 @@ pub(super) fn port_of(link: &Link, host: &Host) -> Option<Diagnostic> {
         false => "set egressInterface to the interface that has this node's address".to_owned(),
     };
     Some(Diagnostic::new(Rule::EgressIsPort, message).with_remedy(remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_and_a_member_are_named_as_in_the_documentation_of_linux() {
+        let link = |name: &str, kind: Option<&str>, master: Option<&str>| Link {
+            name: name.into(),
+            index: 1,
+            up: true,
+            carrier: None,
+            kind: kind.map(Into::into),
+            no_arp: false,
+            master: master.map(Into::into),
+            mtu: None,
+            group: 0,
+            altnames: Vec::new(),
+        };
+        for (kind, expected) in [
+            ("bridge", Some("is a port of the bridge top")),
+            ("bond", Some("is a member of the bond top")),
+            ("vrf", None),
+        ] {
+            let lower = link("eth0", None, Some("top"));
+            let host = Host { links: vec![link("top", Some(kind), None)], ..Host::default() };
+            let message = port_of(&lower, &host).map(|found| found.message);
+            assert_eq!(message.is_some(), expected.is_some(), "{kind}: {message:?}");
+            assert!(message.is_none_or(|message| message.contains(expected.unwrap_or_default())), "{kind}");
+        }
+    }
 }

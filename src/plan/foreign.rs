@@ -53,9 +53,9 @@ pub enum ForeignSysctlPolicy {
 /// The progress of the transaction whose sysctls are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionProgress {
-    /// It was verified: every sysctl had its new value.
+    /// The transaction was verified: every sysctl had its new value.
     Verified,
-    /// It, or its rollback, may have stopped anywhere.
+    /// The transaction or its rollback may have stopped anywhere.
     Partial,
 }
 

@@ -1,4 +1,4 @@
-//! Next hops that are not on the link of the egress interface.
+//! Adapts routes whose next hops are not on the link of the egress interface.
 
 use std::{
     cmp::Reverse,
@@ -51,8 +51,8 @@ impl OnLink {
 }
 
 impl Desired {
-    /// Adapts the routes to nodes that are not on this node's link, as `offLink` asks. What cannot be adapted stays as it
-    /// is, for [`check`](super::check()) to report.
+    /// Adapts the routes to nodes that are not on this node's link, as `offLink` asks. [`check`](super::check())
+    /// reports the routes that cannot be adapted, which stay as they are.
     pub fn adapt_off_link(&mut self, cluster: &Cluster, index: usize, observed: &Observed) {
         let host = &observed.host;
         let device = cluster.egress_interface_of(&cluster.nodes[index]).map(|name| name.as_str().to_owned());

@@ -23,7 +23,9 @@ pub fn path_faults(
     let routes = desired.state.routes.iter().chain(kept_routes(&desired.state, &observed.state));
     let sysctls = after(&observed.state.sysctls, plan.changes.iter().filter_map(Change::as_sysctl));
     let model = ForwardingModel::new(routes, &sysctls, &observed.host);
-    faults(&paths, model)
+    let (desired, released) = (&desired.state, &desired.released);
+    let faults = faults(&paths, model).into_iter();
+    faults.map(|fault| fault.with_configured_sysctls(desired, released, &observed.state)).collect()
 }
 
 /// Returns the paths between the pods of the node at `index` of `cluster` and those of all others.

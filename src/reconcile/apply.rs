@@ -55,7 +55,7 @@ impl<'a> Apply<'a> {
         Self { session, dir, allowed_removals, guard }
     }
 
-    /// Checks that a configuration that lost its nodes does not silently remove their routes.
+    /// Refuses a plan that removes most routes, as after a configuration lost its nodes, unless that is allowed.
     fn check_removals(&self) -> Result<(), Error> {
         let Prepared { plan, observed, desired, .. } = &self.session.prepared;
         let removed = plan::removed_routes(plan);
@@ -66,7 +66,7 @@ impl<'a> Apply<'a> {
             return Ok(());
         }
         let allowed = self.allowed_removals.map_or_else(String::new, |allowed| format!(", not {allowed}"));
-        let left = if leaves_none { "; no other node is left in the configuration" } else { "" };
+        let left = if leaves_none { "; this node would have no routes to other nodes" } else { "" };
         let message = format!(
             "this plan removes {removed} of the {}{allowed}{left}; nothing was changed",
             count(managed, "managed route")

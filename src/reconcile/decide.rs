@@ -28,7 +28,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 pub struct Settled {
     /// What was decided, and what became of it.
     pub outcome: Outcome,
-    /// Whether this call made or carried out the decision.
+    /// Whether this call made or completed the decision.
     pub is_by_this_call: bool,
 }
 
@@ -46,7 +46,7 @@ pub enum Cancellation {
 /// Confirms the pending apply, or the one with this `id`; waits up to `wait` for it to become pending.
 ///
 /// # Errors
-/// [`Kind::Declined`] if there is nothing to confirm, [`Kind::Locked`] if the decision is not carried out in time.
+/// [`Kind::Declined`] if there is nothing to confirm, [`Kind::Locked`] if the decision does not take effect in time.
 pub fn confirm(
     dir: &StateDir,
     id: Option<u64>,
@@ -114,7 +114,7 @@ fn is_over(dir: &StateDir, id: u64) -> Result<bool, Error> {
 /// Cancels the pending apply, or the one with this `id`.
 ///
 /// # Errors
-/// [`Kind::Declined`] if another apply is pending, [`Kind::Locked`] if the decision is not carried out in time.
+/// [`Kind::Declined`] if another apply is pending, [`Kind::Locked`] if the decision does not take effect in time.
 pub fn cancel(
     dir: &StateDir,
     id: Option<u64>,
@@ -157,7 +157,7 @@ pub fn cancel_pending(
     }
 }
 
-/// Waits until the supervisor has carried out the decision, or does so if the supervisor is gone. Returns `None` if it is
+/// Waits until the supervisor has completed the decision, or does so if the supervisor is gone. Returns `None` if it is
 /// gone and nothing was decided.
 fn settle(
     dir: &StateDir,
@@ -237,6 +237,7 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
             format!("no apply {id}")
         }
     };
+    let or_wait = if wait.is_some() { "" } else { ", or pass --wait 30s to wait for an apply" };
     // The user may believe that an apply was kept: name what was looked for.
     let message = match wait {
         Some(wait) => format!("{what} became pending within {}", text::in_units(wait)),
@@ -244,9 +245,9 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
     };
     Ok(Error::new(Kind::Declined, message)
         .with_details([format!("looked for in {}", text::path(dir.path()))])
-        .with_hint(
-            "check that this is the right node, network namespace and HOSTGW_STATE_DIR, or pass --wait 30s to wait for an apply",
-        ))
+        .with_hint(format!(
+            "check that this is the right node, network namespace and HOSTGW_STATE_DIR{or_wait}"
+        )))
 }
 
 /// Returns the error that an apply was confirmed before.

@@ -36,7 +36,7 @@ pub struct Committed {
 /// The result of an operation.
 #[derive(Debug)]
 pub struct RunResult {
-    /// `None` if there was nothing to change.
+    /// The committed plan, or `None` if there was nothing to change.
     pub committed: Option<Committed>,
     /// Whether an interrupted transaction was undone first.
     pub recovered: bool,
@@ -99,10 +99,10 @@ fn is_idle_within(dir: &StateDir, timeout: Duration) -> Result<bool, Error> {
     }
 }
 
-/// Carries out `operation`. With `hold`, the apply remains pending that long unless it is confirmed.
+/// Runs `operation`. With `hold`, the apply remains pending that long unless it is confirmed.
 ///
 /// # Errors
-/// Returns what failed, and what became of the node.
+/// Returns the failure, and the resulting state of the node.
 pub fn run<O: Operation>(
     operation: &mut O,
     mut hold: Option<Duration>,
@@ -186,7 +186,7 @@ fn run_locked<O: Operation>(
                 caller.event(Event::Committed { totals, pending, checks: baseline.len(), faults });
                 return Ok(Some(committed));
             }
-            // Another program was faster than the commit.
+            // Another program made the same changes before the commit.
             Err(Failure::Untouched(error)) if error.kind == Kind::Stale && attempt < MAX_ATTEMPTS => {}
             Err(failure) => return Err(failure),
         }
@@ -262,7 +262,7 @@ fn commit<O: Operation>(
     }
 }
 
-/// Runs the checks before the change, and reports those that do not count.
+/// Runs the checks before the change, and reports those that were failing already, which are ignored.
 fn run_baseline<O>(checks: &[Check], caller: &dyn Caller<O>) -> Result<Vec<BaselineCheck>, Error> {
     if checks.is_empty() {
         return Ok(Vec::new());

@@ -34,11 +34,15 @@ pub fn named(outcome: &Outcome) -> String {
 #[must_use]
 pub fn not_kept(outcome: &Outcome) -> Error {
     let named = named(outcome);
-    Error::new(
-        Kind::Declined,
-        match outcome.decision {
-            Decision::Expired => format!("{named} was not confirmed by {}", time(outcome.pending.until)),
-            Decision::Cancelled | Decision::Confirmed => format!("{named} was canceled"),
-        },
-    )
+    match outcome.decision {
+        Decision::Expired => {
+            let message = format!("{named} was not confirmed by {}", time(outcome.pending.until));
+            Error::new(Kind::Declined, message).with_hint(
+                "to try again, run `hostgw apply --confirm 90s`, and confirm within that time with `hostgw confirm`",
+            )
+        }
+        Decision::Cancelled | Decision::Confirmed => {
+            Error::new(Kind::Declined, format!("{named} was canceled"))
+        }
+    }
 }

@@ -56,7 +56,7 @@ pub struct Outcome {
     pub meta: TransactionMeta,
     /// The decision.
     pub decision: Decision,
-    /// The reason that the decision could not be carried out completely.
+    /// The reason that the decision could not take effect completely.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Error>,
 }

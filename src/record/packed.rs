@@ -281,7 +281,7 @@ mod tests {
             ..plain(destination, Some(gateway))
         };
         let raw = Box::new(OpaqueRoute {
-            parts: vec!["2 nexthops".into()],
+            parts: vec!["2 next hops".into()],
             hops: Vec::new(),
             raw: "00ff".to_owned(),
         });

@@ -19,13 +19,13 @@ pub struct FileFinding {
     pub file: Untrusted,
     /// The rule, or `None` if the file could not be read.
     pub rule: Option<Rule>,
-    /// How bad it is.
+    /// The severity of the finding.
     pub severity: Severity,
-    /// What is wrong.
+    /// The message of the finding.
     pub message: Untrusted,
     /// What to do next.
     pub remedy: Option<Untrusted>,
-    /// Where, if known.
+    /// The position in the file, if known.
     pub position: Option<Position>,
     /// The second position of a finding that involves two, and its label.
     pub related: Option<(Untrusted, Position)>,

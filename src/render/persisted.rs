@@ -23,7 +23,7 @@ pub struct PersistedFile {
     pub config_hash: Option<Untrusted>,
     /// Whether it restores the state that it should.
     pub state: PersistedState,
-    /// What is wrong: a predicate whose subject is the file.
+    /// The problem: a predicate whose subject is the file.
     pub problem: Option<Untrusted>,
     /// The command that fixes it.
     pub remedy: Option<Untrusted>,
@@ -33,13 +33,13 @@ pub struct PersistedFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PersistedState {
-    /// It restores its part of the state.
+    /// The file restores its part of the state.
     Current,
-    /// It restores something else.
+    /// The file restores something else.
     Outdated,
-    /// It would restore its part of the state, but no program reads it.
+    /// The file would restore its part of the state, but no program reads it.
     Unused,
-    /// It could not be compared.
+    /// The file could not be compared.
     Unknown,
 }
 

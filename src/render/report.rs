@@ -39,7 +39,7 @@ pub struct Report {
     pub unknown: Vec<Unknown>,
     /// Warnings, which do not prevent an apply.
     pub warnings: Vec<String>,
-    /// The same warnings, with their codes.
+    /// The warnings as findings, with their codes and remedies.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<DiagnosticEntry>,
     /// Whether some of them concern the paths of pods.
@@ -58,9 +58,9 @@ pub struct Report {
 pub struct DiagnosticEntry {
     /// The code of the rule: `hostgw help CODE` explains it.
     pub code: &'static str,
-    /// How bad it is.
+    /// The severity of the finding.
     pub severity: Severity,
-    /// What is wrong with which object.
+    /// The message, which names the object and the problem.
     pub message: Untrusted,
     /// The line of the configuration that it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -365,9 +365,13 @@ impl Report {
     }
 
     /// Adds the paths of pods that will not work, or not as planned.
-    pub fn warn_of_paths(&mut self, faults: impl IntoIterator<Item = Diagnostic>) {
+    pub fn warn_of_paths(
+        &mut self,
+        faults: impl IntoIterator<Item = Diagnostic>,
+        locate: impl Fn(&ConfigPath) -> Option<SourceLocation>,
+    ) {
         let before = self.diagnostics.len();
-        self.warn(faults, |_| None);
+        self.warn(faults, locate);
         self.has_lost_paths = self.diagnostics.len() > before;
     }
 

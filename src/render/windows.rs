@@ -41,7 +41,7 @@ impl Report {
         };
         let conflicts = plan.conflicts.iter().map(conflict_entry).collect();
         let mut report = Self { changes, conflicts, ..Self::empty(totals) };
-        report.warn_of_paths(plan.paths.faults.iter().cloned());
+        report.warn_of_paths(plan.paths.faults.iter().cloned(), |_| None);
         report.warn(plan.paths.warnings.iter().cloned(), |_| None);
         report
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::BaseChain;
 use crate::{model::Family, text::Untrusted};
 
-/// The base chains, hostgw's own included, and the chains that they jump to. Without those of NAT at the hook `input`.
+/// The base chains, hostgw's own included, and the chains that they jump to. Does not contain NAT chains at the hook `input`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Firewall {
@@ -30,21 +30,21 @@ pub struct Firewall {
 pub struct LowerChain {
     /// The family of its table, as in nft.
     pub family: Untrusted,
-    /// Its table.
+    /// The table of the chain.
     pub table: Untrusted,
-    /// Its name.
+    /// The name of the chain.
     pub name: Untrusted,
-    /// The interfaces that it is for. Empty if it is for all.
+    /// The interfaces that the chain is attached to. Empty if it is for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Untrusted>,
 }
 
-/// Which chains to follow.
+/// The chains that a trace follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MatchedChains {
-    /// All.
+    /// All chains.
     All,
-    /// Those of other programs than hostgw.
+    /// The chains of programs other than hostgw.
     Others,
 }
 
@@ -52,22 +52,22 @@ pub enum MatchedChains {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TableFamily {
-    /// IPv4.
+    /// IPv4 packets.
     Ip,
-    /// IPv6.
+    /// IPv6 packets.
     Ip6,
-    /// Both.
+    /// IPv4 and IPv6 packets.
     Inet,
 }
 
 impl TableFamily {
-    /// Returns `true` if packets of `family` pass its chains.
+    /// Returns `true` if packets of `family` pass the chains of such a table.
     #[must_use]
     pub const fn covers(self, family: Family) -> bool {
         matches!((self, family), (Self::Inet, _) | (Self::Ip, Family::V4) | (Self::Ip6, Family::V6))
     }
 
-    /// Returns its name in nft.
+    /// Returns the name of the family in nft.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,33 +78,33 @@ impl TableFamily {
     }
 }
 
-/// A chain.
+/// A chain of a firewall or NAT.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FirewallChain {
     /// The family of its table.
     pub family: TableFamily,
-    /// Its table.
+    /// The table of the chain.
     pub table: Untrusted,
-    /// Its name.
+    /// The name of the chain.
     pub name: Untrusted,
     /// The hook, for a base chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseChain>,
-    /// Its rules.
+    /// The rules of the chain, in order.
     pub rules: Vec<FirewallRule>,
 }
 
-/// A rule.
+/// A rule of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FirewallRule {
     /// The number that `nft delete rule` takes.
     pub handle: u64,
-    /// Its comment.
+    /// The comment of the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Untrusted>,
-    /// Its terms, in order.
+    /// The terms of the rule, in order.
     pub terms: Vec<Term>,
 }
 
@@ -192,7 +192,7 @@ pub enum Term {
     Lookup {
         /// The register.
         register: u32,
-        /// Its name.
+        /// The name of the set or map.
         set: Untrusted,
         /// Whether all other values match instead.
         not: bool,
@@ -200,7 +200,7 @@ pub enum Term {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         into: Option<u32>,
     },
-    /// Ends the rule.
+    /// Ends the rule with a verdict.
     Verdict(RuleVerdict),
     /// Changes the mark to an unknown value.
     SetMark,
@@ -338,25 +338,25 @@ pub enum PacketPart {
     SourceType,
     /// The type of the destination address (`RTN_*`).
     DestinationType,
-    /// Another part, which is unknown.
+    /// A part that hostgw cannot decode.
     Other(Untrusted),
 }
 
-/// A comparison.
+/// How a register is compared with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Operator {
-    /// Equal.
+    /// Equal to the value.
     Equal,
-    /// Not equal.
+    /// Not equal to the value.
     Unequal,
-    /// Less.
+    /// Less than the value.
     Less,
-    /// Less or equal.
+    /// Less than or equal to the value.
     LessOrEqual,
-    /// Greater.
+    /// Greater than the value.
     Greater,
-    /// Greater or equal.
+    /// Greater than or equal to the value.
     GreaterOrEqual,
 }
 
@@ -364,18 +364,18 @@ pub enum Operator {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum RuleVerdict {
-    /// Lets it pass this base chain.
+    /// Accepts the packet in this base chain.
     Accept,
-    /// Drops it.
+    /// Drops the packet.
     Drop,
-    /// Continues with this chain, and then here.
+    /// Continues with the named chain, and afterward with the next rule.
     Jump(Untrusted),
-    /// Continues with this chain.
+    /// Continues with the named chain, without returning.
     Goto(Untrusted),
-    /// Ends this chain.
+    /// Returns to the calling chain.
     Return,
-    /// Changes its source address.
+    /// Changes the source address of the packet.
     Masquerade,
-    /// Changes another address of it.
+    /// Changes another address of the packet.
     Translate,
 }

@@ -32,23 +32,23 @@ pub struct Host {
     /// The neighbor table. Empty if it was not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbors: Vec<NeighborEntry>,
-    /// Programs and filters that see packets beside the firewall.
+    /// Programs and filters that see packets besides the firewall.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<PacketProgram>,
-    /// What the firmware says about the machine. Absent if it was not read or says nothing.
+    /// The firmware's description of the machine. Absent if it was not read or is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
 }
 
-/// A program or a filter that sees packets beside the firewall, and that hostgw does not examine.
+/// A program or a filter that sees packets besides the firewall, and that hostgw does not examine.
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PacketProgram {
-    /// Its kind.
+    /// The kind of program or filter.
     pub kind: PacketProgramKind,
-    /// The interface that it is attached to. Absent if it is for all.
+    /// The interface that the program is attached to. Absent if it is for all interfaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Untrusted>,
 }
@@ -59,13 +59,13 @@ pub struct PacketProgram {
 )]
 #[serde(rename_all = "camelCase")]
 pub enum PacketProgramKind {
-    /// An eBPF program in the driver.
+    /// An eBPF program in the network driver (XDP).
     Xdp,
-    /// An eBPF program of tc.
+    /// An eBPF program that is attached to tc.
     TcProgram,
-    /// Another filter of tc.
+    /// A tc filter that is not an eBPF program.
     TcFilter,
-    /// The qdisc that loses and delays packets.
+    /// A `netem` qdisc, which drops or delays packets.
     Netem,
     /// IPsec policies.
     Ipsec,
@@ -77,8 +77,8 @@ impl fmt::Display for PacketProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             PacketProgramKind::Xdp => "XDP program",
-            PacketProgramKind::TcProgram => "eBPF program of tc",
-            PacketProgramKind::TcFilter => "filter of tc",
+            PacketProgramKind::TcProgram => "tc eBPF program",
+            PacketProgramKind::TcFilter => "tc filter",
             PacketProgramKind::Netem => "netem qdisc",
             PacketProgramKind::Ipsec => "IPsec policies",
             PacketProgramKind::Ipvs => "IPVS services",
@@ -87,17 +87,17 @@ impl fmt::Display for PacketProgram {
     }
 }
 
-/// What the firmware says about a machine (`/sys/class/dmi/id`), by which clouds are recognized.
+/// The firmware's description of a machine (`/sys/class/dmi/id`), from which hostgw recognizes clouds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Hardware {
-    /// Its vendor (`sys_vendor`).
+    /// The vendor of the machine (`sys_vendor`).
     #[serde(default, skip_serializing_if = "Untrusted::is_empty")]
     pub vendor: Untrusted,
-    /// Its model (`product_name`).
+    /// The model of the machine (`product_name`).
     #[serde(default, skip_serializing_if = "Untrusted::is_empty")]
     pub product: Untrusted,
-    /// The asset tag of its chassis (`chassis_asset_tag`).
+    /// The asset tag of the machine's chassis (`chassis_asset_tag`).
     #[serde(default, skip_serializing_if = "Untrusted::is_empty")]
     pub asset_tag: Untrusted,
 }
@@ -106,31 +106,31 @@ pub struct Hardware {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
-    /// Its name in the namespace.
+    /// The name of the interface in the namespace.
     pub name: Untrusted,
-    /// Its index in the namespace.
+    /// The index of the interface in the namespace.
     pub index: u32,
-    /// Whether it is administratively up (`IFF_UP`).
+    /// Whether the interface is administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether the link below it is connected (`IFF_LOWER_UP`); absent if it was not read.
+    /// Whether the interface has a carrier (`IFF_LOWER_UP`); absent if it was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<bool>,
-    /// Its kind, such as `bridge` or `veth`; absent for a physical interface.
+    /// The kind of interface, such as `bridge` or `veth`; absent for a physical one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Untrusted>,
-    /// Whether ARP and neighbor discovery are off on it (`IFF_NOARP`), although its link needs them.
+    /// Whether ARP and neighbor discovery are off on the interface (`IFF_NOARP`), although its link needs them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_arp: bool,
-    /// The bridge, bond or VRF that it is a port of.
+    /// The bridge, bond or VRF that the interface belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<Untrusted>,
-    /// Its MTU in bytes.
+    /// The MTU of the interface in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// Its group.
+    /// The group of the interface.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub group: u32,
-    /// Its alternative names.
+    /// The alternative names of the interface.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub altnames: Vec<Untrusted>,
 }
@@ -141,9 +141,9 @@ pub struct Link {
 pub struct NeighborEntry {
     /// The interface's name.
     pub device: Untrusted,
-    /// The address.
+    /// The address of the neighbor.
     pub address: IpAddr,
-    /// Whether it did not answer when the kernel last asked it.
+    /// Whether the neighbor did not answer the kernel's last request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_silent: bool,
 }
@@ -164,7 +164,7 @@ pub struct InterfaceAddress {
     pub flags: Vec<AddressFlag>,
 }
 
-/// A property of an address (`IFA_F_*` in linux/if_addr.h), by the word of `ip address`.
+/// A flag of an address (`IFA_F_*` in linux/if_addr.h), named as in `ip address`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -172,9 +172,9 @@ pub struct InterfaceAddress {
 pub enum AddressFlag {
     /// A privacy address (RFC 8981), which the kernel replaces after a while.
     Temporary,
-    /// Its preferred lifetime has expired.
+    /// An address whose preferred lifetime has expired.
     Deprecated,
-    /// Another machine has the address, so the kernel does not use it.
+    /// An address that another machine has, too, so the kernel does not use it.
     DadFailed,
 }
 

@@ -35,8 +35,10 @@ pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatPlaceholders,
     NatRule, NatTable, RuleBody, Tables,
 };
-pub use policy_rule::{LOCAL_TABLE, Mark, PolicyRule, RuleAction, RuleSelector, table_name};
-pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol};
+pub use policy_rule::{Mark, PolicyRule, RuleAction, RuleSelector, table_name};
+pub use route::{
+    LOCAL_TABLE, NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol,
+};
 pub use route_list::RouteList;
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 pub use word::{Column, Word, join_words};
@@ -49,7 +51,7 @@ pub struct State {
     pub routes: RouteList,
     /// The tables named `hostgw`.
     pub nat: Tables,
-    /// Value by key. In an observed state, keys that the kernel does not have are absent.
+    /// The value of each key. In an observed state, keys that the kernel does not have are absent.
     pub sysctls: BTreeMap<SysctlKey, Untrusted>,
     /// The parts that could not be read, and about which nothing is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,11 +90,11 @@ pub fn hint_for(unknown: &[Unknown]) -> Option<&Untrusted> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unknown {
-    /// The part.
+    /// The part of the live state.
     pub what: StatePart,
     /// The reason, as a sentence fragment ("reading nf_tables requires CAP_NET_ADMIN").
     pub why: Untrusted,
-    /// A suggestion.
+    /// How to make the part readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<Untrusted>,
 }
@@ -106,7 +108,7 @@ pub enum StatePart {
         /// The family.
         family: Family,
     },
-    /// One sysctl.
+    /// A sysctl.
     Sysctl {
         /// The key.
         key: SysctlKey,

@@ -99,9 +99,9 @@ impl NatTable {
 pub enum NatObject {
     /// The table itself.
     Table {
-        /// Its family.
+        /// The address family of the table.
         family: Family,
-        /// Its flags.
+        /// The flags of the table.
         flags: u32,
     },
     /// A chain.
@@ -110,7 +110,7 @@ pub enum NatObject {
         family: Family,
         /// The chain's name.
         name: Untrusted,
-        /// Its hook, if it is a base chain.
+        /// The hook, if the chain is a base chain.
         base: Option<BaseChain>,
     },
     /// A rule.
@@ -122,7 +122,7 @@ pub enum NatObject {
         /// The rule.
         rule: NatRule,
     },
-    /// Anything else.
+    /// Another object, such as a set.
     Other {
         /// The table's family.
         family: Family,
@@ -189,7 +189,7 @@ impl fmt::Display for NatObject {
 pub struct NatChain {
     /// The chain's name.
     pub name: Untrusted,
-    /// Its hook. A chain without one is only reached by a jump.
+    /// The hook of a base chain. A chain without one is only reached by a jump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseChain>,
     /// The rules, in the order of evaluation.
@@ -377,7 +377,7 @@ pub enum Expression {
         #[serde(default, skip_serializing_if = "is_zero")]
         flags: u32,
     },
-    /// Ends the evaluation of the chain.
+    /// Returns to the calling chain.
     Return,
 }
 

@@ -6,13 +6,12 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::LOCAL_TABLE;
 use crate::{
     model::{Family, MAIN_TABLE},
     text::Untrusted,
 };
 
-/// `RT_TABLE_LOCAL` (linux/rtnetlink.h).
-pub const LOCAL_TABLE: u32 = 255;
 /// `RT_TABLE_DEFAULT` (linux/rtnetlink.h).
 const DEFAULT_TABLE: u32 = 253;
 
@@ -20,14 +19,14 @@ const DEFAULT_TABLE: u32 = 253;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyRule {
-    /// Its family: a rule without addresses exists in each family separately.
+    /// The address family of the rule. A rule without addresses exists in each family separately.
     pub family: Family,
     /// The preference. Rules apply in ascending order.
     pub priority: u32,
-    /// The packets that it applies to.
+    /// The packets that the rule applies to.
     #[serde(default)]
     pub selector: RuleSelector,
-    /// What it does with them.
+    /// What the rule does with these packets.
     pub action: RuleAction,
     /// Routes with at most this prefix length are ignored (`suppress_prefixlength`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,11 +38,11 @@ pub struct PolicyRule {
     pub protocol: u8,
 }
 
-/// The packets that a rule applies to. A packet must match all that is present.
+/// The packets that a rule applies to. A packet must match all conditions that are present.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleSelector {
-    /// Whether it applies to all other packets instead.
+    /// Whether the rule applies to all other packets instead.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not: bool,
     /// Packets from these sources.
@@ -87,9 +86,9 @@ pub struct RuleSelector {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
-    /// The value.
+    /// The value of the mark.
     pub value: u32,
-    /// The mask.
+    /// The bits of the mark that count.
     pub mask: u32,
 }
 
@@ -97,9 +96,9 @@ pub struct Mark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleAction {
-    /// Looks up the route in this table. If the table has none, the next rule applies.
+    /// Looks up the route in this table. If there is no matching route, the next rule applies.
     Lookup(u32),
-    /// Continues with the rule of this preference.
+    /// Continues with the rule that has this preference.
     Goto(u32),
     /// Continues with the next rule.
     Nop,
@@ -112,7 +111,7 @@ pub enum RuleAction {
 }
 
 impl PolicyRule {
-    /// Returns the rules of a network namespace in which nobody has changed them.
+    /// Returns the rules of a network namespace where no program has changed them.
     #[must_use]
     pub fn defaults(family: Family) -> Vec<Self> {
         let rule = |(priority, table)| Self {

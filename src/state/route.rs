@@ -26,7 +26,7 @@ pub mod protocol {
     /// The kernel itself (`RTPROT_KERNEL`).
     pub const KERNEL: u8 = 2;
 
-    /// Whoever configured the node without saying so (`RTPROT_BOOT`), as `ip route` does.
+    /// Programs that do not identify themselves (`RTPROT_BOOT`), such as `ip route`.
     pub const BOOT: u8 = 3;
 
     /// Router advertisements (`RTPROT_RA`).
@@ -63,6 +63,9 @@ pub mod protocol {
         })
     }
 }
+
+/// `RT_TABLE_LOCAL` (linux/rtnetlink.h).
+pub const LOCAL_TABLE: u32 = 255;
 
 /// The identity of a route, as in the kernel's IPv4 tables (`fib_table_insert`, net/ipv4/fib_trie.c). IPv6 has no TOS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -129,7 +132,7 @@ pub struct OpaqueRoute {
     /// The names of these parts, such as `multipath`.
     #[serde(rename = "about")]
     pub parts: Vec<Untrusted>,
-    /// Its next hops, if it has several.
+    /// The next hops of a route with several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hops: Vec<NextHop>,
     /// The whole route in the kernel's encoding, in hexadecimal.
@@ -421,8 +424,10 @@ impl Route {
         if let Some(device) = &self.next.device {
             each(Interface, "dev", Some(device));
         }
-        if self.table != MAIN_TABLE {
-            each(Details, "table", Some(&self.table));
+        match self.table {
+            MAIN_TABLE => {}
+            LOCAL_TABLE => each(Details, "table", Some(&"local")),
+            number => each(Details, "table", Some(&number)),
         }
         each(Details, "proto", Some(&protocol::name(self.protocol)));
         if !self.scope.is_global() {

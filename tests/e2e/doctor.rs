@@ -397,7 +397,7 @@ fn programs_beside_the_firewall_are_said() {
         node.sh("ip xfrm policy add dir fwd src 10.0.0.0/24 dst 10.1.0.0/24 action block");
         node.hostgw(&["doctor"])
             .expect(0)
-            .says("note: hostgw does not know what these do with packets of pods: IPsec policies")
+            .says("note: not examined: IPsec policies (they can drop or divert pod traffic)")
             .says("no findings");
         node.sh("ip xfrm policy flush");
         if node
@@ -409,7 +409,7 @@ fn programs_beside_the_firewall_are_said() {
         {
             node.hostgw(&["doctor"])
                 .expect(11)
-                .says("warning[HG1024]: a filter of tc on eth0 can drop packets, and hostgw does not examine it")
+                .says("warning[HG1024]: a tc filter on eth0 can drop packets, and hostgw does not examine it")
                 .says("`tc filter show dev eth0 ingress`");
         }
         node.sh("tc qdisc del dev eth0 clsact || true; \"$HOSTGW\" snapshot >bare.json");
@@ -422,11 +422,11 @@ fn programs_beside_the_firewall_are_said() {
         };
         with(r#"{"kind": "netem", "device": "eth0"}, {"kind": "tcFilter", "device": "cni0"}"#)
             .expect(11)
-            .says("warning[HG1040]: a netem qdisc on eth0 loses or delays packets of pods")
-            .says("warning[HG1024]: a filter of tc on cni0 can drop packets, and hostgw does not examine it");
+            .says("warning[HG1040]: a netem qdisc on eth0 drops or delays pod packets")
+            .says("warning[HG1024]: a tc filter on cni0 can drop packets, and hostgw does not examine it");
         with(r#"{"kind": "xdp", "device": "eth0"}, {"kind": "tcProgram", "device": "eth0"}, {"kind": "netem", "device": "eth7"}"#)
             .expect(0)
-            .says("what these do with packets of pods: XDP program on eth0, eBPF program of tc on eth0");
+            .says("not examined: XDP program on eth0, tc eBPF program on eth0");
     });
 }
 
@@ -444,11 +444,27 @@ fn a_legacy_table_without_rules_is_no_finding() {
             return;
         }
         let doctor = node.hostgw(&["doctor", "--json"]);
-        let may_list = !doctor.stdout.contains("may not list");
+        let may_list = !doctor.stdout.contains("listing their tables requires root");
         let says = doctor.stdout.contains("iptables-legacy has rules in nat");
         assert_eq!(says, may_list, "{doctor}");
         node.sh("XTABLES_LOCKFILE=/dev/null iptables-legacy -t nat -F");
         node.hostgw(&["doctor"]).expect(0).says("no findings");
+    });
+}
+
+/// `sysctl -w` would be drift if the configuration sets the sysctl.
+#[test]
+fn a_configured_sysctl_is_corrected_in_the_configuration() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        let configured = "sysctls: {net.ipv4.conf.all.arp_ignore: 2}";
+        node.write("hostgw.yaml", &cluster(configured, &[NODE_1, NODE_2, NODE_3]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("sysctl -qw net.ipv4.conf.eth0.arp_ignore=2");
+        node.hostgw(&["doctor"]).expect(11).says(
+            "help: use nextHop: node-address, or set net.ipv4.conf.all.arp_ignore to 0 under sysctls in the configuration, and \
+             run `sysctl -w net.ipv4.conf.eth0.arp_ignore=0`",
+        );
     });
 }
 

@@ -107,8 +107,8 @@ fn an_address_that_tells_no_interface_is_an_error() {
             ),
             (
                 "ip address add 172.30.0.11/32 dev lo",
-                "172.30.0.11 (node linux-1) is an address of lo",
-                "172.30.0.11 is an address of lo",
+                "172.30.0.11 (node linux-1) is assigned to lo",
+                "172.30.0.11 is assigned to lo",
             ),
             (
                 "ip address add 172.30.0.11/24 dev eth0",

@@ -94,7 +94,7 @@ fn clouds_are_told_from_the_firmware() {
             "error[HG1022]: this machine runs in Amazon EC2, whose network never delivers packets to pod gateways\n  \
              help: set nextHop: node-address and each node's address; also turn off the source/destination check of each instance\n",
         );
-        // OpenStack can be told to accept pod gateways, and Hyper-V is no cloud.
+        // OpenStack can be configured to accept pod gateways, and Hyper-V is not a cloud.
         with(r#"{vendor: "Microsoft Corporation"}"#).expect(0).says("no findings");
         let note = "note: this machine runs in OpenStack, whose network drops pod traffic by default; hostgw cannot see its \
                     settings: add the pod CIDRs to the allowed address pairs of each port, or turn off its port security\n";

@@ -55,7 +55,7 @@ fn an_expired_or_canceled_apply_keeps_and_reports_a_foreign_rule() {
             let outcome = end(&node, child).expect(7);
             outcome.warns("contains an object that hostgw did not create: rule ip hostgw postrouting ip daddr != 10.9.0.0/16");
             assert_kept(&node);
-            node.hostgw_ok(&["status"]).says("only partly rolled back");
+            node.hostgw_ok(&["status"]).says("its rollback is incomplete");
             // A rollback shows it first.
             let outcome = node.hostgw_ok(&["rollback", "--yes"]);
             if is_canceled {

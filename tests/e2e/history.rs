@@ -213,6 +213,14 @@ fn a_damaged_journal_is_named() {
         }
         node.assert_unchanged(&before, "commands with a broken journal");
         snapshots.conclude();
+        // The advice works: the rollback is given up, and the next apply repairs the node.
+        let help = node.hostgw(&["plan"]).stderr;
+        let (_, command) = help.split_once("to give up the rollback, run `").expect("a command");
+        let (command, _) = command.split_once('`').expect("the end of the command");
+        assert!(command.starts_with("mv "), "{command}");
+        node.sh(command);
+        node.hostgw(&["plan"]).expect(0).says("+ 10.244.1.0/24 via 10.244.1.1");
+        node.hostgw_ok(&["apply", "--yes"]);
     });
 }
 

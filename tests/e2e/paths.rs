@@ -192,6 +192,23 @@ fn a_table_without_a_rule_is_named() {
     });
 }
 
+/// A sysctl that gets its original value back must be configured to stay as it is.
+#[test]
+fn a_restored_sysctl_that_loses_a_path_is_named() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("sysctl -qw net.ipv4.ip_forward=1; sysctl -qw net.ipv4.conf.eth0.forwarding=0");
+        let configured = "sysctls: {net.ipv4.conf.eth0.forwarding: 1}";
+        node.write("hostgw.yaml", &cluster(configured, &[NODE_1, NODE_2, NODE_3]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+        node.hostgw(&["plan"]).expect(0).says("restore original value").says(
+            "the plan restores the original value of net.ipv4.conf.eth0.forwarding; to prevent that, set \
+             `net.ipv4.conf.eth0.forwarding: 1` under sysctls in the configuration",
+        );
+    });
+}
+
 /// What pods send to the outside leaves by the default route, and the replies come back through its interface.
 #[test]
 fn the_outside_is_a_path_too() {
@@ -212,9 +229,14 @@ fn the_outside_is_a_path_too() {
             "hostgw.yaml",
             &cluster("sysctls: {net.ipv4.conf.eth1.forwarding: 0}", &[NODE_1, NODE_2, NODE_3]),
         );
-        compare("apply", &node.hostgw(&["apply", "--yes"]).expect(6));
+        let refused = node.hostgw(&["apply", "--yes"]).expect(6);
+        compare("apply", &refused);
+        refused
+            .says("hostgw.yaml:3")
+            .warns("help: the configuration sets net.ipv4.conf.eth1.forwarding; under sysctls, set it to 1, or remove it");
+        assert!(!format!("{refused}").contains("sysctl -w"), "{refused}");
         node.assert_unchanged(&before, "a lost outside");
-        // What was lost before is told.
+        // Paths that were lost before are reported.
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
         node.sh("ip route add unreachable 128.0.0.0/1");
         compare("plan", &node.hostgw(&["plan"]).expect(0));

@@ -242,11 +242,18 @@ fn a_mass_removal_requires_its_number() {
         node.hostgw_ok(&["apply", "p.json", "--allow-removals", "11"]);
         node.write("hostgw.yaml", &file(9));
         settled(&node);
-        // If no other node remains, the number is always required.
+        // If no route to another node remains, the number is always required.
         node.write("hostgw.yaml", &file(2));
         node.hostgw_ok(&["apply", "--yes"]);
         node.write("hostgw.yaml", &cluster("", &[NODE_1]));
-        node.hostgw(&["apply", "--yes"]).expect(8).warns("no other node is left in the configuration");
+        node.hostgw(&["apply", "--yes"])
+            .expect(8)
+            .warns("; this node would have no routes to other nodes; nothing");
+        // Other machines in the configuration make no difference if they have no pods.
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, ("db", "none", "172.30.0.20")]));
+        node.hostgw(&["apply", "--yes"])
+            .expect(8)
+            .warns("; this node would have no routes to other nodes; nothing");
         node.hostgw_ok(&["apply", "--yes", "--allow-removals", "2"]);
         // The purpose of destroy is to remove everything.
         node.write("hostgw.yaml", &file(20));

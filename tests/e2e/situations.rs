@@ -208,7 +208,7 @@ fn nodes_in_other_networks_are_skipped_and_counted() {
                 "{routes}"
             );
             ping(&cluster, "pod of a", "10.244.1.10");
-            let skipped = "1 of 2 other nodes get no route, because they are not on this node's link (offLink: skip): far";
+            let skipped = "no route to 1 of 2 other nodes (offLink: skip); not on this node's link: far";
             cluster.try_sh("node a", "\"$HOSTGW\" plan --node a --detailed-exitcode").expect(0).says(skipped);
             // What else carries the packets is not hostgw's.
             cluster.sh("node a", "ip route add 10.244.2.0/24 via 172.30.0.12");

@@ -55,12 +55,9 @@ fn a_plan_from_collected_state_matches_the_script() {
         let conflicts = outcome.stdout.lines().filter(|line| line.starts_with("! ")).count();
         assert_eq!(conflicts, plan.conflicts.len(), "{what}: {}", outcome.stdout);
         for leftover in &plan.leftovers {
-            let warning = leftover.replace("the script", "this script");
-            assert!(
-                outcome.stdout.contains(&format!("WARNING: {warning}\n")),
-                "{what}: {warning}{}",
-                outcome.stdout
-            );
+            let remedy = leftover.remedy.as_deref().unwrap().replace("the script", "this script");
+            let warning = format!("WARNING: {}\n  help: {remedy}\n", leftover.message);
+            assert!(outcome.stdout.contains(&warning), "{what}: {warning}{}", outcome.stdout);
         }
         assert_eq!(plan.leftovers.len(), usize::from(what == "a new switch"));
         for found in plan.paths.faults.iter().chain(&plan.paths.warnings) {

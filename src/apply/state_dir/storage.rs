@@ -3,6 +3,7 @@
 use serde::de::IgnoredAny;
 
 use super::*;
+use crate::text::ShellCommand;
 
 /// The format version of every file in the state directory. Files of other versions are rejected.
 const FORMAT: u32 = 3;
@@ -61,7 +62,7 @@ impl StateDir {
         Ok(header.boot_id != self.identity.boot_id)
     }
 
-    /// Names this boot as that of all records that follow, after removing those of an earlier boot.
+    /// Removes the records of an earlier boot, then records this boot as the one that all following records belong to.
     pub(super) fn begin_boot(&self) -> Result<(), Error> {
         if self.read::<()>(BOOT)?.is_some() {
             return Ok(());
@@ -76,30 +77,42 @@ impl StateDir {
                 files.extend(names.iter().map(|name| format!("{subfolder}/{name}")));
             }
             for file in files {
-                // Whatever names this boot is not removed.
+                // Files of this boot stay.
                 if self.read::<IgnoredAny>(&file)?.is_none() {
                     self.remove(&file)?;
                 }
             }
         }
-        // A crash in between leaves no record of this boot under the name of another one.
+        // Written last: after a crash in between, the remaining records still count as those of the earlier boot.
         self.write_to_disk(BOOT, &())?;
         folder.sync().map_err(|error| cannot("write", &self.path.join(BOOT), &error))
     }
 
     pub(super) fn damaged(&self, name: &str, why: &str) -> Error {
         let path = self.path.join(name);
-        Error::unexpected(format!("cannot read {}: {why}", text::path(&path))).with_hint(
-            "truncated, or written by another version of hostgw; check its contents, then move it aside",
-        )
+        let (file, aside) = (path.to_string_lossy(), format!("{}.damaged", path.to_string_lossy()));
+        let move_aside = ShellCommand::new(["mv", &file, &aside]);
+        let cause = "the file is truncated, or was written by another version of hostgw";
+        let hint = match name {
+            JOURNAL => format!(
+                "{cause}: use that version to roll back the transaction; to give up the rollback, run `{move_aside}`, then \
+                 `hostgw plan`"
+            ),
+            ORIGINAL_SYSCTLS => format!(
+                "{cause}; it has the original sysctl values, which hostgw cannot restore without it: check its contents, then run \
+                 `{move_aside}`"
+            ),
+            _ => format!("{cause}; check its contents, then run `{move_aside}`"),
+        };
+        Error::unexpected(format!("cannot read {}: {why}", text::path(&path))).with_hint(hint)
     }
 
-    /// Replaces a file that must outlive this process only: all records are void after a crash of the machine.
+    /// Replaces a file that only has to outlive this process: all records are void after a crash of the machine.
     pub(super) fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
         self.replace(name, content, Survives::Process)
     }
 
-    /// Replaces a file, and waits until the disk has it, which also shows that the disk works.
+    /// Replaces a file, and waits until it is on the disk. This also detects a disk that does not work.
     pub(super) fn write_to_disk<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
         self.replace(name, content, Survives::Machine)
     }

@@ -1,4 +1,4 @@
-//! Where the nodes of a configuration are in its text, for edits that keep everything else as it is.
+//! The positions of the nodes of a configuration in its text, for edits that keep everything else as it is.
 //!
 //! | file | language |
 //! |---|---|
@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::document::{Document, Format};
 
-/// How a list of nodes is written.
+/// The form of a list of nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListLayout {
     /// YAML: one dash per node.
@@ -23,16 +23,16 @@ pub enum ListLayout {
     Tables,
 }
 
-/// Where the list of nodes is.
+/// The position of the list of nodes.
 #[derive(Debug)]
 pub struct Outline {
-    /// How the list is written.
+    /// The form of the list.
     pub layout: ListLayout,
     /// The nodes, in the order of the file.
     pub nodes: Vec<NodePlace>,
 }
 
-/// Where a node is.
+/// The position of a node.
 #[derive(Debug)]
 pub struct NodePlace {
     /// The value: in a block, from the first key to the end of the last value.
@@ -40,15 +40,15 @@ pub struct NodePlace {
     /// All of its lines, from its dash or header to the line break after its last value. In a flow list, the same as
     /// `range`.
     pub lines: Range<usize>,
-    /// Its keys.
+    /// The keys of the node.
     pub entries: Vec<EntryPlace>,
-    /// Whether it is written in braces.
+    /// Whether the node is written in braces.
     pub is_inline: bool,
     /// Whether an anchor, an alias or a tag is involved, so that an edit could change something else.
     pub is_shared: bool,
 }
 
-/// Where a key of a node is.
+/// The position of a key of a node.
 #[derive(Debug)]
 pub struct EntryPlace {
     /// The key, unquoted.

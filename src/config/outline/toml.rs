@@ -36,7 +36,7 @@ impl ErrorSink for HasErrors {
     }
 }
 
-/// What the keys below the last header belong to.
+/// The object that the keys below the last header belong to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum CurrentTable {
     Root,

@@ -37,7 +37,7 @@ pub(super) fn outline(text: &str) -> Option<Outline> {
 struct YamlEvent {
     kind: EventPart,
     range: Range<usize>,
-    /// Whether it has an anchor or a tag, or is an alias.
+    /// Whether the node has an anchor or a tag, or is an alias.
     is_shared: bool,
 }
 

@@ -283,7 +283,7 @@ impl LinkImages {
             if self.with_tc.contains(&link.index) {
                 omissions.push(Omission::new(
                     format!("the tc filters of {}", link.name),
-                    "filters and programs of tc are not copied",
+                    "tc filters and programs are not copied",
                 ));
             }
         }

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     kernel::netlink::text,
     state::{KeyRange, Operator, PacketPart, RuleVerdict, Term},
+    text::Untrusted,
 };
 
 /// Decodes the expressions of a rule.
@@ -25,7 +26,7 @@ pub(super) fn terms(list: &[RawExpression<'_>]) -> Vec<Term> {
 
 fn term(expression: &RawExpression<'_>) -> Term {
     let name = || text(expression.name).into();
-    let condition = || Term::Condition(name());
+    let condition = || Term::Condition(nft_word(expression));
     match expression.name {
         b"payload" => payload(expression).unwrap_or_else(|| unknown_load(expression)),
         b"meta" => meta(expression).unwrap_or_else(|| match number(get(expression.data, key::META_KEY)) {
@@ -67,9 +68,10 @@ fn term(expression: &RawExpression<'_>) -> Term {
     }
 }
 
-/// A limit. One that matches what exceeds it at a rate that pods can reach is a loss; a higher one protects the node.
+/// Decodes a limit. A rule that drops packets above a rate that pods can reach loses packets; one with a higher rate protects
+/// the node from floods.
 fn limit(expression: &RawExpression<'_>) -> Term {
-    /// Packets, and bytes, per second.
+    /// The rates from which a limit counts as protection: packets, and bytes, per second.
     const PROTECTIVE: [u64; 2] = [1000, 1_000_000];
     let long = |kind| {
         let bytes: Option<[u8; 8]> = get(expression.data, kind).and_then(|bytes| bytes.try_into().ok());
@@ -85,7 +87,7 @@ fn limit(expression: &RawExpression<'_>) -> Term {
     })
 }
 
-/// A named object, such as a counter.
+/// Decodes a reference to a named object, such as a counter.
 fn object(expression: &RawExpression<'_>) -> Term {
     match number(get(expression.data, key::OBJECT_TYPE)) {
         Some(key::OBJECT_QUOTA) => Term::Varies("quota".into()),
@@ -108,15 +110,71 @@ fn range(expression: &RawExpression<'_>) -> Option<Term> {
     })
 }
 
-/// A load of something unknown. Its destination register is the first attribute of most expressions.
+/// Returns the word of `nft` for an expression that cannot be decoded, for messages.
+fn nft_word(expression: &RawExpression<'_>) -> Untrusted {
+    match expression.name {
+        b"cmp" | b"range" => "comparison".into(),
+        b"bitwise" => "bitwise operation".into(),
+        b"lookup" => "set".into(),
+        b"byteorder" => "byte order conversion".into(),
+        b"xfrm" => "ipsec".into(),
+        name => text(name).into(),
+    }
+}
+
+/// The words of `nft` for `enum nft_meta_keys` (linux/netfilter/nf_tables.h).
+const META_WORDS: [(u32, &str); 14] = [
+    (2, "priority"),
+    (8, "iiftype"),
+    (9, "oiftype"),
+    (10, "skuid"),
+    (11, "skgid"),
+    (12, "nftrace"),
+    (13, "rtclassid"),
+    (14, "secmark"),
+    (17, "ibrname"),
+    (18, "obrname"),
+    (23, "cgroup"),
+    (25, "ipsec"),
+    (33, "sdif"),
+    (34, "sdifname"),
+];
+
+/// The words of `nft` for `enum nft_ct_keys` (linux/netfilter/nf_tables.h).
+const CT_WORDS: [(u32, &str); 16] = [
+    (4, "secmark"),
+    (5, "expiration"),
+    (6, "helper"),
+    (7, "l3proto"),
+    (8, "saddr"),
+    (9, "daddr"),
+    (10, "protocol"),
+    (11, "proto-src"),
+    (12, "proto-dst"),
+    (13, "label"),
+    (17, "zone"),
+    (19, "ip saddr"),
+    (20, "ip daddr"),
+    (21, "ip6 saddr"),
+    (22, "ip6 daddr"),
+    (23, "id"),
+];
+
+/// Returns the words of `nft` for a key, or its number if it is unknown.
+fn numbered(expression: &str, words: &[(u32, &str)], key: u32) -> Untrusted {
+    let word = words.iter().find(|(number, _)| *number == key);
+    word.map_or_else(|| format!("{expression} {key}"), |(_, word)| format!("{expression} {word}")).into()
+}
+
+/// Returns the term for a load that cannot be decoded. The destination register is the first attribute of most expressions.
 fn unknown_load(expression: &RawExpression<'_>) -> Term {
     let register = match expression.name {
         b"bitwise" => expr::BITWISE_DREG,
         _ => expr::PAYLOAD_DREG,
     };
     match number(get(expression.data, register)) {
-        Some(into) => Term::Load { into, what: PacketPart::Other(text(expression.name).into()) },
-        None => Term::Condition(text(expression.name).into()),
+        Some(into) => Term::Load { into, what: PacketPart::Other(nft_word(expression)) },
+        None => Term::Condition(nft_word(expression)),
     }
 }
 
@@ -145,7 +203,7 @@ fn payload(expression: &RawExpression<'_>) -> Option<Term> {
     Some(Term::Load { into, what })
 }
 
-/// `None` for `meta set`, which has no destination register.
+/// Decodes the load of packet metadata. Returns `None` for `meta set`, which has no destination register.
 fn meta(expression: &RawExpression<'_>) -> Option<Term> {
     let into = number(get(expression.data, key::META_DREG))?;
     let what = match number(get(expression.data, key::META_KEY))? {
@@ -166,12 +224,12 @@ fn meta(expression: &RawExpression<'_>) -> Option<Term> {
         key::META_CPU => PacketPart::Varies("cpu".into()),
         key::META_PRANDOM => PacketPart::Varies("random".into()),
         time if key::META_TIME.contains(&time) => PacketPart::Varies("time".into()),
-        other => PacketPart::Other(format!("meta {other}").into()),
+        other => PacketPart::Other(numbered("meta", &META_WORDS, other)),
     };
     Some(Term::Load { into, what })
 }
 
-/// `None` for `ct … set`.
+/// Decodes the load of connection properties. Returns `None` for `ct … set`.
 fn ct(expression: &RawExpression<'_>) -> Option<Term> {
     let into = number(get(expression.data, key::CT_DREG))?;
     let what = match number(get(expression.data, key::CT_KEY))? {
@@ -180,7 +238,7 @@ fn ct(expression: &RawExpression<'_>) -> Option<Term> {
         key::CT_STATUS => PacketPart::ConnectionStatus,
         key::CT_MARK => PacketPart::ConnectionMark,
         key::CT_PACKETS | key::CT_BYTES | key::CT_AVERAGE => PacketPart::Varies("volume".into()),
-        other => PacketPart::Other(format!("ct {other}").into()),
+        other => PacketPart::Other(numbered("ct", &CT_WORDS, other)),
     };
     Some(Term::Load { into, what })
 }
@@ -269,5 +327,19 @@ pub(super) fn verdict(data: &[u8]) -> Option<RuleVerdict> {
         -4 => Some(RuleVerdict::Goto(chain()?)),
         expr::RETURN => Some(RuleVerdict::Return),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_that_cannot_be_decoded_are_named_as_in_nft() {
+        let name = |name: &'static [u8]| nft_word(&RawExpression { name, data: &[] }).to_string();
+        assert_eq!([name(b"xfrm"), name(b"cmp"), name(b"socket")], ["ipsec", "comparison", "socket"]);
+        assert_eq!(numbered("meta", &META_WORDS, 10).as_raw(), "meta skuid");
+        assert_eq!(numbered("ct", &CT_WORDS, 17).as_raw(), "ct zone");
+        assert_eq!(numbered("ct", &CT_WORDS, 99).as_raw(), "ct 99");
     }
 }

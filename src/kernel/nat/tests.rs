@@ -373,7 +373,7 @@ fn without_the_capability_nat_is_unknown() {
         );
 
         let error = replace(&[(Family::V4, None)]).expect_err("refused");
-        assert_eq!(error.to_string(), "cannot read the nftables generation: EPERM: Operation not permitted");
+        assert_eq!(error.to_string(), "cannot read the nftables generation: Operation not permitted (EPERM)");
         assert_eq!(error.hint(), Some("run as root, or with CAP_NET_ADMIN"));
     });
 }
@@ -396,7 +396,7 @@ fn a_rejected_object_is_named_and_nothing_changes() {
         let error = replace(&[(Family::V4, Some(&bad)), (Family::V6, None)]).expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "the kernel rejected rule ip hostgw postrouting (nonsense): ENOENT: No such file or directory"
+            "the kernel rejected rule ip hostgw postrouting (nonsense): No such file or directory (ENOENT)"
         );
         assert_eq!(run("nft", &["-a", "list", "table", "ip", "hostgw"]), before);
 
@@ -415,7 +415,7 @@ fn a_rejected_object_is_named_and_nothing_changes() {
         let error = replace(&[(Family::V4, Some(&bad))]).expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "the kernel rejected rule ip hostgw f masquerade: EOPNOTSUPP: Operation not supported"
+            "the kernel rejected rule ip hostgw f masquerade: Operation not supported (EOPNOTSUPP)"
         );
         assert_eq!(run("nft", &["-a", "list", "table", "ip", "hostgw"]), before);
     });
@@ -773,7 +773,7 @@ fn a_table_that_another_program_owns_is_left_alone() {
         });
         assert!(patience, "nft makes the table");
         let error = replace(&[(Family::V4, None)]).expect_err("owned");
-        assert_eq!(error.to_string(), "the kernel rejected table ip hostgw: EPERM: Operation not permitted");
+        assert_eq!(error.to_string(), "the kernel rejected table ip hostgw: Operation not permitted (EPERM)");
         assert_eq!(
             error.hint(),
             Some("another program owns this table (flags owner): stop that program first")

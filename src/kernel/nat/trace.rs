@@ -68,7 +68,7 @@ pub struct TracedVerdict {
 pub enum PacketFate {
     /// It continues.
     Accepted,
-    /// It is dropped.
+    /// The packet is dropped.
     Dropped,
     /// It waits for a program.
     Queued,

@@ -67,26 +67,30 @@ impl std::error::Error for KernelError {}
 
 impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errno = Named(self.errno);
-        match &self.text {
-            Some(text) => write!(f, "{text} ({errno})"),
-            None => errno.fmt(f),
+        match (&self.text, name_of(self.errno)) {
+            (Some(text), Some(name)) => write!(f, "{text} ({name})"),
+            (Some(text), None) => write!(f, "{text} ({})", Named(self.errno)),
+            (None, _) => Named(self.errno).fmt(f),
         }
     }
 }
 
-/// Prints an error number as `ENODEV: No such device`.
+/// Prints an error number as `No such device (ENODEV)`.
 struct Named(Errno);
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((_, name)) = ERRNO_NAMES.iter().find(|(errno, _)| *errno == self.0) {
-            write!(f, "{name}: ")?;
-        }
         let text = io::Error::from(self.0).to_string();
-        // Drop the number: the name says the same.
-        f.write_str(text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words))
+        let Some(name) = name_of(self.0) else { return f.write_str(&text) };
+        // The name replaces the number.
+        let words = text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words);
+        write!(f, "{words} ({name})")
     }
+}
+
+/// Returns the name of an error number, such as `ENODEV`.
+fn name_of(errno: Errno) -> Option<&'static str> {
+    ERRNO_NAMES.iter().find(|(known, _)| *known == errno).map(|(_, name)| *name)
 }
 
 /// The names of the errors that netlink returns.

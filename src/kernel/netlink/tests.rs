@@ -33,7 +33,7 @@ fn reads_the_extended_acknowledgment_of_errors() {
         put_attribute(&mut payload, NLMSGERR_ATTR_MSG, b"Nexthop has invalid gateway\0").expect("short");
         put_attribute(&mut payload, NLMSGERR_ATTR_OFFS, &36u32.to_ne_bytes()).expect("short");
         let error = rejection(&message(NLMSG_ERROR, flags | NLM_F_ACK_TLVS, 7, &payload));
-        assert_eq!(error.to_string(), "Nexthop has invalid gateway (ENETUNREACH: Network is unreachable)");
+        assert_eq!(error.to_string(), "Nexthop has invalid gateway (ENETUNREACH)");
         assert_eq!((error.offset, error.missing), (Some(36), None));
     }
 }
@@ -41,7 +41,7 @@ fn reads_the_extended_acknowledgment_of_errors() {
 #[test]
 fn reads_plain_errors_acknowledgments_and_ends() {
     let plain = rejection(&message(NLMSG_ERROR, NLM_F_CAPPED, 1, &error(Errno::NODEV, HEADER)));
-    assert_eq!(plain.to_string(), "ENODEV: No such device");
+    assert_eq!(plain.to_string(), "No such device (ENODEV)");
     let mut acknowledgment = vec![0; 4];
     acknowledgment.resize(4 + HEADER, 0);
     assert_eq!(outcome(&message(NLMSG_ERROR, 0, 1, &acknowledgment)), Ok(Some(Ok(()))));
@@ -56,7 +56,7 @@ fn reads_errors_inside_done() {
     put_attribute(&mut payload, NLMSGERR_ATTR_MSG, b"bad filter\0").expect("short");
     put_attribute(&mut payload, NLMSGERR_ATTR_MISS_TYPE, &4u32.to_ne_bytes()).expect("short");
     let error = rejection(&message(NLMSG_DONE, NLM_F_ACK_TLVS, 1, &payload));
-    assert_eq!(error.to_string(), "bad filter (EINVAL: Invalid argument)");
+    assert_eq!(error.to_string(), "bad filter (EINVAL)");
     assert_eq!(error.missing, Some(4));
 }
 
@@ -180,10 +180,7 @@ fn an_off_link_gateway_is_rejected_with_the_kernel_s_text() {
         route.payload[7] = 1;
         put_attribute(&mut route.payload, 5, &[192, 0, 2, 1]).expect("short");
         let refused = socket.transact_all(&[route]).expect_err("an unreachable gateway");
-        assert_eq!(
-            refused.rejections[0].1.to_string(),
-            "Nexthop has invalid gateway (ENETUNREACH: Network is unreachable)"
-        );
+        assert_eq!(refused.rejections[0].1.to_string(), "Nexthop has invalid gateway (ENETUNREACH)");
     });
 }
 

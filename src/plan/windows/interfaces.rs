@@ -20,9 +20,9 @@ pub const POD_ALIASES: [&str; 2] = ["vEthernet (cbr0)", "vEthernet (cbr0_ep)"];
 /// An interface of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceRef {
-    /// Its index, which is not stable.
+    /// The index of the interface, which is not stable.
     pub index: u32,
-    /// Its alias.
+    /// The alias of the interface.
     pub alias: String,
 }
 

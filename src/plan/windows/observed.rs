@@ -26,7 +26,7 @@ pub struct WindowsObserved {
     pub at: String,
     /// Every interface, once for each address family it supports.
     pub interfaces: Vec<Interface>,
-    /// Every address.
+    /// The addresses of all interfaces.
     pub addresses: Vec<WindowsAddress>,
     /// Every route except those that Windows derives from addresses.
     pub routes: Vec<ObservedRoute>,
@@ -43,9 +43,9 @@ pub struct WindowsObserved {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct Interface {
-    /// Its index.
+    /// The index of the interface.
     pub index: u32,
-    /// Its alias.
+    /// The alias of the interface.
     pub alias: String,
     /// `IPv4` or `IPv6`.
     pub family: String,
@@ -105,7 +105,7 @@ pub struct ObservedRoute {
     #[serde(deserialize_with = "metric")]
     #[schemars(with = "i64")]
     pub persistent: Option<u32>,
-    /// What added it, such as `NetMgmt`, `Dhcp` or `Local`. Snapshots of earlier versions omit it.
+    /// The source of the route, such as `NetMgmt`, `Dhcp` or `Local`. Snapshots of earlier versions omit it.
     #[serde(default)]
     pub protocol: Option<String>,
 }

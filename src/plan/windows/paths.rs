@@ -1,4 +1,4 @@
-//! Which way packets go once a plan is applied, as far as the routes of the node decide.
+//! Determines which routes packets use once a plan is applied, and whether that is as planned.
 //!
 //! The script judges by the same rules and uses the same words (`src/render/powershell/paths.ps1`); a test compares them.
 
@@ -25,7 +25,7 @@ use crate::{
 pub struct WindowsPaths {
     /// Packets that are lost or take a different path than planned.
     pub faults: Vec<Diagnostic>,
-    /// The same after a restart, and what cannot be told.
+    /// Findings that take effect after a restart, and paths that are unknown.
     pub warnings: Vec<Diagnostic>,
     /// The node's own pod CIDRs that no active route keeps on the node yet.
     pub unrouted: Vec<IpNet>,
@@ -35,18 +35,18 @@ pub struct WindowsPaths {
 pub(super) struct PlannedNode<'a> {
     cluster: &'a Cluster,
     observed: &'a WindowsObserved,
-    /// Its interfaces by index and family.
+    /// The interfaces by index and family.
     interfaces: HashMap<(u32, Family), &'a Interface>,
     management: &'a InterfaceRef,
     pod: Option<&'a InterfaceRef>,
     wanted: &'a [ResolvedRoute],
     /// The other routes that remain.
     kept: &'a [&'a ObservedRoute],
-    /// The same by interface, destination and next hop.
+    /// The remaining routes by interface, destination and next hop.
     by_key: HashMap<(u32, IpNet, IpAddr), &'a ObservedRoute>,
 }
 
-/// When routes decide: those of the active store now, and those of the persistent store after a restart.
+/// The store whose routes are examined: the active store now, or the persistent store after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     Now,
@@ -119,8 +119,8 @@ impl<'a> PlannedNode<'a> {
         desired.chain(kept).chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect()
     }
 
-    /// Returns the node's own pod CIDRs for which the node as it is uses a less specific route that leads elsewhere, or
-    /// none.
+    /// Returns the node's own pod CIDRs for which the node currently uses a less specific route that leads elsewhere, or no
+    /// route.
     fn unrouted(&self) -> Vec<IpNet> {
         let live = self.observed.routes.iter().filter_map(|route| {
             Some(self.active(route.index, route.destination, route.next_hop, route.active?))
@@ -159,7 +159,7 @@ impl<'a> PlannedNode<'a> {
     }
 
     /// Windows does not use the routes of a disconnected interface. The management interface is judged as if it were
-    /// connected: that it is not is a finding of its own.
+    /// connected: HG0860 already reports it.
     fn is_usable(&self, route: &ActiveRoute) -> bool {
         let interface = self.interfaces.get(&(route.interface, route.destination.into()));
         route.interface == self.management.index
@@ -169,7 +169,7 @@ impl<'a> PlannedNode<'a> {
     fn may_use(&self, needed: &ResolvedRoute, route: &ActiveRoute) -> bool {
         let indexes =
             InterfaceIndexes { management: self.management.index, pod: self.pod.map(|pod| pod.index) };
-        // This machine's own addresses among its pods.
+        // Addresses of this machine inside its own pod CIDR.
         let is_local = matches!(needed.origin, WindowsOrigin::OwnPods(_))
             && route.destination.prefix_len() == route.destination.max_prefix_len()
             && self.derived(route).is_some();

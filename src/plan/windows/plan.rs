@@ -28,8 +28,8 @@ pub struct WindowsPlan {
     pub changes: Vec<WindowsChange>,
     /// Foreign routes to the destinations of managed ones.
     pub conflicts: Vec<WindowsConflict>,
-    /// Persistent routes of missing interfaces that the script does not touch, described in sentences.
-    pub leftovers: Vec<String>,
+    /// Findings about persistent routes of missing interfaces, which the script does not touch.
+    pub leftovers: Vec<Diagnostic>,
     /// What the routes of the node do with packets once the plan is applied.
     pub paths: WindowsPaths,
 }
@@ -72,13 +72,13 @@ pub struct Stores {
 /// The reason for the change of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowsCause {
-    /// It is configured.
+    /// The route is configured.
     Configured(WindowsOrigin),
-    /// It is managed but not configured.
+    /// The route is managed but not configured.
     Owned,
-    /// It is foreign and adopted.
+    /// The route is foreign and adopted.
     Foreign,
-    /// Its interface no longer exists.
+    /// The interface of the route no longer exists.
     Orphaned,
 }
 
@@ -98,13 +98,13 @@ pub struct ForwardingChange {
 /// A foreign route to the destination of a managed one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowsConflict {
-    /// Its interface.
+    /// The interface of the route.
     pub interface: InterfaceRef,
-    /// Its destination.
+    /// The destination of the route.
     pub destination: IpNet,
-    /// Its next hop.
+    /// The next hop of the route.
     pub next_hop: IpAddr,
-    /// Its metrics.
+    /// The metrics of the route.
     pub live: Stores,
     /// The next hop that hostgw needs for that destination.
     pub needed: IpAddr,
@@ -256,12 +256,13 @@ fn reject_misplaced_addresses(
             continue;
         }
         let message = format!(
-            "{} has an address in {} ({}): Windows delivers packets to that address locally. Remove it with Remove-NetIPAddress, or correct the configuration",
+            "{} has an address in {} ({}): Windows delivers packets to that address locally",
             route.alias,
             diverted.destination,
             diverted.origin.reason_in(cluster)
         );
-        let problem = Diagnostic::new(Rule::LocalAddressInPods, message);
+        let problem = Diagnostic::new(Rule::LocalAddressInPods, message)
+            .with_remedy("remove the address with Remove-NetIPAddress, or correct the configuration");
         if !problems.contains(&problem) {
             problems.push(problem);
         }
@@ -269,14 +270,15 @@ fn reject_misplaced_addresses(
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-fn leftover(route: &ObservedRoute) -> String {
-    format!(
-        "-DestinationPrefix {} -NextHop {} belongs to an interface that no longer exists, and carries no traffic. To remove \
-         it, run `{}`, then run the script again",
-        route.destination,
-        route.next_hop,
-        route_delete(route.destination, route.next_hop)
+fn leftover(route: &ObservedRoute) -> Diagnostic {
+    let ObservedRoute { destination, next_hop, .. } = route;
+    Diagnostic::new(
+        Rule::OrphanedRoute,
+        format!(
+            "the persistent route {destination} via {next_hop} belongs to an interface that no longer exists"
+        ),
     )
+    .with_remedy(format!("run `{}`, then run the script again", route_delete(*destination, *next_hop)))
 }
 
 fn stores(route: &ObservedRoute) -> Stores {

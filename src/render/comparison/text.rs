@@ -52,7 +52,7 @@ pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Det
     sections.join("\n")
 }
 
-/// The old and the new name of a node.
+/// Returns the line for a renamed node: its old and its new name.
 pub(in crate::render) fn renamed_line(renamed: &Renamed) -> Line {
     Line {
         text: printable(&format!("= {} -> {}", renamed.before, renamed.after)),
@@ -60,12 +60,12 @@ pub(in crate::render) fn renamed_line(renamed: &Renamed) -> Line {
     }
 }
 
-/// `FILE:LINE`, or an empty string.
+/// Returns `FILE:LINE`, or an empty string if the location is unknown.
 pub(in crate::render) fn place(source: Option<&SourceLocation>) -> String {
     source.map_or_else(String::new, |source| printable(&at(source)))
 }
 
-/// The nodes of a block as a title. `name` formats names.
+/// Returns the title of a block, which lists its nodes. `name` formats names.
 pub(in crate::render) fn title(
     report: &ComparisonReport,
     block: &BlockReport,
@@ -94,7 +94,7 @@ pub(in crate::render) fn title(
     };
     let has_exception = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
     let exception =
-        block.changes.iter().any(has_exception).then_some("each node skips the route to its own pods");
+        block.changes.iter().any(has_exception).then_some("except the route to each node's own pods");
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own = (block.changes.iter().all(is_only))
         .then_some("each node changes only the routes to its own old and new pod CIDRs");
@@ -106,10 +106,10 @@ pub(in crate::render) fn title(
         (NodeStatus::Removed, true) => Some("to clean up, run each node's script there with -Destroy"),
         _ => None,
     };
-    let notes: Vec<_> = [removed, exception, own].into_iter().flatten().collect();
+    let notes: Vec<_> = [exception, own, removed].into_iter().flatten().collect();
     match notes.is_empty() {
         true => which,
-        false => format!("{which} ({})", notes.join("; ")),
+        false => format!("{which} ({})", notes.join(") (")),
     }
 }
 

@@ -241,7 +241,7 @@ function Get-MisplacedAddresses($destinations, $interfaces, $derived) {
         $entry = Get-NeededRoute $destinations $route.Destination
         if ($null -eq $entry -or $entry.Role -eq 'own' -or (Test-Planned $entry $interfaces $route)) { continue }
         $problem = $route.Alias + ' has an address in ' + $entry.Now.Destination + ' (' + $entry.Why +
-            '): Windows delivers packets to that address locally. Remove it with Remove-NetIPAddress, or correct the configuration'
+            '): Windows delivers packets to that address locally'
         if (-not $seen.ContainsKey($problem)) { $problems += $problem }
         $seen[$problem] = $true
     }
@@ -274,8 +274,13 @@ function Format-RouteDelete($route) {
 
 function Format-Orphan($orphan) {
     if ($orphan.IsRemovable) { return (Format-Step $orphan.Route (Get-OrphanStep)) + '  # its interface no longer exists' }
-    return (Format-Route $orphan.Route) + ' belongs to an interface that no longer exists, and carries no traffic. To remove it, run `' +
-        (Format-RouteDelete $orphan.Route) + '`, then run this script again'
+    return 'the persistent route ' + $orphan.Route.Destination + ' via ' + $orphan.Route.NextHop +
+        ' belongs to an interface that no longer exists'
+}
+
+function Write-OrphanWarning($orphan) {
+    Write-WarningLine (Format-Orphan $orphan)
+    Write-Line ('  help: run `' + (Format-RouteDelete $orphan.Route) + '`, then run this script again')
 }
 
 # Removes orphans. A failure is only a warning, because they have no effect.
@@ -291,7 +296,7 @@ function Remove-Orphans($orphans) {
                 $orphan.IsRemovable = $false
             }
         }
-        Write-WarningLine (Format-Orphan $orphan)
+        Write-OrphanWarning $orphan
     }
 }
 
@@ -301,7 +306,7 @@ function Remove-Orphans($orphans) {
 # routes.
 function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $plan = @{
-        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @()
+        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @(); Remedy = ''
         Owned = (New-Object System.Collections.ArrayList); Traffic = (New-Object System.Collections.ArrayList)
         Faults = @(); Later = @(); Unverified = ''; IsDisconnected = $false
     }
@@ -322,7 +327,9 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
         }
     }
     $destinations = Get-Destinations $desired
-    $plan.Problems += Get-MisplacedAddresses $destinations $interfaces $derived
+    $misplaced = Get-MisplacedAddresses $destinations $interfaces $derived
+    $plan.Problems += $misplaced
+    if ($misplaced.Count -gt 0) { $plan.Remedy = 'remove the address with Remove-NetIPAddress, or correct the configuration.' }
     $plan.Desired = $desired
     $removals = Get-Removals $plan $interfaces $state $live $destinations $keys
     # As on Linux, forwarding is enabled last and disabled first.
@@ -410,7 +417,7 @@ function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
                 continue
             }
             if ($now -eq 'Enabled') { continue }
-            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'forwarding: required on every node'
+            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'forwarding: required on every node with pods'
             if (-not $saved.ContainsKey([string] $interface.Alias + ' ' + $family)) {
                 $plan.Forwarding += @{ Alias = $interface.Alias; Family = $family; Value = $now }
             }
@@ -457,7 +464,7 @@ function Get-Steps($active, $persistent, $toActive, $toPersistent) {
 # would affect every route.
 function Invoke-Step($route, $step) {
     if ([int] $route.Index -le 0 -or [string]::IsNullOrEmpty($route.Destination) -or [string]::IsNullOrEmpty($route.NextHop)) {
-        throw 'a route without interface, destination or next hop would mean every route'
+        throw 'refusing to change a route without an interface, destination or next hop: the cmdlet would change all routes'
     }
     $target = @{
         InterfaceIndex = $route.Index; DestinationPrefix = $route.Destination; NextHop = $route.NextHop
@@ -476,7 +483,7 @@ function Invoke-Step($route, $step) {
 
 function Invoke-Forwarding($change, [string] $value) {
     if ([int] $change.Index -le 0 -or [string]::IsNullOrEmpty($change.Family) -or [string]::IsNullOrEmpty($value)) {
-        throw 'an interface without index or family would mean every interface'
+        throw 'refusing to change an interface without an index or address family: the cmdlet would change all interfaces'
     }
     $target = @{
         InterfaceIndex = $change.Index; AddressFamily = $change.Family
@@ -713,13 +720,13 @@ function Undo-Journal {
         $remaining = Undo-Record $journal
     } catch {
         Write-Failure ('the rollback is incomplete: ' + (Get-Reason $_))
-        Write-Detail 'Fix the cause, then run this script with -Rollback to resume.'
+        Write-Help 'fix the cause, then run this script with -Rollback to resume.'
         return 7
     }
     if ($remaining.Count -gt 0) {
         Write-Failure 'the rollback is incomplete. Remaining commands, in this order:'
         foreach ($line in $remaining) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
-        Write-Detail 'Run these commands, or fix the cause and run this script with -Rollback to resume.'
+        Write-Help 'run these commands, or fix the cause and run this script with -Rollback to resume.'
         return 7
     }
     Write-Record 'Rolled back and verified: the node is in its previous state.'
@@ -844,8 +851,8 @@ function Stop-Plan {
     }
 }
 
-# Returns an error if a plan removes most routes, for example because the configuration lost its nodes; '' if it does
-# not, or if that is allowed. Same rule as in hostgw apply.
+# Returns an error if a plan removes most routes or all routes to other nodes, for example because the configuration lost
+# its nodes; '' if it does not, or if that is allowed. Same rule as in hostgw apply.
 function Get-MassRemoval($plan) {
     $others = 0
     foreach ($route in $Routes) {
@@ -853,8 +860,9 @@ function Get-MassRemoval($plan) {
     }
     $isMassRemoval = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Managed
     if ($plan.Removed -eq 0 -or -not ($isMassRemoval -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
-    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Managed + ' managed routes; nothing was changed. ' +
-        'If that is intended, run this script with -AllowRemovals ' + $plan.Removed
+    $left = ''
+    if ($others -eq 0) { $left = '; this node would have no routes to other nodes' }
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Managed + ' managed routes' + $left + '; nothing was changed'
 }
 
 # Records that matching live routes are managed from now on, and that routes missing from the configuration are not.
@@ -888,6 +896,7 @@ function Invoke-Reconcile([bool] $commit) {
     }
     if ($problems.Count -gt 0) {
         foreach ($problem in $problems) { Write-Failure $problem }
+        if ($null -ne $plan -and $plan.Remedy -ne '') { Write-Help $plan.Remedy }
         return 3
     }
     if (-not $removeAll -and $plan.Changes.Count -eq 0 -and $plan.Conflicts.Count -eq 0) { Confirm-Faults $plan $interfaces }
@@ -924,11 +933,12 @@ function Test-Plan($plan, [bool] $commit) {
             foreach ($line in (Format-Change $change)) { Write-Line $line }
         }
         foreach ($orphan in $plan.Orphans) {
-            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-WarningLine (Format-Orphan $orphan) }
+            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-OrphanWarning $orphan }
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
-        Write-Failure ('the plan conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed. Remove them, or run this script with -Adopt to take them over; -Rollback restores them.')
+        Write-Failure ('the plan conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed')
+        Write-Help 'remove them, or run this script with -Adopt to take them over; -Rollback restores them.'
         return 10
     }
     if (-not $commit) {
@@ -943,6 +953,7 @@ function Test-Plan($plan, [bool] $commit) {
     $removal = Get-MassRemoval $plan
     if ($removal -eq '') { return $null }
     Write-Failure $removal
+    Write-Help ('review the removals with -WhatIf; if they are intended, run this script with -AllowRemovals ' + $plan.Removed)
     return 8
 }
 
@@ -1000,7 +1011,8 @@ function Invoke-Main {
         return (Invoke-Reconcile $false)
     }
     if (-not (Test-Administrator)) {
-        Write-Failure 'only administrators can change routes; run PowerShell as administrator. -WhatIf works for all users.'
+        Write-Failure 'only administrators can change routes'
+        Write-Help 'run PowerShell as administrator; -WhatIf works for all users.'
         return 1
     }
     [void] [System.IO.Directory]::CreateDirectory($Folder)

@@ -34,7 +34,7 @@ use literal::{comment, literal};
 /// Reads the live state. Both scripts contain it.
 const READ: &str = include_str!("read.ps1");
 
-/// Judges which way packets go, and asks Windows.
+/// Determines which routes packets use, and asks Windows.
 const PATHS: &str = include_str!("paths.ps1");
 
 /// Commits and rolls back.

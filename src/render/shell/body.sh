@@ -821,8 +821,8 @@ undo() {
     fi
     fail "the rollback is incomplete. Remaining commands, in this order:"
     printf '%s\n' "$left" "$foreign" | sed -n 's/^./  &/p' | escaped >&2
-    say "Run these commands, or fix the cause and run this script with --undo to resume." >&2
-    [ -z "$foreign" ] || say "To keep the foreign changes, run this script with --undo --abandon." >&2
+    say "help: run these commands, or fix the cause and run this script with --undo to resume" >&2
+    [ -z "$foreign" ] || say "help: to keep the foreign changes, run this script with --undo --abandon" >&2
     exit 7
 }
 
@@ -891,7 +891,7 @@ if [ -z "$device" ]; then
     device=$(for address in $addresses; do ip -o address show to "$address"; done | awk '{ print $2 }' | sort -u)
     case $device in
     '') refuse 3 "no interface has an address of node $node ($addresses); is this the right machine?" ;;
-    lo) refuse 3 "$addresses is an address of lo: set egressInterface of node $node in the configuration" ;;
+    lo) refuse 3 "$addresses is assigned to lo: set egressInterface of node $node in the configuration" ;;
     *[[:space:]]*) refuse 3 "several interfaces have addresses of node $node ($addresses); set its egressInterface in the configuration" ;;
     esac
 fi
@@ -934,7 +934,9 @@ removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
     has=$(cat "$work/live.4" "$work/live.6" | grep -c ' proto 87\( \|$\)')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
-        refuse 8 "this plan removes $removed of the $has managed routes; nothing was changed. If that is intended, run this script with --allow-removals $removed"
+        left=
+        grep -q ' via ' "$work/wanted.4" "$work/wanted.6" || left="; this node would have no routes to other nodes"
+        refuse 8 "this plan removes $removed of the $has managed routes$left; nothing was changed. If that is intended, run this script with --allow-removals $removed"
     fi
 fi
 

@@ -25,7 +25,7 @@ pub use persist::{
     UnwritableInterface, freshness, persisted,
 };
 
-/// Stands for the interface with the node's address in the routes of a script.
+/// The placeholder for the interface with the node's address in the routes of a script.
 const FOUND_BY_ADDRESS: &str = "@";
 
 /// The body of every script.
@@ -36,7 +36,7 @@ const BODY: &str = include_str!("body.sh");
 pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenance: &Provenance) -> String {
     let node = &cluster.nodes[index];
     let device = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
-    // The script finds the interface by these.
+    // The script finds the interface by these addresses.
     let addresses: Vec<String> = node.addresses.iter().map(|(_, address)| address.to_string()).collect();
     let addresses = match device {
         "" => format!("addresses='{}'\n", addresses.join(" ")),

@@ -1,4 +1,4 @@
-//! The header line by which hostgw recognizes a persisted file.
+//! The header line by which hostgw recognizes a boot file.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ const FORMAT: u32 = 1;
 /// The maximum number of lines to search: the line follows a shebang and a title.
 const LINES: usize = 4;
 
-/// The origin of a persisted file, from its header line.
+/// The origin of a boot file, from its header line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PersistHeader {
     /// The program that the file is for.

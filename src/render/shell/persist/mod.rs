@@ -127,12 +127,12 @@ fn without_comments(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The result of comparing a persisted file with the state that it should restore.
+/// The result of comparing a boot file with the state that it should restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freshness {
-    /// It restores exactly its part of the state.
+    /// The file restores exactly its part of the state.
     Current,
-    /// It restores something else.
+    /// The file restores something else.
     Outdated {
         /// Destinations that it would restore although the state does not contain them.
         restores: Vec<String>,
@@ -141,7 +141,7 @@ pub enum Freshness {
     },
 }
 
-/// Compares the text of a persisted file with `state`. Only its effect matters: if the configuration differs in a
+/// Compares the text of a boot file with `state`. Only its effect matters: if the configuration differs in a
 /// comment or in another node's part, the file is still current.
 #[must_use]
 pub fn freshness(header: &PersistHeader, text: &str, state: &State) -> Freshness {
