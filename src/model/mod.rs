@@ -191,7 +191,9 @@ impl std::fmt::Display for OperatingSystem {
 }
 
 /// The next hop of the routes to other nodes' pods.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum NextHopMode {
     /// The other node's pod gateway, which is reachable over the on-link route to the cluster prefix.

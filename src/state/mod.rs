@@ -7,6 +7,7 @@ mod firewall;
 mod host;
 mod kind;
 mod nat;
+mod network_plugin;
 mod policy_rule;
 mod route;
 mod route_list;
@@ -35,6 +36,7 @@ pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
     RuleBody, Tables,
 };
+pub use network_plugin::{PLUGIN_CHAINS, PLUGIN_INTERFACES, PLUGIN_PROTOCOLS};
 pub use policy_rule::{LOCAL_TABLE, Mark, PolicyRule, RuleAction, RuleSelector, table_name};
 pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol};
 pub use route_list::RouteList;
