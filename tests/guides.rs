@@ -10,9 +10,10 @@
 //! | `sh`, `powershell` | only parsed, for commands that a test cannot run, such as an installation |
 //! | `text` | must be part of an expected output in `tests/cases` |
 //!
-//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node, and `<!-- node SETUP -->` one that
-//! was set up by another program and whose pods send packets until `<!-- no packet lost -->`, `<!-- run COMMANDS -->` runs commands, and `<!-- exit N -->` sets the exit code of the next block. `HOSTGW_BLESS=1`
-//! updates the outputs.
+//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node, `<!-- run COMMANDS -->` runs
+//! commands, and `<!-- exit N -->` sets the exit code of the next block. `<!-- node SETUP -->` starts a node with pods that ping
+//! each other every 2 ms until `<!-- no packet lost -->`; if its routes are not set up, pods of other nodes join at
+//! `<!-- pods reach each other -->`. `HOSTGW_BLESS=1` updates the outputs.
 
 use std::{fs, path::Path};
 
@@ -102,6 +103,9 @@ impl DocumentCheck<'_> {
                         self.set_up = Some(set_up);
                     }
                 }
+            }
+            "pods" if rest.trim() == "reach each other" => {
+                self.set_up.as_mut().expect("a node with pods").start_all_flows();
             }
             "no" if rest.trim() == "packet lost" => {
                 self.set_up.as_mut().expect("a node whose pods send packets").assert_nothing_lost();

@@ -14,6 +14,8 @@ use crate::support::{
 /// A way to set up a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setup {
+    /// A bridge with two pods, and no routes.
+    Bare,
     /// The recipe of the README.
     Recipe,
     /// flannel with its host-gw backend.
@@ -33,7 +35,12 @@ pub enum Setup {
 impl Setup {
     /// The one with this name in a guide.
     pub fn named(name: &str) -> Option<Self> {
-        let names = [("recipe", Self::Recipe), ("flannel", Self::Flannel), ("kube-router", Self::KubeRouter)];
+        let names = [
+            ("bare", Self::Bare),
+            ("recipe", Self::Recipe),
+            ("flannel", Self::Flannel),
+            ("kube-router", Self::KubeRouter),
+        ];
         names.iter().find(|(known, _)| *known == name).map(|(_, setup)| *setup)
     }
 
@@ -49,6 +56,7 @@ impl Setup {
     /// What whoever set the node up did.
     fn script(self) -> String {
         match self {
+            Self::Bare => String::new(),
             Self::Recipe => RECIPE.to_owned(),
             Self::Flannel => FLANNEL.to_owned(),
             Self::FlannelBesideDocker => {
@@ -168,12 +176,15 @@ pub struct SetUpNode {
     pub node: Namespace,
     setup: Setup,
     pod: Peer,
+    /// Another pod on the node, if its routes are not set up.
+    local: Option<Peer>,
     other: Peer,
     flows: Vec<(String, Child)>,
 }
 
 /// The addresses of the pods and of the outside.
 const POD: [&str; 2] = ["10.244.0.10", "fd00:244::a"];
+const LOCAL_POD: &str = "10.244.0.11";
 const OTHER_POD: [&str; 2] = ["10.244.1.10", "fd00:244:0:1::a"];
 const OUTSIDE: [&str; 2] = ["203.0.113.10", "2001:db8:113::10"];
 
@@ -181,9 +192,11 @@ impl SetUpNode {
     pub fn new(privilege: Privilege, setup: Setup) -> Self {
         let node = Namespace::new(privilege);
         super::plug_in(&node);
-        node.sh("ip address add fd00:30::11/64 dev eth0 nodad; ip link del dev pod0 2>/dev/null || :
-             ip link add pod0 type veth peer name inner; ip link set pod0 up
-             sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        node.sh("ip address add fd00:30::11/64 dev eth0 nodad
+             ip link add pod0 type veth peer name inner; ip link set pod0 up");
+        if setup != Setup::Bare {
+            node.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        }
         let other = Peer::behind(&node, "lan0", &[]);
         other.sh(
             &node,
@@ -224,26 +237,45 @@ impl SetUpNode {
                 node.sh(&format!("ip address del fd00:244::1/64 dev {interface}"));
             }
         }
+        let local = (setup == Setup::Bare).then(|| {
+            node.sh("ip link add pod1 type veth peer name inner; ip link set pod1 up; ip link set pod1 master cni0");
+            let local = Peer::behind(&node, "inner", &[]);
+            local.sh(&node, &format!("ip address add {LOCAL_POD}/24 dev far; ip route add default via 10.244.0.1"));
+            local
+        });
         node.sh(&setup.script());
-        Self { node, setup, pod, other, flows: Vec::new() }
+        Self { node, setup, pod, local, other, flows: Vec::new() }
     }
 
-    /// Starts the pings, once all of them get through.
+    /// Starts the pings between the pods that reach each other before hostgw is applied.
     pub fn start_flows(&mut self) {
+        if self.local.is_some() {
+            self.start([(false, LOCAL_POD)]);
+        } else {
+            self.start_all_flows();
+        }
+    }
+
+    /// Starts the pings between the pods of both nodes, and to the outside.
+    pub fn start_all_flows(&mut self) {
         let families = if self.setup.has_ipv6() { 0..2 } else { 0..1 };
         for family in families {
-            let flows =
-                [(&self.pod, OTHER_POD[family]), (&self.pod, OUTSIDE[family]), (&self.other, POD[family])];
-            for (from, to) in flows {
-                let ping = ["-n", "-q", "-c", "1", "-W", "1", to];
-                self.node.wait_until(&format!("{to} answers"), || {
-                    let mut command = from.command(&self.node, "ping");
-                    command.args(ping).output().is_ok_and(|output| output.status.success())
-                });
-                let mut command = from.command(&self.node, "sh");
-                command.args(["-c", FLOW, "flow", to]).stdout(Stdio::piped()).stderr(Stdio::piped());
-                self.flows.push((to.to_owned(), command.spawn().expect("sh")));
-            }
+            self.start([(false, OTHER_POD[family]), (false, OUTSIDE[family]), (true, POD[family])]);
+        }
+    }
+
+    /// Starts pings to addresses, from the pod of the node or from that of the other one, once they get through.
+    fn start<const N: usize>(&mut self, flows: [(bool, &str); N]) {
+        for (is_from_other, to) in flows {
+            let from = if is_from_other { &self.other } else { &self.pod };
+            let ping = ["-n", "-q", "-c", "1", "-W", "1", to];
+            self.node.wait_until(&format!("{to} answers"), || {
+                let mut command = from.command(&self.node, "ping");
+                command.args(ping).output().is_ok_and(|output| output.status.success())
+            });
+            let mut command = from.command(&self.node, "sh");
+            command.args(["-c", FLOW, "flow", to]).stdout(Stdio::piped()).stderr(Stdio::piped());
+            self.flows.push((to.to_owned(), command.spawn().expect("sh")));
         }
     }
 
@@ -289,6 +321,12 @@ fn migrate(privilege: Privilege, setup: Setup, arguments: &[&str]) -> SetUpNode 
     let imported = node.hostgw_ok(&import);
     node.assert_unchanged(&before, "import --live");
     node.write("hostgw.yaml", &imported.stdout);
+    if setup.has_ipv6() {
+        // The pings fill the neighbor table.
+        imported.says(
+            "podCIDR: [10.244.1.0/24, \"fd00:244:0:1::/64\"], address: [172.30.0.12, \"fd00:30::12\"]}\n",
+        );
+    }
 
     let plan = node.hostgw(&["plan", "--adopt", "--json", "--detailed-exitcode"]).expect(2).json();
     for change in plan["changes"].as_array().expect("a list") {
@@ -414,11 +452,7 @@ fn what_cannot_be_described_is_refused() {
             (&["--pod-cidr", "none"][..], 3, "pass --cluster-prefix"),
             (&["--pod-cidr", "none,10.244.0.0/24"], 64, "--pod-cidr none excludes other pod CIDRs"),
             (&["--pod-cidr", "10.244.0.1/24"], 64, "did you mean 10.244.0.0/24?"),
-            (
-                &["--cluster-prefix", "10.9.0.0/16"],
-                3,
-                "found no route by another node to pods in 10.9.0.0/16",
-            ),
+            (&["--cluster-prefix", "10.9.0.0/16"], 3, "looks like that of its pods in 10.9.0.0/16"),
             (&["--egress-interface", "eth9"], 3, "error[HG1106]"),
             (&["--node-name", ""], 3, "--node-name"),
             (&["--update", "x.yaml"], 64, "cannot be used with"),

@@ -26,6 +26,8 @@ pub(super) struct LiveEntry {
     pub gateways: Vec<IpAddr>,
     /// What its routes lead to, unless it is this node.
     pub hop: Option<HopMode>,
+    /// The next hop that only leads to it, if there is one.
+    pub reached_by: Option<IpAddr>,
     pub comment: &'static str,
 }
 

@@ -7,6 +7,7 @@
 //! | `masquerade` | the rules that masquerade pod traffic, and `nat` |
 //! | `pods` | the pod CIDRs of the node itself |
 //! | `routes` | the routes to the pods of other nodes |
+//! | `nodes` | the nodes that the routes show |
 //! | `document` | writes the configuration |
 //! | `leftover` | what is left over once hostgw has adopted the routes, and the commands that remove it |
 
@@ -14,14 +15,12 @@ mod document;
 mod iptables;
 mod leftover;
 mod masquerade;
+mod nodes;
 mod plugin;
 mod pods;
 mod routes;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -31,13 +30,11 @@ pub use leftover::{Leftover, LeftoverKind};
 use crate::{
     config::{self, ConfigError, Document, Format},
     diagnose::{Diagnostic, Rule},
-    model::{Cluster, Family, NextHopMode, OperatingSystem, common_prefix},
-    state::{Host, PLUGIN_PROTOCOLS, State},
+    model::{Cluster, Family, NextHopMode, common_prefix},
+    state::{Host, PLUGIN_PROTOCOLS, Route, State},
     text::{Untrusted, count, list},
 };
-use document::{
-    HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, computed_gateway, families, name_of,
-};
+use document::{HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, families};
 use leftover::LeftoverScope;
 use masquerade::{Chains, MasqueradeRule, NatChoice};
 use pods::NodeView;
@@ -134,9 +131,9 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         let found = family_pods(sources, options, &view, &masquerades, &flannel, family);
         by_family.push(found.map_err(one)?);
     }
-    let own: Vec<IpNet> = by_family.iter().flat_map(|found| found.own.iter().copied()).collect();
-    if own.is_empty() && options.pod_cidrs.is_none() {
-        return Err(vec![own_pods_unknown()]);
+    let all_own: Vec<IpNet> = by_family.iter().flat_map(|found| found.own.iter().copied()).collect();
+    if all_own.is_empty() && options.pod_cidrs.is_none() {
+        return Err(vec![own_pods_unknown(&options.cluster_prefixes)]);
     }
     let node_routes: Vec<NodeRoute<'_>> =
         by_family.iter().flat_map(|found| found.routes.iter().copied()).collect();
@@ -145,17 +142,19 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     if node_routes.is_empty() {
         let known: Vec<IpNet> =
             prefixes.iter().filter(|it| it.origin != PodPrefixOrigin::Computed).map(|it| it.prefix).collect();
-        return Err(vec![routes::no_routes(&own, &known)]);
+        return Err(vec![routes::no_routes(&all_own, &known)]);
     }
+    let described = by_family.iter().filter(|found| found.prefix.is_some());
+    let own: Vec<IpNet> = described.flat_map(|found| found.own.iter().copied()).collect();
     let common = common_options(&node_routes).map_err(one)?;
     let rules = sources.host.firewall.is_some().then_some(&masquerades[..]);
-    let mut nodes = other_nodes(&node_routes);
-    let next_hop = most_frequent(&nodes);
+    let mut nodes = nodes::others(&node_routes, &view, &common);
+    let next_hop = nodes::most_frequent(&nodes);
     let host_name = Untrusted::from(sources.host_name.unwrap_or("this machine"));
-    nodes.push(own_node(sources, options, &view, &own, &nets, &common, &node_routes));
+    nodes.push(nodes::own(sources, options, &view, &own, &nets, &common, &node_routes));
     nodes.sort_by_key(|node| node.pod_cidrs.first().map(|cidr| (Family::from(*cidr), *cidr)));
 
-    let findings = findings(&prefixes, &nodes, &node_routes);
+    let findings = findings(&prefixes, &nodes);
     let scope = LeftoverScope {
         prefixes: &nets,
         own: &own,
@@ -211,7 +210,7 @@ fn family_pods<'a>(
         Some(cidrs) => of_family(cidrs),
         None => {
             let wide: Vec<IpNet> = given.iter().chain(&by_flannel).chain(&on_link).copied().collect();
-            let found = pods::own(view, family, &wide)?;
+            let found = pods::own(view, family, &given, &wide)?;
             // flannel creates the pod interface together with the first pod.
             if found.is_empty() { of_family(&flannel.own) } else { found }
         }
@@ -223,7 +222,13 @@ fn family_pods<'a>(
             .then_some(PodPrefix { prefix: net, origin })
     };
     let own_table: Vec<IpNet> = of_family(&masquerade::own_prefixes(&sources.state.nat).collect::<Vec<_>>());
-    let masqueraded = masqueraded(masquerades, family);
+    let mut masqueraded = masqueraded(masquerades, family);
+    let is_of_machines = |net: &IpNet| {
+        let mut locals = view.host.addresses.iter().map(|local| local.address);
+        locals.any(|local| net.contains(&local) && !own.iter().any(|own| own.contains(&local)))
+    };
+    masqueraded.retain(|net| !is_of_machines(net));
+    masqueraded.sort_by_key(|net| std::cmp::Reverse(net.prefix_len()));
     let prefix = given
         .first()
         .map(|prefix| PodPrefix { prefix: *prefix, origin: PodPrefixOrigin::Given })
@@ -238,7 +243,8 @@ fn family_pods<'a>(
         device: options.egress_interface.as_deref(),
     };
     let routes = network.routes(view)?;
-    if routes.is_empty() && own.is_empty() {
+    // Nothing shows that pods of other nodes have this family.
+    if routes.is_empty() && (own.is_empty() || prefix.is_none()) {
         return Ok(FamilyPods { prefix: None, own, routes });
     }
     let computed = || {
@@ -260,132 +266,30 @@ fn masqueraded(rules: &[MasqueradeRule], family: Family) -> Vec<IpNet> {
     of_rules.filter(|net| Family::from(*net) == family && net.prefix_len() > 0).collect()
 }
 
-fn own_pods_unknown() -> Diagnostic {
+fn own_pods_unknown(prefixes: &[IpNet]) -> Diagnostic {
+    let inside = if prefixes.is_empty() { String::new() } else { format!(" in {}", list(prefixes, 4)) };
     let message =
-        "no interface of this node looks like that of its pods, so its pod CIDR is unknown".to_owned();
+        format!("no interface of this node looks like that of its pods{inside}, so its pod CIDR is unknown");
     Diagnostic::new(Rule::OwnPodsUnknown, message)
         .with_remedy("pass it with --pod-cidr, or `--pod-cidr none` for a machine without pods")
 }
 
-/// The other nodes. Routes by the same address lead to the same node.
-fn other_nodes(routes: &[NodeRoute<'_>]) -> Vec<LiveEntry> {
-    let mut by_address: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
-    let mut nodes = Vec::new();
-    for NodeRoute { route, hop } in routes {
-        let cidr = route.destination;
-        match hop {
-            RouteHop::NodeAddress(address) => by_address.entry(*address).or_default().push(cidr),
-            RouteHop::PodGateway(gateway) => {
-                let is = |os| computed_gateway(cidr, os) == Some(*gateway);
-                let is_usual = is(OperatingSystem::Linux);
-                nodes.push(LiveEntry {
-                    name: name_of(cidr.network()),
-                    pod_cidrs: vec![cidr],
-                    addresses: Vec::new(),
-                    gateways: if is_usual { Vec::new() } else { vec![*gateway] },
-                    hop: Some((*hop).into()),
-                    comment: if is(OperatingSystem::Windows) { WINDOWS } else { "" },
-                });
-            }
-            RouteHop::Router(_) => nodes.push(LiveEntry {
-                name: name_of(cidr.network()),
-                pod_cidrs: vec![cidr],
-                addresses: Vec::new(),
-                gateways: Vec::new(),
-                hop: Some((*hop).into()),
-                comment: "",
-            }),
-        }
-    }
-    nodes.extend(by_address.into_iter().map(|(address, pod_cidrs)| LiveEntry {
-        name: name_of(address),
-        pod_cidrs,
-        addresses: vec![address],
-        gateways: Vec::new(),
-        hop: Some(HopMode::Mode(NextHopMode::NodeAddress)),
-        comment: "",
-    }));
-    nodes
-}
-
-/// The second address is the pod gateway of Windows nodes, but their address, which hostgw needs, is unknown.
-const WINDOWS: &str = "if it is a Windows node, set os and address, and remove gateway";
-
-/// The next hop of most nodes.
-fn most_frequent(nodes: &[LiveEntry]) -> HopMode {
-    let mut counts: BTreeMap<HopMode, usize> = BTreeMap::new();
-    for hop in nodes.iter().filter_map(|node| node.hop) {
-        *counts.entry(hop).or_default() += 1;
-    }
-    let most = counts.into_iter().max_by_key(|(hop, count)| (*count, std::cmp::Reverse(*hop)));
-    most.map_or(HopMode::Mode(NextHopMode::PodGateway), |(hop, _)| hop)
-}
-
-/// The node itself.
-fn own_node(
-    sources: &LiveSources<'_>,
-    options: &LiveOptions,
-    view: &NodeView<'_>,
-    own: &[IpNet],
-    prefixes: &[IpNet],
-    common: &CommonOptions,
-    routes: &[NodeRoute<'_>],
-) -> LiveEntry {
-    let gateways = own.iter().filter_map(|cidr| {
-        let usual = computed_gateway(*cidr, OperatingSystem::Linux)?;
-        let mut inside = view.host.addresses.iter().filter(|local| cidr.contains(&local.address));
-        let of_interface = |local: &&crate::state::InterfaceAddress| local.prefix.trunc() == *cidr;
-        let has_usual = view.host.owner_of(usual).is_some();
-        (!has_usual).then(|| inside.find(of_interface).map(|local| local.address))?
-    });
-    let addresses = Family::ALL.into_iter().filter_map(|family| {
-        let of_device = view.host.addresses.iter().filter(|local| {
-            local.device == common.device
-                && Family::from(local.address) == family
-                && local.flags.is_empty()
-                && !pods::is_link_local(local.address)
-                && !prefixes.iter().any(|prefix| prefix.contains(&local.address))
-        });
-        let is_needed = routes.iter().any(|found| found.route.family() == family)
-            || own.iter().any(|cidr| Family::from(*cidr) == family);
-        let reaches = |local: &&crate::state::InterfaceAddress| {
-            routes
-                .iter()
-                .any(|found| found.route.next.gateway.is_some_and(|gateway| local.prefix.contains(&gateway)))
-        };
-        let all: Vec<_> = of_device.collect();
-        let best = all.iter().copied().find(reaches).or_else(|| all.first().copied());
-        best.filter(|_| is_needed).map(|local| local.address)
-    });
-    LiveEntry {
-        name: options
-            .node_name
-            .clone()
-            .or_else(|| sources.host_name.map(ToOwned::to_owned))
-            .unwrap_or_else(|| "this-node".to_owned()),
-        pod_cidrs: own.to_vec(),
-        addresses: addresses.collect(),
-        gateways: gateways.collect(),
-        hop: None,
-        comment: "this node",
-    }
-}
-
-/// The routes that hostgw adopts: those to other nodes and, if their pod gateways are next hops, the on-link routes.
+/// The routes that hostgw adopts: those to other nodes and, if their pod gateways are next hops, those in the place of the
+/// on-link routes.
 fn adopted<'a>(
     view: &NodeView<'a>,
     prefixes: &[IpNet],
     common: &CommonOptions,
     routes: &[NodeRoute<'a>],
     next_hop: HopMode,
-) -> Vec<&'a crate::state::Route> {
+) -> Vec<&'a Route> {
     let uses_pod_gateways = next_hop == HopMode::Mode(NextHopMode::PodGateway)
         || routes.iter().any(|found| matches!(found.hop, RouteHop::PodGateway(_)));
-    let is_on_link = |route: &&&crate::state::Route| {
+    let is_on_link = |route: &&&Route| {
         uses_pod_gateways
             && prefixes.contains(&route.destination)
-            && route.is_on_link(common.device.as_raw())
             && route.table == common.table
+            && routes::metric_of(route) == common.metric
     };
     let on_link = view.routes.iter().filter(is_on_link).copied();
     routes.iter().map(|found| found.route).chain(on_link).collect()
@@ -405,7 +309,7 @@ fn needs_onlink(view: &NodeView<'_>, common: &CommonOptions, routes: &[NodeRoute
 }
 
 /// Warns of what the kernel does not show.
-fn findings(prefixes: &[PodPrefix], nodes: &[LiveEntry], routes: &[NodeRoute<'_>]) -> Vec<Diagnostic> {
+fn findings(prefixes: &[PodPrefix], nodes: &[LiveEntry]) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     let computed: Vec<IpNet> =
         prefixes.iter().filter(|it| it.origin == PodPrefixOrigin::Computed).map(|it| it.prefix).collect();
@@ -419,17 +323,24 @@ fn findings(prefixes: &[PodPrefix], nodes: &[LiveEntry], routes: &[NodeRoute<'_>
             "pass --cluster-prefix with the value of kube-controller-manager's --cluster-cidr (kubeadm: podSubnet)",
         ));
     }
-    let is_split = Family::ALL.into_iter().all(|family| routes.iter().any(|it| it.route.family() == family));
-    if is_split {
-        let message = "routes do not show which IPv4 and IPv6 pod CIDRs belong to the same node, so each node is listed once for \
-                       each family"
-            .to_owned();
+    let of_one = |family: Family| {
+        nodes.iter().filter(move |node| {
+            node.hop.is_some() && node.pod_cidrs.iter().all(|cidr| Family::from(*cidr) == family)
+        })
+    };
+    if Family::ALL.into_iter().all(|family| of_one(family).next().is_some()) {
+        let names: Vec<&str> = of_one(Family::V6).map(|node| node.name.as_str()).collect();
+        let message = format!(
+            "routes do not show which IPv4 and IPv6 pod CIDRs belong to the same node, so {} listed once for each family: {}",
+            if names.len() == 1 { "a node is" } else { "nodes are" },
+            list(&names, 8)
+        );
         findings.push(Diagnostic::new(Rule::FamiliesApart, message).with_remedy(
             "merge the two entries of each node before you use the file on other nodes; `kubectl get nodes -o json` has both",
         ));
     }
     let windows: Vec<&str> =
-        nodes.iter().filter(|node| node.comment == WINDOWS).map(|node| node.name.as_str()).collect();
+        nodes.iter().filter(|node| node.comment == nodes::WINDOWS).map(|node| node.name.as_str()).collect();
     if !windows.is_empty() {
         let message = format!(
             "{} may run Windows, because the pod gateway is the second address: {}",

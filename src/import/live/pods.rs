@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::super::prefix::private_block;
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::Family,
+    model::{Family, PodCidr},
     state::{Host, InterfaceAddress, LOCAL_TABLE, Route, RouteType, State, protocol},
     text::{Untrusted, list},
 };
@@ -84,14 +84,21 @@ impl PodInterface<'_> {
     }
 }
 
-/// The pod CIDRs of the node in a family. Empty if it has none. `prefixes` are networks that contain pods, as far as they are
-/// known.
+/// The pod CIDRs of the node in a family, inside the `given` cluster prefixes. Empty if it has none. `prefixes` are networks that
+/// probably contain pods.
 ///
 /// # Errors
 /// Returns an error if there are several interfaces that may be the one of the pods.
-pub(super) fn own(view: &NodeView<'_>, family: Family, prefixes: &[IpNet]) -> Result<Vec<IpNet>, Diagnostic> {
+pub(super) fn own(
+    view: &NodeView<'_>,
+    family: Family,
+    given: &[IpNet],
+    prefixes: &[IpNet],
+) -> Result<Vec<IpNet>, Diagnostic> {
+    let is_possible = |net: &IpNet| given.is_empty() || given.iter().any(|given| given.contains(net));
     let mut blocks: Vec<IpNet> =
         view.added(family).filter(|route| is_calico_block(route)).map(|route| route.destination).collect();
+    blocks.retain(|block| is_possible(block) && PodCidr::new(*block).is_ok());
     blocks.sort_unstable();
     blocks.dedup();
     if !blocks.is_empty() {
@@ -102,6 +109,7 @@ pub(super) fn own(view: &NodeView<'_>, family: Family, prefixes: &[IpNet]) -> Re
             && local.prefix.prefix_len() + 2 <= family.bits()
             && local.device != "lo"
             && !is_link_local(local.address)
+            && is_possible(&local.prefix.trunc())
             && !view.has_gateways(&local.device)
     });
     let candidates = addresses.map(|local| PodInterface { local, cidr: local.prefix.trunc() });
@@ -119,6 +127,10 @@ pub(super) fn own(view: &NodeView<'_>, family: Family, prefixes: &[IpNet]) -> Re
     cidrs.dedup();
     if cidrs.len() < 2 {
         return Ok(cidrs);
+    }
+    let is_by_gateway = |route: &Route| route.next.gateway.is_some() && route.destination.prefix_len() > 0;
+    if !view.added(family).any(is_by_gateway) {
+        return Ok(Vec::new());
     }
     let named: Vec<String> =
         ranked.iter().map(|(_, it)| format!("{} ({})", it.cidr, it.local.device)).collect();

@@ -152,15 +152,19 @@ pub(super) struct CommonOptions {
     pub mtu: Option<u32>,
 }
 
+/// The metric of a route; 0 if it is the kernel's default.
+pub(super) fn metric_of(route: &Route) -> u32 {
+    match (route.family(), route.metric) {
+        (Family::V6, IPV6_DEFAULT_METRIC) => 0,
+        (_, metric) => metric,
+    }
+}
+
 /// Finds what all routes have in common. There is at least one route.
 ///
 /// # Errors
 /// Returns an error if they differ in what hostgw has one value of.
 pub(super) fn common_options(routes: &[NodeRoute<'_>]) -> Result<CommonOptions, Diagnostic> {
-    let metric = |route: &Route| match (route.family(), route.metric) {
-        (Family::V6, IPV6_DEFAULT_METRIC) => 0,
-        (_, metric) => metric,
-    };
     let Some(first) = routes.first().map(|found| found.route) else {
         return Ok(CommonOptions { device: Untrusted::default(), table: MAIN_TABLE, metric: 0, mtu: None });
     };
@@ -176,12 +180,12 @@ pub(super) fn common_options(routes: &[NodeRoute<'_>]) -> Result<CommonOptions, 
         route.next.device == first.next.device
     })?;
     differs("routing tables", "move them to one table first", &|route| route.table == first.table)?;
-    differs("metrics", "add them with one metric first", &|route| metric(route) == metric(first))?;
+    differs("metrics", "add them with one metric first", &|route| metric_of(route) == metric_of(first))?;
     let has_same_mtu = routes.iter().all(|found| found.route.mtu == first.mtu);
     Ok(CommonOptions {
         device: first.next.device.clone().unwrap_or_default(),
         table: first.table,
-        metric: metric(first),
+        metric: metric_of(first),
         mtu: first.mtu.filter(|_| has_same_mtu),
     })
 }
