@@ -58,7 +58,12 @@ fn imported(folder: &Path) -> (Observed, LiveOptions, Result<LiveImport, String>
     let dumps =
         ["iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy"].into_iter().filter_map(|program| {
             let family = if program.starts_with("ip6") { Family::V6 } else { Family::V4 };
-            Some(IptablesDump { program: program.to_owned(), family, text: read(&format!("{program}.txt"))? })
+            Some(IptablesDump {
+                is_legacy: program.ends_with("-legacy"),
+                program: program.to_owned(),
+                family,
+                text: read(&format!("{program}.txt"))?,
+            })
         });
     let dumps: Vec<IptablesDump> = dumps.collect();
     let options = options(&read("arguments").unwrap_or_default());

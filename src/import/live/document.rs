@@ -180,6 +180,11 @@ impl LiveDocument<'_> {
         if !self.nat.masquerade {
             nat.push(flag("masquerade", false));
         }
+        if !self.nat.exclude.is_empty() {
+            let nets: Vec<String> =
+                self.nat.exclude.iter().map(|net| syntax.scalar(&net.to_string())).collect();
+            nat.push(format!("exclude{assign}[{}]", nets.join(", ")));
+        }
         if self.nat.is_source_pods {
             nat.push(syntax.entry("source", &["pods".to_owned()]));
         }

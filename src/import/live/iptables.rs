@@ -11,6 +11,8 @@ use crate::model::Family;
 pub struct IptablesDump {
     /// The program that deletes these rules, such as `iptables` or `ip6tables-legacy`.
     pub program: String,
+    /// Whether they are rules of iptables-legacy, which nftables does not know.
+    pub is_legacy: bool,
     /// The family of the rules.
     pub family: Family,
     /// The output.
@@ -21,6 +23,7 @@ pub struct IptablesDump {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct IptablesTable {
     pub program: String,
+    pub is_legacy: bool,
     pub family: Family,
     pub name: String,
     pub chains: Vec<IptablesChain>,
@@ -52,6 +55,7 @@ impl IptablesDump {
             if let Some(name) = first.strip_prefix('*') {
                 tables.push(IptablesTable {
                     program: self.program.clone(),
+                    is_legacy: self.is_legacy,
                     family: self.family,
                     name: name.to_owned(),
                     chains: Vec::new(),
@@ -140,6 +144,23 @@ impl IptablesRule {
         Some(MatchedPrefix { prefix: prefix(text)?, is_negated })
     }
 
+    /// Whether its only conditions are addresses.
+    pub fn has_only_addresses(&self) -> bool {
+        let mut words = self.words.iter().map(String::as_str);
+        while let Some(word) = words.next() {
+            let is_known = match word {
+                "!" => true,
+                "-s" | "-d" | "-j" | "-g" | "--comment" => words.next().is_some(),
+                "-m" => words.next() == Some("comment"),
+                _ => false,
+            };
+            if !is_known {
+                return false;
+            }
+        }
+        true
+    }
+
     pub fn comments(&self) -> impl Iterator<Item = &str> {
         self.values("--comment").map(|(_, comment)| comment)
     }
@@ -171,7 +192,12 @@ mod tests {
     use super::*;
 
     fn rules(text: &str) -> Vec<IptablesRule> {
-        let dump = IptablesDump { program: "iptables".into(), family: Family::V4, text: text.to_owned() };
+        let dump = IptablesDump {
+            program: "iptables".into(),
+            is_legacy: false,
+            family: Family::V4,
+            text: text.to_owned(),
+        };
         dump.tables().into_iter().flat_map(|table| table.rules).collect()
     }
 
@@ -190,7 +216,12 @@ mod tests {
         let destination = rule.destination().expect("a destination");
         assert_eq!((destination.prefix, destination.is_negated), (prefix("10.0.0.0/8"), false));
         assert!(rule.has("--random-fully") && !rule.has("--random"));
-        let dump = IptablesDump { program: "iptables".into(), family: Family::V4, text: text.to_owned() };
+        let dump = IptablesDump {
+            program: "iptables".into(),
+            is_legacy: false,
+            family: Family::V4,
+            text: text.to_owned(),
+        };
         let tables = dump.tables();
         let policies: Vec<_> = tables[0].chains.iter().map(|chain| chain.policy.as_deref()).collect();
         assert_eq!(policies, [Some("ACCEPT"), None]);
@@ -213,7 +244,12 @@ mod tests {
     #[test]
     fn any_text_is_read() {
         for text in ["", "\"", "*", "-A", "-A X", "*nat\n-A", "*nat\n:", "*nat\n-A X \"\\"] {
-            let dump = IptablesDump { program: "iptables".into(), family: Family::V6, text: text.to_owned() };
+            let dump = IptablesDump {
+                program: "iptables".into(),
+                is_legacy: false,
+                family: Family::V6,
+                text: text.to_owned(),
+            };
             let _ = dump.tables();
         }
     }

@@ -28,8 +28,12 @@ impl<'a> Chains<'a> {
     /// The chains of `firewall`, of which `iptables` knows some.
     pub fn new(firewall: Option<&'a Firewall>, iptables: Vec<IptablesTable>) -> Self {
         let is_native = |chain: &&FirewallChain| {
+            // A table can have chains of both, and iptables only lists its own.
             let is_known = iptables.iter().any(|table| {
-                chain.family.name() == table.family.nft() && chain.table == *table.name.as_str()
+                let is_table =
+                    chain.family.name() == table.family.nft() && chain.table == *table.name.as_str();
+                let mut chains = table.chains.iter();
+                !table.is_legacy && is_table && chains.any(|known| chain.name == *known.name.as_str())
             });
             chain.table != NatTable::NAME && !plugin::is_kube_proxy(chain) && !is_known
         };
@@ -134,22 +138,30 @@ pub(super) fn rules(chains: &Chains<'_>) -> Vec<MasqueradeRule> {
 }
 
 /// `nat` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NatChoice {
     pub masquerade: bool,
+    /// The destinations outside the cluster that see the addresses of pods, sorted.
+    pub exclude: Vec<IpNet>,
     pub is_source_pods: bool,
     pub is_random_fully: bool,
 }
 
 impl NatChoice {
     /// hostgw's defaults.
-    const DEFAULT: Self = Self { masquerade: true, is_source_pods: false, is_random_fully: false };
+    const DEFAULT: Self =
+        Self { masquerade: true, exclude: Vec::new(), is_source_pods: false, is_random_fully: false };
 
     /// What masquerades the packets of pods now: hostgw's own table, or else foreign rules. `rules` are unknown if the firewall
     /// cannot be read.
-    pub fn new(tables: &Tables, rules: Option<&[MasqueradeRule]>, pods: &[IpNet]) -> Self {
+    pub fn new(
+        tables: &Tables,
+        rules: Option<&[MasqueradeRule]>,
+        unmasqueraded: &[IpNet],
+        pods: &[IpNet],
+    ) -> Self {
         if let Some(own) = tables.iter().find_map(|(_, table)| Self::of_own(table)) {
-            return own;
+            return Self { exclude: own_exclusions(tables), ..own };
         }
         let Some(rules) = rules else { return Self::DEFAULT };
         let about_pods: Vec<&MasqueradeRule> = rules
@@ -161,8 +173,19 @@ impl NatChoice {
         }
         let is_of_pods =
             |rule: &&&MasqueradeRule| rule.is_for_pods || rule.source.is_some_and(|from| !from.is_negated);
+        let is_outside = |net: &IpNet, rule: &MasqueradeRule| {
+            rule.destination.is_some_and(|to| to.is_negated && to.prefix.contains(net))
+        };
+        let outside = about_pods.iter().filter_map(|rule| rule.destination).map(|to| to.prefix);
+        let mut exclude: Vec<IpNet> =
+            outside.filter(|net| about_pods.iter().all(|rule| is_outside(net, rule))).collect();
+        exclude.extend(unmasqueraded);
+        exclude.retain(|net| can_be_excluded(*net, pods));
+        exclude.sort_unstable();
+        exclude.dedup();
         Self {
             masquerade: true,
+            exclude,
             is_source_pods: about_pods.iter().all(|rule| is_of_pods(&rule)),
             is_random_fully: about_pods.iter().all(|rule| rule.is_random_fully),
         }
@@ -182,11 +205,58 @@ impl NatChoice {
             };
             Some(Self {
                 masquerade: true,
+                exclude: Vec::new(),
                 is_source_pods: expressions.iter().any(is_source),
                 is_random_fully: flags & Expression::FULLY_RANDOM != 0,
             })
         })
     }
+}
+
+/// Whether hostgw can leave packets to a network alone. It does so anyway inside the cluster; multicast is not masqueraded.
+fn can_be_excluded(net: IpNet, pods: &[IpNet]) -> bool {
+    let is_of_family = |pods: &IpNet| Family::from(*pods) == Family::from(net);
+    pods.iter().any(is_of_family)
+        && !pods.iter().any(|pods| pods.contains(&net))
+        && !net.network().is_multicast()
+        && net.prefix_len() > 0
+}
+
+/// The destinations in hostgw's own tables that see the addresses of pods, sorted.
+fn own_exclusions(tables: &Tables) -> Vec<IpNet> {
+    let rules = tables.iter().flat_map(|(_, table)| &table.chains).flat_map(|chain| &chain.rules);
+    let mut nets: Vec<IpNet> = rules
+        .filter_map(|rule| match &rule.body {
+            RuleBody::Known(expressions) => match expressions.as_slice() {
+                [Expression::Address { field: Field::Daddr, negated: false, prefix }, Expression::Return] => {
+                    Some(*prefix)
+                }
+                _ => None,
+            },
+            RuleBody::Other { .. } => None,
+        })
+        .collect();
+    nets.sort_unstable();
+    nets
+}
+
+/// The destinations of rules of iptables that end before packets are masqueraded, such as those of ip-masq-agent. Rules with
+/// other conditions do not count.
+pub(super) fn unmasqueraded(chains: &Chains<'_>) -> Vec<IpNet> {
+    let tables = chains.iptables.iter().filter(|table| table.name == "nat");
+    let rules = tables.flat_map(|table| &table.rules);
+    let is_relevant = |rule: &&IptablesRule| {
+        (rule.chain == "POSTROUTING" || plugin::of_rule(rule).is_some())
+            && matches!(rule.target(), Some("RETURN" | "ACCEPT"))
+            && rule.has_only_addresses()
+            && rule.source().is_none()
+    };
+    rules
+        .filter(is_relevant)
+        .filter_map(IptablesRule::destination)
+        .filter(|to| !to.is_negated)
+        .map(|to| to.prefix)
+        .collect()
 }
 
 /// The cluster prefixes that hostgw's own tables exclude from masquerading.

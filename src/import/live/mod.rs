@@ -179,7 +179,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         is_onlink: needs_onlink(&view, &common, &node_routes),
         options: common,
         next_hop,
-        nat: NatChoice::new(&sources.state.nat, rules, &nets),
+        nat: NatChoice::new(&sources.state.nat, rules, &masquerade::unmasqueraded(&chains), &nets),
         nodes: &nodes,
     }
     .text(options.format);
