@@ -50,7 +50,7 @@
 //! | [`record`] | what hostgw stores and prints about a node: transactions, the last applied state, snapshots |
 //! | [`doctor`] | examines a node for everything that keeps pods from reaching each other |
 //! | [`render`] | plans and comparisons as text, JSON and Markdown; plans as commands and scripts |
-//! | [`import`] | describes the nodes of a Kubernetes cluster in a configuration, and updates one in place |
+//! | [`import`] | describes the nodes of a Kubernetes cluster, or the routes of a node, in a configuration, and updates one in place |
 //! | [`cni`] | checks whether the CNI configuration of a node matches the cluster |
 //! | [`kernel`] | Linux: observes, commits, runs checks, and creates what simulate needs; contains all netlink code |
 //! | [`apply`] | transactions: lock, journal, commit, verify, check, roll back |
@@ -97,6 +97,7 @@
 //! | the path of packets, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
 //! | what `hostgw doctor` finds | `src/diagnose/rules.rs` | `src/doctor`, `src/kernel/nat/terms.rs` (rules of firewalls); `tests/e2e/doctor.rs` |
 //! | what `hostgw import` reads from a node | `src/import/node.rs`, `src/import/annotations.rs` | `src/import/survey.rs` (warnings); `tests/cases/import` |
+//! | what `hostgw import --live` describes and removes | `src/import/live/mod.rs`, `src/import/live/leftover.rs` | `src/import/live/plugin.rs` (how plugins are recognized), `src/cli/import_live.rs`; `tests/cases/import-live`, `tests/e2e/migration.rs` |
 //! | how `hostgw import --update` edits a file | `src/import/changes.rs` | `src/config/outline`, `src/import/edit.rs`; `tests/import.rs` |
 //! | an error about a CNI configuration | `src/diagnose/rules.rs` | `src/cni`, `tests/cases/cni` |
 //! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs` |

@@ -10,16 +10,20 @@
 //! | `sh`, `powershell` | only parsed, for commands that a test cannot run, such as an installation |
 //! | `text` | must be part of an expected output in `tests/cases` |
 //!
-//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node,
-//! `<!-- run COMMANDS -->` runs commands, and `<!-- exit N -->` sets the exit code of the next block. `HOSTGW_BLESS=1`
-//! updates the outputs.
+//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node, `<!-- run COMMANDS -->` runs
+//! commands, and `<!-- exit N -->` sets the exit code of the next block. `<!-- node SETUP -->` starts a node with pods that ping
+//! each other every 2 ms until `<!-- no packet lost -->`; if its routes are not set up, pods of other nodes join at
+//! `<!-- pods reach each other -->`. `HOSTGW_BLESS=1` updates the outputs.
 
 use std::{fs, path::Path};
 
 use serde_yaml::Value;
 
 use crate::{
-    e2e,
+    e2e::{
+        self,
+        migration::{SetUpNode, Setup},
+    },
     support::{
         cases,
         namespace::{Namespace, Outcome, Privilege, is_root, steady},
@@ -62,6 +66,8 @@ fn parts(text: &str) -> Vec<Part> {
 struct DocumentCheck<'a> {
     name: &'a str,
     node: Option<Namespace>,
+    /// A node that was set up by another program; it comes before the other one.
+    set_up: Option<SetUpNode>,
     /// The name of the file in the next block.
     file: Option<String>,
     /// The exit code of the commands in the next block.
@@ -75,7 +81,10 @@ impl DocumentCheck<'_> {
     }
 
     fn node(&self) -> &Namespace {
-        self.node.as_ref().unwrap_or_else(|| panic!("{}: no <!-- node --> before a command", self.name))
+        let set_up = self.set_up.as_ref().map(|set_up| &set_up.node);
+        set_up
+            .or(self.node.as_ref())
+            .unwrap_or_else(|| panic!("{}: no <!-- node --> before a command", self.name))
     }
 
     fn directive(&mut self, comment: &str) {
@@ -84,7 +93,22 @@ impl DocumentCheck<'_> {
         match verb {
             "node" => {
                 let privilege = if is_root() { Privilege::Root } else { Privilege::User };
-                self.node = Some(e2e::node(privilege));
+                self.set_up = None;
+                match rest.trim() {
+                    "" => self.node = Some(e2e::node(privilege)),
+                    name => {
+                        let setup = Setup::named(name).expect("a setup");
+                        let mut set_up = SetUpNode::new(privilege, setup);
+                        set_up.start_flows();
+                        self.set_up = Some(set_up);
+                    }
+                }
+            }
+            "pods" if rest.trim() == "reach each other" => {
+                self.set_up.as_mut().expect("a node with pods").start_all_flows();
+            }
+            "no" if rest.trim() == "packet lost" => {
+                self.set_up.as_mut().expect("a node whose pods send packets").assert_nothing_lost();
             }
             "run" => {
                 self.command(rest.trim()).expect(0);
@@ -274,7 +298,8 @@ fn likeness(run: &[&str], lines: &[&str]) -> u32 {
 fn check(path: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     let text = fs::read_to_string(&file).expect("a document");
-    let mut check = DocumentCheck { name: path, node: None, file: None, code: 0, failures: Vec::new() };
+    let mut check =
+        DocumentCheck { name: path, node: None, set_up: None, file: None, code: 0, failures: Vec::new() };
     let mut lines: Vec<String> = Vec::new();
     for part in parts(&text) {
         match part {

@@ -23,6 +23,7 @@ mod examples;
 mod guides;
 mod import;
 mod import_cases;
+mod import_live_cases;
 mod manual;
 mod markdown;
 mod plan_cases;

@@ -611,6 +611,21 @@ pub(super) struct ImportArguments {
     /// Output of `kubectl get nodes -o json` or `-o yaml`, or `-` for standard input [default: standard input].
     #[arg(value_name = "FILE")]
     pub list: Option<PathBuf>,
+    /// Describe this node's own routes instead of a list: those of flannel host-gw, kube-router or Calico without
+    /// encapsulation, or those added by hand. A plan with the result only adopts them. Needs root to read the firewall, and
+    /// changes nothing.
+    #[arg(long, conflicts_with_all = ["list", "update", "all", "strict", "next_hop"])]
+    pub live: bool,
+    /// With --live, pod CIDR of this node, or `none` if it has no pods: one per address family, repeated or separated by
+    /// commas [default: that of the pod interface].
+    #[arg(long = "pod-cidr", value_name = "CIDR", value_delimiter = ',', value_parser = own_pod_cidr, requires = "live")]
+    pub pod_cidrs: Vec<OwnPodCidr>,
+    /// With --live, name of this node [default: the host name].
+    #[arg(long, value_name = "NAME", requires = "live")]
+    pub node_name: Option<String>,
+    /// With --live, write a script that removes what hostgw does not adopt, to run afterward.
+    #[arg(long, value_name = "SCRIPT", requires = "live")]
+    pub cleanup: Option<PathBuf>,
     /// Cluster prefix, which contains all pod CIDRs: one per address family, repeated or separated by commas [default:
     /// the value of --cluster-cidr of k3s or RKE2, or else the smallest that contains all pod CIDRs, with a warning].
     #[arg(long = "cluster-prefix", value_name = "CIDR", value_delimiter = ',', value_parser = network, conflicts_with = "update")]
@@ -650,6 +665,15 @@ pub(super) struct ImportArguments {
     /// With --update, exit with 2 if the file was changed or, with --dry-run, would be.
     #[arg(long, requires = "update")]
     pub detailed_exitcode: bool,
+}
+
+/// A pod CIDR of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnPodCidr {
+    /// It has no pods.
+    None,
+    /// This one.
+    Cidr(IpNet),
 }
 
 /// A next hop.
@@ -805,6 +829,11 @@ fn network(text: &str) -> Result<IpNet, String> {
         true => Ok(net),
         false => Err(format!("host bits set; did you mean {}?", net.trunc())),
     }
+}
+
+/// Parses a pod CIDR of this node.
+fn own_pod_cidr(text: &str) -> Result<OwnPodCidr, String> {
+    if text == "none" { Ok(OwnPodCidr::None) } else { network(text).map(OwnPodCidr::Cidr) }
 }
 
 /// Parses the time limit of a pending apply.

@@ -20,13 +20,18 @@ use crate::{
     config::{Format, Loaded},
     diagnose::{Diagnostic, Severity},
     error::{Error, Kind},
-    import::{self, ImportOptions, NodeChange, NodeChangeKind, NodeList, UpdateOptions, Updated},
+    import::{
+        self, ImportOptions, LeftoverKind, NodeChange, NodeChangeKind, NodeList, UpdateOptions, Updated,
+    },
     input::InputError,
     model::NextHopMode,
     progress::Task,
     render::Palette,
     text::{self, Untrusted, count, printable},
 };
+
+#[cfg(target_os = "linux")]
+use crate::import::{Leftover, LiveImport};
 
 /// Version of the JSON form.
 const FORMAT: u32 = 1;
@@ -46,8 +51,44 @@ pub(super) struct ImportJson {
     /// The changes of `--update`; absent without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     update: Option<UpdateJson>,
+    /// What `--live` leaves over once hostgw has adopted the routes, in the order of its removal; absent without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leftovers: Option<Vec<LeftoverJson>>,
     /// The warnings.
     warnings: Vec<WarningJson>,
+}
+
+/// A step of the removal of what is left over.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct LeftoverJson {
+    /// Its kind.
+    kind: LeftoverKind,
+    /// The program that created the object; absent if it was created by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugin: Option<&'static str>,
+    /// The command. One that needs a decision first is a comment.
+    command: String,
+}
+
+impl ImportJson {
+    /// The result of `--live`.
+    #[cfg(target_os = "linux")]
+    pub(super) fn live(imported: &LiveImport, findings: &[Diagnostic]) -> Self {
+        let leftover = |step: &Leftover| LeftoverJson {
+            kind: step.kind,
+            plugin: step.plugin,
+            command: step.command.to_string(),
+        };
+        Self {
+            format: FORMAT,
+            nodes: imported.nodes,
+            configuration: Some(imported.text.clone()),
+            update: None,
+            leftovers: Some(imported.leftovers.iter().map(leftover).collect()),
+            warnings: findings.iter().map(WarningJson::from).collect(),
+        }
+    }
 }
 
 /// An update of a configuration.
@@ -119,6 +160,7 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
             nodes: imported.nodes,
             configuration: Some(imported.text),
             update: None,
+            leftovers: None,
             warnings: imported.findings.iter().map(WarningJson::from).collect(),
         })?;
     } else {
@@ -176,7 +218,7 @@ fn list_text(file: Option<&Path>) -> Result<(String, String), Error> {
 }
 
 /// Reports every error of a list.
-fn failed(output: &Output, name: &str, errors: Vec<Diagnostic>) -> VerbFailure {
+pub(super) fn failed(output: &Output, name: &str, errors: Vec<Diagnostic>) -> VerbFailure {
     /// The maximum number of errors to list: one is often followed by the same error about every other node.
     const SHOWN: usize = 20;
     let number = errors.len();
@@ -230,6 +272,7 @@ fn update(
                 written: is_written,
                 changes: updated.changes.clone(),
             }),
+            leftovers: None,
             warnings: updated.findings.iter().map(WarningJson::from).collect(),
         })?;
     } else {

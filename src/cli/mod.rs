@@ -28,6 +28,8 @@ mod help;
 mod history;
 mod import;
 #[cfg(target_os = "linux")]
+mod import_live;
+#[cfg(target_os = "linux")]
 mod invoker;
 mod man;
 mod output;
@@ -154,6 +156,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::CheckCni(options) => check_cni::run(options, &output),
         Verb::Doctor(options) => doctor::run(options, &output),
         Verb::Explain(options) => explain::run(options, &output),
+        #[cfg(target_os = "linux")]
+        Verb::Import(options) if options.live => import_live::run(options, &output),
+        #[cfg(not(target_os = "linux"))]
+        Verb::Import(options) if options.live => Err(only_on_linux("hostgw import --live").into()),
         Verb::Import(options) => import::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
         #[cfg(target_os = "linux")]

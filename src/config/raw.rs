@@ -109,7 +109,7 @@ pub(super) struct RawNode {
     pub gateway: Option<OneOrPrefixes<Address>>,
 
     /// The next hop of the routes to this node's pods, if it is not the cluster's: `pod-gateway`, `node-address`, or the
-    /// address of a router that knows this node's pods (a list with one per address family).
+    /// address of a router that has routes to them (a list with one per address family).
     #[schemars(example = &"10.0.0.1")]
     pub next_hop: Option<RawNextHop>,
 

@@ -391,11 +391,9 @@ impl Validator<'_> {
                 // A key whose value is a mapping is only the first part of a key, and was already reported.
                 Err(_) if self.is_reported(|| path.key(text.as_str())) => continue,
                 Err(why) => {
-                    self.report(Problem::new(
-                        Rule::InvalidSysctl,
-                        format!("cannot set sysctl {:?}: {why}", shortened(&text)),
-                        location,
-                    ));
+                    let message = format!("cannot set sysctl {:?}: {why}", shortened(&text));
+                    let hint = "remove it, and set it in /etc/sysctl.d if you need it";
+                    self.report(Problem::new(Rule::InvalidSysctl, message, location).hint(hint));
                     continue;
                 }
             };
@@ -437,7 +435,7 @@ impl Validator<'_> {
             _ => None,
         };
         if let Some(family) = switches.filter(|family| value != "1" && prefixes.valid.has(*family)) {
-            let message = format!("cannot set {key} = {value}: every node must forward {family}");
+            let message = format!("cannot set {key} = {value}: nodes with pods must forward {family}");
             let hint = "remove it: hostgw enables forwarding automatically";
             self.report(Problem::new(Rule::ForwardingOff, message, location.clone()).hint(hint));
         }

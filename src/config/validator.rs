@@ -97,7 +97,8 @@ impl Validator<'_> {
     pub fn at_most(&mut self, count: usize, max: usize, path: &ConfigPath) {
         if count > max {
             let message = format!("{path} has too many entries: {count} (maximum {max})");
-            self.report(Problem::new(Rule::TooMany, message, Location::value(path.clone())));
+            let problem = Problem::new(Rule::TooMany, message, Location::value(path.clone()));
+            self.report(problem.hint("remove some of the entries"));
         }
     }
 

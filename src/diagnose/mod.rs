@@ -16,7 +16,7 @@
 //! | HG08xx | a plan that can be applied, but deserves a warning | `plan::check`, `plan::foreign`, `forwarding`, `render::persisted`, `cli::destroy` |
 //! | HG09xx | a CNI configuration | `cni`, `cli::check_cni` |
 //! | HG10xx | a node, as `hostgw doctor` examines it | `doctor` |
-//! | HG11xx | a list of nodes to import | `import` |
+//! | HG11xx | a list of nodes, or a node, to import | `import` |
 
 mod rules;
 

@@ -179,6 +179,9 @@ rules! {
     HG1103 ClusterPrefixUnknown Error "cluster prefix cannot be determined",
     HG1104 NoPodCidrs Error "no pod CIDR to import",
     HG1105 NotEditable Error "file that cannot be edited safely",
+    HG1106 NoNodeRoutes Error "no routes to the pods of other nodes",
+    HG1107 OwnPodsUnknown Error "pod CIDR of this node unknown",
+    HG1108 NotDescribable Error "routes that a configuration cannot describe",
     HG1110 NodeWithoutPodCidr Warning "node without pod CIDR left out",
     HG1111 OsUncertain Warning "operating system missing or contradictory",
     HG1112 ClusterPrefixComputed Warning "cluster prefix computed from the pod CIDRs",
@@ -188,6 +191,8 @@ rules! {
     HG1116 EgressAssumed Warning "egress interface assumed",
     HG1117 OtherAssigner Warning "pod addresses may not come from the pod CIDRs of the API",
     HG1118 FamilyLeftOut Warning "address family left out",
+    HG1119 FamiliesApart Warning "nodes listed once for each address family",
+    HG1120 LeftOver Warning "foreign objects left over",
 }
 
 impl Rule {

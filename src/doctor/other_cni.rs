@@ -5,34 +5,9 @@ use std::collections::BTreeMap;
 use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    state::{Route, protocol},
+    state::{PLUGIN_CHAINS, PLUGIN_INTERFACES, PLUGIN_PROTOCOLS, Route, protocol},
     text::count,
 };
-
-/// The CNIs that mark their routes with a protocol of their own.
-const PROTOCOLS: [(u8, &str); 2] = [(17, "kube-router"), (80, "Calico")];
-
-/// The prefixes of the names of interfaces that CNIs create to reach other nodes.
-const INTERFACES: [(&str, &str); 8] = [
-    ("antrea-gw", "Antrea"),
-    ("cilium_", "Cilium"),
-    ("flannel", "flannel"),
-    ("ovn-k8s-", "OVN-Kubernetes"),
-    ("tunl0", "Calico"),
-    ("vxlan.calico", "Calico"),
-    ("weave", "Weave Net"),
-    ("wireguard.cali", "Calico"),
-];
-
-/// The prefixes of the names of chains that CNIs create.
-const CHAINS: [(&str, &str); 6] = [
-    ("ANTREA-", "Antrea"),
-    ("CILIUM_", "Cilium"),
-    ("FLANNEL-", "flannel"),
-    ("KUBE-ROUTER-", "kube-router"),
-    ("WEAVE-", "Weave Net"),
-    ("cali-", "Calico"),
-];
 
 /// Reports another CNI that adds routes to pods, as hostgw does. hostgw does not report chains alone: the CNI may be
 /// configured to leave the routes to hostgw.
@@ -47,7 +22,9 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     let chains = |cni: &str| {
         let chains = host.firewall.iter().flat_map(|firewall| &firewall.chains);
         let mut names: Vec<&str> = chains.map(|chain| chain.name.as_raw()).collect();
-        names.retain(|name| CHAINS.iter().any(|(start, owner)| *owner == cni && name.starts_with(start)));
+        names.retain(|name| {
+            PLUGIN_CHAINS.iter().any(|(start, owner)| *owner == cni && name.starts_with(start))
+        });
         names.sort_unstable();
         names.dedup();
         match names.first() {
@@ -84,9 +61,10 @@ fn cni_of(route: &Route) -> Option<&'static str> {
     if route.is_owned() || route.protocol == protocol::KERNEL {
         return None;
     }
-    let by_protocol = PROTOCOLS.iter().find(|(number, _)| *number == route.protocol);
+    let by_protocol = PLUGIN_PROTOCOLS.iter().find(|(number, _)| *number == route.protocol);
     let device = route.next.device.as_ref().map_or("", |device| device.as_raw());
-    let by_interface = || INTERFACES.iter().find(|(start, _)| device.starts_with(start)).map(|(_, cni)| *cni);
+    let by_interface =
+        || PLUGIN_INTERFACES.iter().find(|(start, _)| device.starts_with(start)).map(|(_, cni)| *cni);
     by_protocol.map(|(_, cni)| *cni).or_else(by_interface)
 }
 

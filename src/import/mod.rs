@@ -1,6 +1,6 @@
 //! Describes the nodes of a Kubernetes cluster, as its API lists them, in a configuration.
 //!
-//! [`import`] writes a new configuration. [`update`] edits an existing one by position, so that comments, the order of nodes
+//! [`import`] writes a new configuration, and [`import_live`] one from the routes of a node. [`update`] edits an existing one by position, so that comments, the order of nodes
 //! and all other keys stay as they are. Both parse and validate their result, and return nothing else.
 //!
 //! | file | purpose |
@@ -8,6 +8,7 @@
 //! | `list` | reads the output of kubectl: JSON or YAML, lists or single nodes |
 //! | `node` | reads one node |
 //! | `annotations` | reads the annotations of distributions and network plugins |
+//! | `live` | describes a node that another program set up |
 //! | `natural` | the order of names |
 //! | `networks` | chooses one of several addresses, and finds addresses of other networks |
 //! | `survey` | the nodes of the cluster, and the warnings about them |
@@ -23,6 +24,7 @@ mod annotations;
 mod changes;
 mod edit;
 mod list;
+mod live;
 mod natural;
 mod networks;
 mod node;
@@ -36,6 +38,7 @@ use serde_json::Value as Json;
 
 pub use changes::{KeyChange, NodeChange, NodeChangeKind};
 pub use list::NodeList;
+pub use live::{IptablesDump, Leftover, LeftoverKind, LiveImport, LiveOptions, LiveSources, import_live};
 pub use natural::natural_order;
 
 use crate::{

@@ -127,6 +127,12 @@ fn unknown(message: String) -> Diagnostic {
     Diagnostic::new(Rule::ClusterPrefixUnknown, message).with_remedy(REMEDY)
 }
 
+/// The private block that contains a prefix.
+pub(super) fn private_block(prefix: IpNet) -> Option<IpNet> {
+    let blocks = PRIVATE.iter().filter_map(|block| block.parse::<IpNet>().ok());
+    blocks.into_iter().find(|block| block.contains(&prefix))
+}
+
 /// The smallest prefix that contains all pod CIDRs of a family; `None` if there are none.
 fn cover(survey: &Survey, family: Family) -> Option<Result<IpNet, Diagnostic>> {
     let cidrs = || {

@@ -381,6 +381,7 @@ pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<Vec<NeighborEntry>,
             entries.extend(device.map(|device| NeighborEntry {
                 device: device.clone(),
                 address,
+                hardware: None,
                 is_silent: !answers,
             }));
         }

@@ -83,7 +83,19 @@ impl Neighbor {
     pub(super) fn observed(&self, links: &Links) -> Option<NeighborEntry> {
         let device = links.name(self.0.header.ifindex)?.clone();
         let is_silent = matches!(self.state(), NeighbourState::Failed | NeighbourState::Incomplete);
-        Some(NeighborEntry { device, address: self.address()?, is_silent })
+        let hardware = self.hardware().map(Into::into);
+        Some(NeighborEntry { device, address: self.address()?, hardware, is_silent })
+    }
+
+    /// Returns the hardware address, as `ip neigh` prints it.
+    fn hardware(&self) -> Option<String> {
+        self.0.attributes.iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) if !bytes.is_empty() => {
+                let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                Some(bytes.join(":"))
+            }
+            _ => None,
+        })
     }
 
     pub(super) const fn state(&self) -> NeighbourState {

@@ -37,7 +37,7 @@ pub struct Cluster {
     pub egress_interface: Option<InterfaceName>,
     /// `nextHop`, unless it is a router. See [`Self::next_hop_of`].
     pub next_hop_mode: NextHopMode,
-    /// `nextHop`, if it is a router that knows the pods of all nodes.
+    /// `nextHop`, if it is a router that has routes to the pods of all nodes.
     pub routers: PerFamily<IpAddr>,
     /// `offLink`.
     pub off_link: OffLink,
@@ -209,7 +209,9 @@ impl std::fmt::Display for OperatingSystem {
 }
 
 /// The next hop of the routes to other nodes' pods.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum NextHopMode {
     /// The other node's pod gateway, which is reachable over the on-link route to the cluster prefix.
@@ -249,7 +251,7 @@ pub enum NextHopKind {
     PodGateway,
     /// Its own address.
     NodeAddress,
-    /// A router that knows its pods.
+    /// A router that has routes to its pods.
     Router(IpAddr),
 }
 

@@ -1,4 +1,4 @@
-//! Verifies the promises of hostgw on the nodes of a simulation.
+//! Verifies the guarantees of hostgw on the nodes of a simulation.
 
 use serde::Serialize;
 
@@ -45,7 +45,7 @@ impl Simulation {
             return Ok(Vec::new());
         }
         let first = self.nodes.iter().position(|node| node.refused.is_empty()).unwrap_or(0);
-        let checked = workers::each("checking promises", count, keep_going, |number| {
+        let checked = workers::each("checking guarantees", count, keep_going, |number| {
             let (machine, cluster) = (&self.topology.machines[number], &self.topology.cluster);
             let before = &self.before[number];
             if !self.nodes[number].refused.is_empty() {

@@ -143,6 +143,9 @@ pub struct NeighborEntry {
     pub device: Untrusted,
     /// The address of the neighbor.
     pub address: IpAddr,
+    /// Its hardware address, such as `02:00:00:00:00:01`. Absent if it is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Untrusted>,
     /// Whether the neighbor did not answer the kernel's last request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_silent: bool,

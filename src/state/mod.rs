@@ -7,6 +7,7 @@ mod firewall;
 mod host;
 mod kind;
 mod nat;
+mod network_plugin;
 mod policy_rule;
 mod route;
 mod route_list;
@@ -35,6 +36,7 @@ pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatPlaceholders,
     NatRule, NatTable, RuleBody, Tables,
 };
+pub use network_plugin::{PLUGIN_CHAINS, PLUGIN_INTERFACES, PLUGIN_PROTOCOLS};
 pub use policy_rule::{Mark, PolicyRule, RuleAction, RuleSelector, table_name};
 pub use route::{
     LOCAL_TABLE, NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol,

@@ -41,6 +41,7 @@ mod kills;
 mod lengths;
 #[cfg(feature = "fault-injection")]
 mod midway;
+pub mod migration;
 mod packets;
 mod paths;
 mod persist;

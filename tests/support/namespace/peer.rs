@@ -60,12 +60,17 @@ impl Peer {
         peer
     }
 
+    /// A command in it. `node` is the namespace at the other end.
+    pub fn command(&self, node: &Namespace, program: &str) -> std::process::Command {
+        let mut command = node.command("nsenter");
+        command.args(["-t", &self.child.id().to_string(), "-n", program]);
+        command
+    }
+
     /// Runs a script in it, which must succeed. `node` is the namespace at the other end.
     #[track_caller]
     pub fn sh(&self, node: &Namespace, script: &str) -> String {
-        let process = self.child.id().to_string();
-        let mut command = node.command("nsenter");
-        Outcome::of(node, script, command.args(["-t", &process, "-n", "sh", "-ec", script])).expect(0).stdout
+        Outcome::of(node, script, self.command(node, "sh").args(["-ec", script])).expect(0).stdout
     }
 }
 

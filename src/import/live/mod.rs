@@ -1,0 +1,397 @@
+//! Describes a node that another program or a person set up, in a configuration whose plan only takes its routes over.
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `iptables` | reads what `iptables-save` prints |
+//! | `plugin` | recognizes the programs that created rules, chains, sets and interfaces |
+//! | `masquerade` | the rules that masquerade pod traffic, and `nat` |
+//! | `pods` | the pod CIDRs of the node itself |
+//! | `routes` | the routes to the pods of other nodes |
+//! | `nodes` | the nodes that the routes show |
+//! | `document` | writes the configuration |
+//! | `leftover` | what is left over once hostgw has adopted the routes, and the commands that remove it |
+
+mod document;
+mod iptables;
+mod leftover;
+mod masquerade;
+mod nodes;
+mod plugin;
+mod pods;
+mod routes;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+
+pub use iptables::IptablesDump;
+pub use leftover::{Leftover, LeftoverKind};
+
+use crate::{
+    config::{self, ConfigError, Document, Format},
+    diagnose::{Diagnostic, Rule},
+    model::{Cluster, Family, NextHopMode, common_prefix},
+    state::{Host, PLUGIN_PROTOCOLS, Route, State},
+    text::{Untrusted, count, list},
+};
+use document::{HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, families};
+use leftover::LeftoverScope;
+use masquerade::{Chains, MasqueradeRule, NatChoice};
+use pods::NodeView;
+use routes::{CommonOptions, NodeRoute, PodNetwork, RouteHop, common_options};
+
+/// What was read on the node.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveSources<'a> {
+    /// The host name.
+    pub host_name: Option<&'a str>,
+    /// The managed objects.
+    pub state: &'a State,
+    /// Everything else.
+    pub host: &'a Host,
+    /// The rules of iptables.
+    pub iptables: &'a [IptablesDump],
+    /// The contents of `/run/flannel/subnet.env`.
+    pub flannel: Option<&'a str>,
+}
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct LiveOptions {
+    /// The language to write.
+    pub format: Format,
+    /// The cluster prefixes; none to determine them.
+    pub cluster_prefixes: Vec<IpNet>,
+    /// The egress interface.
+    pub egress_interface: Option<String>,
+    /// The pod CIDRs of the node. `Some` without any for a machine without pods; `None` to determine them.
+    pub pod_cidrs: Option<Vec<IpNet>>,
+    /// The name of the node; `None` for the host name.
+    pub node_name: Option<String>,
+}
+
+/// A node in a configuration.
+#[derive(Debug)]
+pub struct LiveImport {
+    /// The valid configuration.
+    pub text: String,
+    /// The number of nodes.
+    pub nodes: usize,
+    /// The warnings.
+    pub findings: Vec<Diagnostic>,
+    /// What is left over once hostgw has adopted the routes, in the order of its removal.
+    pub leftovers: Vec<Leftover>,
+    /// A script that removes it.
+    pub script: String,
+}
+
+/// The networks that flannel writes to a file: of the cluster and of the node.
+#[derive(Debug, Default)]
+struct FlannelNetworks {
+    cluster: Vec<IpNet>,
+    own: Vec<IpNet>,
+}
+
+impl FlannelNetworks {
+    fn new(text: &str) -> Self {
+        let mut found = Self::default();
+        for line in text.lines() {
+            let Some((key, value)) = line.trim().split_once('=') else { continue };
+            let nets = value.split(',').filter_map(|net| net.parse::<IpNet>().ok()).map(|net| net.trunc());
+            match key {
+                "FLANNEL_NETWORK" | "FLANNEL_IPV6_NETWORK" => found.cluster.extend(nets),
+                "FLANNEL_SUBNET" | "FLANNEL_IPV6_SUBNET" => found.own.extend(nets),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// What is known about the pods of one family.
+struct FamilyPods<'a> {
+    prefix: Option<PodPrefix>,
+    own: Vec<IpNet>,
+    routes: Vec<NodeRoute<'a>>,
+}
+
+/// Describes a node.
+///
+/// # Errors
+/// Returns every reason why a configuration cannot describe it.
+pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<LiveImport, Vec<Diagnostic>> {
+    let one = |error: Diagnostic| vec![error];
+    let view = NodeView::new(sources.state, sources.host);
+    let tables = sources.iptables.iter().flat_map(IptablesDump::tables).collect();
+    let chains = Chains::new(sources.host.firewall.as_ref(), tables);
+    let masquerades = masquerade::rules(&chains);
+    let flannel = FlannelNetworks::new(sources.flannel.unwrap_or_default());
+    let mut by_family = Vec::new();
+    for family in Family::ALL {
+        let found = family_pods(sources, options, &view, &masquerades, &flannel, family);
+        by_family.push(found.map_err(one)?);
+    }
+    let all_own: Vec<IpNet> = by_family.iter().flat_map(|found| found.own.iter().copied()).collect();
+    if all_own.is_empty() && options.pod_cidrs.is_none() {
+        return Err(vec![own_pods_unknown(&options.cluster_prefixes)]);
+    }
+    let node_routes: Vec<NodeRoute<'_>> =
+        by_family.iter().flat_map(|found| found.routes.iter().copied()).collect();
+    let prefixes: Vec<PodPrefix> = by_family.iter().filter_map(|found| found.prefix).collect();
+    let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
+    if node_routes.is_empty() {
+        let known: Vec<IpNet> =
+            prefixes.iter().filter(|it| it.origin != PodPrefixOrigin::Computed).map(|it| it.prefix).collect();
+        return Err(vec![routes::no_routes(&all_own, &known)]);
+    }
+    let described = by_family.iter().filter(|found| found.prefix.is_some());
+    let own: Vec<IpNet> = described.flat_map(|found| found.own.iter().copied()).collect();
+    let common = common_options(&node_routes).map_err(one)?;
+    let rules = sources.host.firewall.is_some().then_some(&masquerades[..]);
+    let mut nodes = nodes::others(&node_routes, &view, &common);
+    let next_hop = nodes::most_frequent(&nodes);
+    let host_name = Untrusted::from(sources.host_name.unwrap_or("this machine"));
+    nodes.push(nodes::own(sources, options, &view, &own, &nets, &common, &node_routes));
+    nodes.sort_by_key(|node| node.pod_cidrs.first().map(|cidr| (Family::from(*cidr), *cidr)));
+
+    let findings = findings(&prefixes, &nodes);
+    let scope = LeftoverScope {
+        prefixes: &nets,
+        own: &own,
+        adopted: &adopted(&view, &nets, &common, &node_routes, next_hop),
+    };
+    let leftovers = leftover::leftovers(&view, &chains, &scope);
+    let mut plugins: BTreeSet<&'static str> = leftover::plugins(&leftovers).into_iter().collect();
+    let by_protocol = node_routes.iter().filter_map(|found| {
+        PLUGIN_PROTOCOLS.iter().find(|(number, _)| *number == found.route.protocol).map(|(_, plugin)| *plugin)
+    });
+    plugins.extend(by_protocol);
+    plugins.extend(
+        (!flannel.own.is_empty() && flannel.own.iter().all(|cidr| own.contains(cidr))).then_some("flannel"),
+    );
+    let plugins: Vec<&'static str> = plugins.into_iter().collect();
+    let routing: Vec<&'static str> =
+        plugins.iter().copied().filter(|plugin| plugin::adds_routes(plugin)).collect();
+    let text = LiveDocument {
+        host_name: &host_name,
+        plugins: &routing,
+        prefixes: &prefixes,
+        is_onlink: needs_onlink(&view, &common, &node_routes),
+        options: common,
+        next_hop,
+        nat: NatChoice::new(&sources.state.nat, rules, &masquerade::unmasqueraded(&chains), &nets),
+        nodes: &nodes,
+    }
+    .text(options.format);
+    validate(&text, options.format, &nodes)?;
+    let script = leftover::script(&host_name, &leftovers, &families(&prefixes), &plugins);
+    Ok(LiveImport { text, nodes: nodes.len(), findings, leftovers, script })
+}
+
+/// Finds the pods of a family.
+fn family_pods<'a>(
+    sources: &LiveSources<'_>,
+    options: &LiveOptions,
+    view: &NodeView<'a>,
+    masquerades: &[MasqueradeRule],
+    flannel: &FlannelNetworks,
+    family: Family,
+) -> Result<FamilyPods<'a>, Diagnostic> {
+    let of_family = |nets: &[IpNet]| -> Vec<IpNet> {
+        nets.iter().copied().filter(|net| Family::from(*net) == family).collect()
+    };
+    let given = of_family(&options.cluster_prefixes);
+    if given.is_empty() && !options.cluster_prefixes.is_empty() {
+        return Ok(FamilyPods { prefix: None, own: Vec::new(), routes: Vec::new() });
+    }
+    let by_flannel = of_family(&flannel.cluster);
+    let on_link = pods::on_link(view, family);
+    let own = match &options.pod_cidrs {
+        Some(cidrs) => of_family(cidrs),
+        None => {
+            let wide: Vec<IpNet> = given.iter().chain(&by_flannel).chain(&on_link).copied().collect();
+            let found = pods::own(view, family, &given, &wide)?;
+            // flannel creates the pod interface together with the first pod.
+            if found.is_empty() { of_family(&flannel.own) } else { found }
+        }
+    };
+    let contains_own = |net: &IpNet| own.iter().all(|own| net.contains(own) && net != own);
+    let known = |nets: &[IpNet], origin| {
+        let net = nets.iter().copied().find(|net| contains_own(net))?;
+        (!own.is_empty() || origin != PodPrefixOrigin::MasqueradeRule)
+            .then_some(PodPrefix { prefix: net, origin })
+    };
+    let own_table: Vec<IpNet> = of_family(&masquerade::own_prefixes(&sources.state.nat).collect::<Vec<_>>());
+    let mut masqueraded = masqueraded(masquerades, family);
+    let is_of_machines = |net: &IpNet| {
+        let mut locals = view.host.addresses.iter().map(|local| local.address);
+        locals.any(|local| net.contains(&local) && !own.iter().any(|own| own.contains(&local)))
+    };
+    masqueraded.retain(|net| !is_of_machines(net));
+    masqueraded.sort_by_key(|net| std::cmp::Reverse(net.prefix_len()));
+    let prefix = given
+        .first()
+        .map(|prefix| PodPrefix { prefix: *prefix, origin: PodPrefixOrigin::Given })
+        .or_else(|| known(&by_flannel, PodPrefixOrigin::Flannel))
+        .or_else(|| known(&on_link, PodPrefixOrigin::OnLinkRoute))
+        .or_else(|| known(&masqueraded, PodPrefixOrigin::MasqueradeRule))
+        .or_else(|| known(&own_table, PodPrefixOrigin::OwnTable));
+    let network = PodNetwork {
+        family,
+        own: &own,
+        prefix: prefix.map(|it| it.prefix),
+        device: options.egress_interface.as_deref(),
+    };
+    let routes = network.routes(view)?;
+    // Nothing shows that pods of other nodes have this family.
+    if routes.is_empty() && (own.is_empty() || prefix.is_none()) {
+        return Ok(FamilyPods { prefix: None, own, routes });
+    }
+    let computed = || {
+        let cidrs = own.iter().copied().chain(routes.iter().map(|found| found.route.destination));
+        let prefix = common_prefix(cidrs)?;
+        Some(PodPrefix { prefix, origin: PodPrefixOrigin::Computed })
+    };
+    Ok(FamilyPods { prefix: prefix.or_else(computed), own, routes })
+}
+
+/// The networks that rules do not masquerade packets to, or masquerade packets from: that of the pods, if they contain the
+/// node's own.
+fn masqueraded(rules: &[MasqueradeRule], family: Family) -> Vec<IpNet> {
+    let of_rules = rules.iter().flat_map(|rule| {
+        let outside = rule.destination.filter(|to| to.is_negated);
+        let inside = rule.source.filter(|from| !from.is_negated);
+        [outside, inside].into_iter().flatten().map(|matched| matched.prefix)
+    });
+    of_rules.filter(|net| Family::from(*net) == family && net.prefix_len() > 0).collect()
+}
+
+fn own_pods_unknown(prefixes: &[IpNet]) -> Diagnostic {
+    let inside = if prefixes.is_empty() { String::new() } else { format!(" in {}", list(prefixes, 4)) };
+    let message =
+        format!("no interface of this node looks like that of its pods{inside}, so its pod CIDR is unknown");
+    Diagnostic::new(Rule::OwnPodsUnknown, message)
+        .with_remedy("pass it with --pod-cidr, or `--pod-cidr none` for a machine without pods")
+}
+
+/// The routes that hostgw adopts: those to other nodes and, if their pod gateways are next hops, those in the place of the
+/// on-link routes.
+fn adopted<'a>(
+    view: &NodeView<'a>,
+    prefixes: &[IpNet],
+    common: &CommonOptions,
+    routes: &[NodeRoute<'a>],
+    next_hop: HopMode,
+) -> Vec<&'a Route> {
+    let uses_pod_gateways = next_hop == HopMode::Mode(NextHopMode::PodGateway)
+        || routes.iter().any(|found| matches!(found.hop, RouteHop::PodGateway(_)));
+    let is_on_link = |route: &&&Route| {
+        uses_pod_gateways
+            && prefixes.contains(&route.destination)
+            && route.table == common.table
+            && routes::metric_of(route) == common.metric
+    };
+    let on_link = view.routes.iter().filter(is_on_link).copied();
+    routes.iter().map(|found| found.route).chain(on_link).collect()
+}
+
+/// Whether the kernel only accepts the next hops because the routes say that they are on-link.
+fn needs_onlink(view: &NodeView<'_>, common: &CommonOptions, routes: &[NodeRoute<'_>]) -> bool {
+    let device = common.device.as_raw();
+    let covers = |gateway: IpAddr| {
+        view.routes.iter().any(|route| route.is_on_link(device) && route.destination.contains(&gateway))
+    };
+    routes.iter().any(|NodeRoute { route, hop }| {
+        !matches!(hop, RouteHop::PodGateway(_))
+            && route.next.onlink
+            && route.next.gateway.is_some_and(|gateway| !covers(gateway))
+    })
+}
+
+/// Warns of what the kernel does not show.
+fn findings(prefixes: &[PodPrefix], nodes: &[LiveEntry]) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    let computed: Vec<IpNet> =
+        prefixes.iter().filter(|it| it.origin == PodPrefixOrigin::Computed).map(|it| it.prefix).collect();
+    if !computed.is_empty() {
+        let message = format!(
+            "clusterPrefix is computed as {}, the smallest that contains the pod CIDRs in this node's routes; the next node may \
+             not fit, and changing it later changes NAT on every node",
+            list(&computed, 2)
+        );
+        findings.push(Diagnostic::new(Rule::ClusterPrefixComputed, message).with_remedy(
+            "pass --cluster-prefix with the value of kube-controller-manager's --cluster-cidr (kubeadm: podSubnet)",
+        ));
+    }
+    let of_one = |family: Family| {
+        nodes.iter().filter(move |node| {
+            node.hop.is_some() && node.pod_cidrs.iter().all(|cidr| Family::from(*cidr) == family)
+        })
+    };
+    if Family::ALL.into_iter().all(|family| of_one(family).next().is_some()) {
+        let names: Vec<&str> = of_one(Family::V6).map(|node| node.name.as_str()).collect();
+        let message = format!(
+            "routes do not show which IPv4 and IPv6 pod CIDRs belong to the same node, so {} listed once for each family: {}",
+            if names.len() == 1 { "a node is" } else { "nodes are" },
+            list(&names, 8)
+        );
+        findings.push(Diagnostic::new(Rule::FamiliesApart, message).with_remedy(
+            "merge the two entries of each node before you use the file on other nodes; `kubectl get nodes -o json` has both",
+        ));
+    }
+    let windows: Vec<&str> =
+        nodes.iter().filter(|node| node.comment == nodes::WINDOWS).map(|node| node.name.as_str()).collect();
+    if !windows.is_empty() {
+        let message = format!(
+            "{} may run Windows, because the pod gateway is the second address: {}",
+            count(windows.len(), "node"),
+            list(&windows, 8)
+        );
+        findings.push(
+            Diagnostic::new(Rule::OsUncertain, message)
+                .with_remedy("for a Windows node, set `os: windows` and its address, and remove `gateway`"),
+        );
+    }
+    findings
+}
+
+/// Checks the configuration. Its errors show what a configuration cannot describe.
+fn validate(text: &str, format: Format, nodes: &[LiveEntry]) -> Result<Cluster, Vec<Diagnostic>> {
+    let document = Document::new("the imported configuration", text.to_owned(), format);
+    config::load(&document)
+        .map_err(|invalid| invalid.errors().iter().map(|error| problem(error, nodes)).collect())
+}
+
+/// An error in a configuration that was not written anywhere, without its place.
+fn problem(error: &ConfigError, nodes: &[LiveEntry]) -> Diagnostic {
+    let remedy = match error.rule {
+        Rule::OnePerFamily => {
+            let several = nodes.iter().find(|node| {
+                let number =
+                    |family| node.pod_cidrs.iter().filter(|cidr| Family::from(**cidr) == family).count();
+                Family::ALL.into_iter().any(|family| number(family) > 1)
+            });
+            let message = several.map_or_else(
+                || error.message.clone(),
+                |node| {
+                    format!(
+                        "{} has several pod CIDRs ({}), but a configuration has one of each address family",
+                        Untrusted::from(node.name.as_str()),
+                        list(&node.pod_cidrs, 8)
+                    )
+                },
+            );
+            return Diagnostic::new(Rule::NotDescribable, message).with_remedy(
+                "let the node assign addresses from one of them only, and remove the routes to the others",
+            );
+        }
+        Rule::InvalidNodeName | Rule::DuplicateNodeName => {
+            Some("pass the name of this node with --node-name".to_owned())
+        }
+        Rule::CidrOutsideCluster | Rule::SpecialPrefix | Rule::AddressInCluster => {
+            Some("pass the cluster prefix with --cluster-prefix".to_owned())
+        }
+        _ => error.hint.clone(),
+    };
+    Diagnostic::new(error.rule, error.message.clone()).with_remedy_if(remedy)
+}

@@ -1,0 +1,204 @@
+//! The routes to the pods of other nodes.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{super::prefix::private_block, plugin, pods::NodeView};
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    model::{Family, MAIN_TABLE, PodCidr},
+    state::{PLUGIN_PROTOCOLS, Route, RouteType},
+    text::{Untrusted, list},
+};
+
+/// The kernel's metric for an IPv6 route without one (`IP6_RT_PRIO_USER`, net/ip6_route.h).
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// What a route to the pods of a node leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RouteHop {
+    /// The node's address.
+    NodeAddress(IpAddr),
+    /// An address in the pod CIDR.
+    PodGateway(IpAddr),
+    /// This node's default gateway.
+    Router(IpAddr),
+}
+
+/// A route to the pods of another node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NodeRoute<'a> {
+    pub route: &'a Route,
+    pub hop: RouteHop,
+}
+
+/// What is known about the pods of a family.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PodNetwork<'a> {
+    pub family: Family,
+    /// The node's own pod CIDRs.
+    pub own: &'a [IpNet],
+    /// The cluster prefix, if it is known.
+    pub prefix: Option<IpNet>,
+    /// The only interface whose routes count, if it is given.
+    pub device: Option<&'a str>,
+}
+
+fn not_describable(message: String, remedy: &str) -> Diagnostic {
+    Diagnostic::new(Rule::NotDescribable, message).with_remedy(remedy)
+}
+
+impl PodNetwork<'_> {
+    /// Whether a route leads to pods of other nodes.
+    fn leads_to_pods(&self, route: &Route, default_gateways: &[IpAddr]) -> bool {
+        let destination = route.destination;
+        let is_own = self.own.iter().any(|own| own.contains(&destination) || destination.contains(own));
+        if is_own || destination.prefix_len() == 0 || route.kind != RouteType::Unicast {
+            return false;
+        }
+        if let Some(prefix) = self.prefix {
+            return prefix.contains(&destination) && prefix != destination;
+        }
+        if PLUGIN_PROTOCOLS.iter().any(|(number, _)| *number == route.protocol) {
+            return true;
+        }
+        let is_by_default_gateway =
+            route.next.gateway.is_some_and(|gateway| default_gateways.contains(&gateway));
+        self.own.iter().any(|own| {
+            own.prefix_len() == destination.prefix_len()
+                && private_block(*own) == private_block(destination)
+                && !is_by_default_gateway
+        })
+    }
+
+    /// Finds the routes to the pods of other nodes, sorted by destination.
+    ///
+    /// # Errors
+    /// Returns an error about a route that a configuration cannot describe.
+    pub fn routes<'a>(&self, view: &NodeView<'a>) -> Result<Vec<NodeRoute<'a>>, Diagnostic> {
+        let default_gateways: Vec<IpAddr> = view
+            .routes
+            .iter()
+            .filter(|route| route.destination.prefix_len() == 0)
+            .filter_map(|route| route.next.gateway)
+            .collect();
+        let mut by_destination: BTreeMap<IpNet, &Route> = BTreeMap::new();
+        for route in view.added(self.family).filter(|route| self.leads_to_pods(route, &default_gateways)) {
+            let name = route.next.device.as_ref().map_or("", |device| device.as_raw());
+            let kind = view.host.link(name).and_then(|link| link.kind.as_ref()).map(Untrusted::as_raw);
+            if let Some(tunnel) = plugin::of_tunnel(name, kind) {
+                let message = format!(
+                    "`{route}` leads through a tunnel ({}), but hostgw does not encapsulate pod traffic",
+                    Untrusted::from(tunnel)
+                );
+                return Err(not_describable(
+                    message,
+                    "turn encapsulation off first; all nodes must be on one link",
+                ));
+            }
+            if self.device.is_some_and(|device| device != name) {
+                continue;
+            }
+            if route.hops().count() > 1 {
+                let message = format!("`{route}` has several next hops, but a route of hostgw has one");
+                return Err(not_describable(message, "replace it by a route with one next hop first"));
+            }
+            // A network of pods on this node itself, such as another bridge.
+            if route.next.gateway.is_none() {
+                continue;
+            }
+            if PodCidr::new(route.destination).is_err() {
+                let message =
+                    format!("`{route}` leads to a single pod, but hostgw adds one route for each node");
+                return Err(not_describable(
+                    message,
+                    "let each node assign addresses from its own pod CIDR only, and remove this route",
+                ));
+            }
+            let first = by_destination.entry(route.destination).or_insert(route);
+            if route.metric < first.metric {
+                *first = route;
+            }
+        }
+        Ok(with_hops(by_destination.into_values().collect(), &default_gateways))
+    }
+}
+
+fn with_hops<'a>(routes: Vec<&'a Route>, default_gateways: &[IpAddr]) -> Vec<NodeRoute<'a>> {
+    // A single node may also be the default gateway of the others.
+    let is_router = |gateway: IpAddr| {
+        default_gateways.contains(&gateway)
+            && routes.iter().filter(|route| route.next.gateway == Some(gateway)).count() > 1
+    };
+    let hop = |route: &Route| {
+        let gateway = route.next.gateway?;
+        Some(match route.destination.contains(&gateway) {
+            true => RouteHop::PodGateway(gateway),
+            false if is_router(gateway) => RouteHop::Router(gateway),
+            false => RouteHop::NodeAddress(gateway),
+        })
+    };
+    routes.iter().filter_map(|route| Some(NodeRoute { route, hop: hop(route)? })).collect()
+}
+
+/// What all routes have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CommonOptions {
+    pub device: Untrusted,
+    pub table: u32,
+    /// The metric; 0 if it is the kernel's default.
+    pub metric: u32,
+    pub mtu: Option<u32>,
+}
+
+/// The metric of a route; 0 if it is the kernel's default.
+pub(super) fn metric_of(route: &Route) -> u32 {
+    match (route.family(), route.metric) {
+        (Family::V6, IPV6_DEFAULT_METRIC) => 0,
+        (_, metric) => metric,
+    }
+}
+
+/// Finds what all routes have in common. There is at least one route.
+///
+/// # Errors
+/// Returns an error if they differ in what hostgw has one value of.
+pub(super) fn common_options(routes: &[NodeRoute<'_>]) -> Result<CommonOptions, Diagnostic> {
+    let Some(first) = routes.first().map(|found| found.route) else {
+        return Ok(CommonOptions { device: Untrusted::default(), table: MAIN_TABLE, metric: 0, mtu: None });
+    };
+    let differs = |what: &str, remedy: &str, is_same: &dyn Fn(&Route) -> bool| {
+        let other = routes.iter().map(|found| found.route).find(|route| !is_same(route));
+        other.map_or(Ok(()), |other| {
+            let message =
+                format!("the routes to other nodes use several {what}, such as `{first}` and `{other}`");
+            Err(not_describable(message, remedy))
+        })
+    };
+    differs("interfaces", "pass the one that all nodes are on with --egress-interface", &|route| {
+        route.next.device == first.next.device
+    })?;
+    differs("routing tables", "move them to one table first", &|route| route.table == first.table)?;
+    differs("metrics", "add them with one metric first", &|route| metric_of(route) == metric_of(first))?;
+    let has_same_mtu = routes.iter().all(|found| found.route.mtu == first.mtu);
+    Ok(CommonOptions {
+        device: first.next.device.clone().unwrap_or_default(),
+        table: first.table,
+        metric: metric_of(first),
+        mtu: first.mtu.filter(|_| has_same_mtu),
+    })
+}
+
+/// Describes routes that nothing leads to.
+pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet]) -> Diagnostic {
+    let inside = match (prefixes, own) {
+        ([], []) => "pods".to_owned(),
+        ([], own) => format!("networks like {} (this node's pods)", list(own, 4)),
+        (prefixes, _) => format!("pods in {}", list(prefixes, 4)),
+    };
+    let message = format!("found no route by another node to {inside}");
+    Diagnostic::new(Rule::NoNodeRoutes, message).with_remedy(
+        "run this on a node whose routes were set up; if they lead to other networks, pass --cluster-prefix and --pod-cidr",
+    )
+}
