@@ -616,8 +616,8 @@ pub(super) struct ImportArguments {
     /// changes nothing.
     #[arg(long, conflicts_with_all = ["list", "update", "all", "strict", "next_hop"])]
     pub live: bool,
-    /// With --live, pod CIDR of this node, or `none` if it has no pods: one per address family, repeated or separated by
-    /// commas [default: that of the pod interface].
+    /// With --live, pod CIDR of this node, or `none` if it has no pods; repeat it, or separate several with commas
+    /// [default: that of the pod interface].
     #[arg(long = "pod-cidr", value_name = "CIDR", value_delimiter = ',', value_parser = own_pod_cidr, requires = "live")]
     pub pod_cidrs: Vec<OwnPodCidr>,
     /// With --live, name of this node [default: the host name].
@@ -626,8 +626,8 @@ pub(super) struct ImportArguments {
     /// With --live, write a script that removes what hostgw does not adopt, to run afterward.
     #[arg(long, value_name = "SCRIPT", requires = "live")]
     pub cleanup: Option<PathBuf>,
-    /// Cluster prefix, which contains all pod CIDRs: one per address family, repeated or separated by commas [default:
-    /// the value of --cluster-cidr of k3s or RKE2, or else the smallest that contains all pod CIDRs, with a warning].
+    /// Cluster prefix, which contains all pod CIDRs; repeat it, or separate several with commas [default: the value of
+    /// --cluster-cidr of k3s or RKE2, or else the smallest that contains all pod CIDRs, with a warning].
     #[arg(long = "cluster-prefix", value_name = "CIDR", value_delimiter = ',', value_parser = network, conflicts_with = "update")]
     pub cluster_prefixes: Vec<IpNet>,
     /// Egress interface of Linux nodes; with --update, of new ones [default: none if the configuration does not need

@@ -38,7 +38,7 @@ use document::{HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, fam
 use leftover::LeftoverScope;
 use masquerade::{Chains, MasqueradeRule, NatChoice};
 use pods::NodeView;
-use routes::{CommonOptions, NodeRoute, PodNetwork, RouteHop, common_options};
+use routes::{CommonOptions, KnownPods, NodeRoute, RouteHop, common_options};
 
 /// What was read on the node.
 #[derive(Debug, Clone, Copy)]
@@ -183,7 +183,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         nodes: &nodes,
     }
     .text(options.format);
-    validate(&text, options.format, &nodes)?;
+    validate(&text, options.format)?;
     let script = leftover::script(&host_name, &leftovers, &families(&prefixes), &plugins);
     Ok(LiveImport { text, nodes: nodes.len(), findings, leftovers, script })
 }
@@ -203,6 +203,13 @@ fn family_pods<'a>(
     let given = of_family(&options.cluster_prefixes);
     if given.is_empty() && !options.cluster_prefixes.is_empty() {
         return Ok(FamilyPods { prefix: None, own: Vec::new(), routes: Vec::new() });
+    }
+    if let [first, second, ..] = given.as_slice() {
+        return Err(Diagnostic::new(
+            Rule::NotDescribable,
+            format!("two {family} cluster prefixes are given, {first} and {second}, but --live imports the routes of one"),
+        )
+        .with_remedy("pass the prefix of this node's pods, and add the nodes of the other one by hand"));
     }
     let by_flannel = of_family(&flannel.cluster);
     let on_link = pods::on_link(view, family);
@@ -236,7 +243,7 @@ fn family_pods<'a>(
         .or_else(|| known(&on_link, PodPrefixOrigin::OnLinkRoute))
         .or_else(|| known(&masqueraded, PodPrefixOrigin::MasqueradeRule))
         .or_else(|| known(&own_table, PodPrefixOrigin::OwnTable));
-    let network = PodNetwork {
+    let network = KnownPods {
         family,
         own: &own,
         prefix: prefix.map(|it| it.prefix),
@@ -356,35 +363,14 @@ fn findings(prefixes: &[PodPrefix], nodes: &[LiveEntry]) -> Vec<Diagnostic> {
 }
 
 /// Checks the configuration. Its errors show what a configuration cannot describe.
-fn validate(text: &str, format: Format, nodes: &[LiveEntry]) -> Result<Cluster, Vec<Diagnostic>> {
+fn validate(text: &str, format: Format) -> Result<Cluster, Vec<Diagnostic>> {
     let document = Document::new("the imported configuration", text.to_owned(), format);
-    config::load(&document)
-        .map_err(|invalid| invalid.errors().iter().map(|error| problem(error, nodes)).collect())
+    config::load(&document).map_err(|invalid| invalid.errors().iter().map(problem).collect())
 }
 
 /// An error in a configuration that was not written anywhere, without its place.
-fn problem(error: &ConfigError, nodes: &[LiveEntry]) -> Diagnostic {
+fn problem(error: &ConfigError) -> Diagnostic {
     let remedy = match error.rule {
-        Rule::OnePerFamily => {
-            let several = nodes.iter().find(|node| {
-                let number =
-                    |family| node.pod_cidrs.iter().filter(|cidr| Family::from(**cidr) == family).count();
-                Family::ALL.into_iter().any(|family| number(family) > 1)
-            });
-            let message = several.map_or_else(
-                || error.message.clone(),
-                |node| {
-                    format!(
-                        "{} has several pod CIDRs ({}), but a configuration has one of each address family",
-                        Untrusted::from(node.name.as_str()),
-                        list(&node.pod_cidrs, 8)
-                    )
-                },
-            );
-            return Diagnostic::new(Rule::NotDescribable, message).with_remedy(
-                "let the node assign addresses from one of them only, and remove the routes to the others",
-            );
-        }
         Rule::InvalidNodeName | Rule::DuplicateNodeName => {
             Some("pass the name of this node with --node-name".to_owned())
         }

@@ -35,7 +35,7 @@ pub(super) struct NodeRoute<'a> {
 
 /// What is known about the pods of a family.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PodNetwork<'a> {
+pub(super) struct KnownPods<'a> {
     pub family: Family,
     /// The node's own pod CIDRs.
     pub own: &'a [IpNet],
@@ -49,7 +49,7 @@ fn not_describable(message: String, remedy: &str) -> Diagnostic {
     Diagnostic::new(Rule::NotDescribable, message).with_remedy(remedy)
 }
 
-impl PodNetwork<'_> {
+impl KnownPods<'_> {
     /// Whether a route leads to pods of other nodes.
     fn leads_to_pods(&self, route: &Route, default_gateways: &[IpAddr]) -> bool {
         let destination = route.destination;
