@@ -124,7 +124,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, InputProblem> {
     } else if metadata.len() > LIMIT {
         Err(InputProblem::TooLarge)
     } else {
-        read_limited(&file)
+        read_about(&file, metadata.len())
     }
 }
 
@@ -142,7 +142,7 @@ mod linux {
 
     use rustix::fs::{FsWord, OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
 
-    use super::{InputProblem, LIMIT, read_limited};
+    use super::{InputProblem, LIMIT, read_about, read_limited};
 
     /// `PIPEFS_MAGIC` (linux/magic.h): the file system of pipes without a name.
     const PIPE_FILE_SYSTEM: FsWord = 0x5049_5045;
@@ -166,7 +166,7 @@ mod linux {
         if metadata.len() > LIMIT {
             return Err(InputProblem::TooLarge);
         }
-        let bytes = read_limited(&file)?;
+        let bytes = read_about(&file, metadata.len())?;
         if u64::try_from(bytes.len()).ok() != Some(file.metadata()?.len()) {
             return Err(InputProblem::SizeMismatch);
         }
@@ -188,7 +188,14 @@ mod linux {
 }
 
 fn read_limited(input: impl Read) -> Result<Vec<u8>, InputProblem> {
-    let mut bytes = Vec::new();
+    read_about(input, 0)
+}
+
+/// Reads an input of probably `expected` bytes.
+fn read_about(input: impl Read, expected: u64) -> Result<Vec<u8>, InputProblem> {
+    // One byte more, in which the read that finds the end fits.
+    let capacity = expected.min(LIMIT).saturating_add(1);
+    let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
     input.take(LIMIT + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= LIMIT) {
         Ok(bytes)

@@ -61,7 +61,7 @@ fn report_of(old: Option<&File>, new: &File) -> ComparisonReport {
         old: old.map(|old| (old.document.name(), &old.cluster)),
         new: (new.document.name(), &new.cluster),
     };
-    ComparisonReport::new(&comparison, files, |side, path| match side {
+    ComparisonReport::new(comparison, files, |side, path| match side {
         Side::Old => old?.source(path),
         Side::New => new.source(path),
     })

@@ -176,7 +176,7 @@ fn report(old: Option<(&str, &Cluster)>, new: (&str, &Cluster)) -> ComparisonRep
         old: old.zip(names.0.as_ref()).map(|((_, cluster), name)| (name, cluster)),
         new: (&names.1, new.1),
     };
-    ComparisonReport::new(&comparison, files, |side, path| {
+    ComparisonReport::new(comparison, files, |side, path| {
         let file = if side == compare::Side::Old { old?.0 } else { new.0 };
         Some(source(file, path))
     })

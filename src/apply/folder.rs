@@ -292,7 +292,7 @@ impl Folder {
     pub(super) fn names(&self, folder: &str) -> io::Result<Vec<String>> {
         let Some(folder) = none_if_missing(self.subfolder(folder))? else { return Ok(Vec::new()) };
         let mut names = Vec::new();
-        for entry in Dir::read_from(&folder.descriptor)? {
+        for entry in Dir::new(folder.descriptor)? {
             // hostgw only creates UTF-8 names.
             if let Ok(name) = entry?.file_name().to_str()
                 && ![".", ".."].contains(&name)

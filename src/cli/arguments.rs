@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use super::transaction_json::TransactionCommand;
@@ -70,6 +70,15 @@ pub(super) struct Arguments {
     pub verb: Verb,
 }
 
+impl Arguments {
+    /// Returns the definition of the command line with the options of every command.
+    pub(super) fn definition() -> Command {
+        let mut command = Self::command();
+        command.build();
+        command
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
     Auto,
@@ -77,7 +86,9 @@ pub(super) enum Color {
     Never,
 }
 
+// Parsing builds the options of the command that it finds, and of no other.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum Verb {
     /// Show what would change on this node.
     Plan(PlanOptions),
@@ -219,7 +230,9 @@ pub(super) enum OutputForm {
     Transaction(TransactionCommand),
 }
 
-/// The configuration, and the node in it.
+// The options that commands share have no doc comments: clap would show those instead of the command's own.
+
+// The configuration, and the node in it.
 #[derive(Debug, Args)]
 pub(super) struct TargetOptions {
     /// Configuration file, or `-` for standard input [default: HOSTGW_FILE, then hostgw.yaml, hostgw.yml or
@@ -295,7 +308,7 @@ pub(super) struct ApplyOptions {
     pub detailed_exitcode: bool,
 }
 
-/// Whether a command that changes the node asks first, and how long it waits for the lock.
+// Whether a command that changes the node asks first, and how long it waits for the lock.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Consent {
     /// Do not ask for approval.
@@ -305,7 +318,7 @@ pub(super) struct Consent {
     pub lock: LockOptions,
 }
 
-/// How long a command waits for other hostgw commands.
+// How long a command waits for other hostgw commands.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct LockOptions {
     /// How long to wait for another hostgw command to finish (500ms, 30s, 2m).
@@ -357,7 +370,7 @@ pub(super) struct DestroyOptions {
     pub json: bool,
 }
 
-/// Options to preview a change, and to report it to scripts.
+// Options to preview a change, and to report it to scripts.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Preview {
     /// Show what would change, without changing anything or taking the lock.

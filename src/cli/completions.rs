@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command};
 use clap_complete::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter,
     engine::ValueCompleter,
@@ -128,7 +128,7 @@ fn file_of(line: &[OsString]) -> Option<PathBuf> {
 /// Returns the command line definition with a completer for each argument. `file` is the configuration that the
 /// command line names.
 fn command(file: Option<PathBuf>) -> Command {
-    let mut command = Arguments::command();
+    let mut command = Arguments::definition();
     let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     for verb in verbs {
         command =

@@ -126,7 +126,7 @@ fn report(old: Option<&Loaded>, document: &Document, new: &Cluster) -> Compariso
         old: old.map(|old| (old.document.name(), &old.cluster)),
         new: (document.name(), new),
     };
-    ComparisonReport::new(&comparison, files, |side, path| match side {
+    ComparisonReport::new(comparison, files, |side, path| match side {
         Side::Old => old_places.as_ref()?.source(path),
         Side::New => new_places.source(path),
     })

@@ -113,7 +113,7 @@ mod tests {
     fn every_option_in_a_guide_is_one() {
         /// Options of the scripts that `hostgw render` writes.
         const OF_SCRIPTS: [&str; 1] = ["--undo"];
-        let command = Arguments::command();
+        let command = Arguments::definition();
         let verbs =
             command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
         let known: Vec<String> =

@@ -35,7 +35,7 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
     let observed = LiveNode.everything()?;
     let firewall = observed.host.firewall.as_ref();
     let iptables = firewall.map(dumps).transpose()?.unwrap_or_default();
-    let host_name = kernel::host_name().ok();
+    let host_name = kernel::host_name();
     let flannel = flannel();
     let sources = LiveSources {
         host_name: host_name.as_deref(),

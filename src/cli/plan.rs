@@ -90,7 +90,7 @@ fn look(session: &mut Session, output: &Output) -> Result<(), Error> {
     const TIMEOUT: Duration = Duration::from_secs(30);
     let Place::Live(dir) = &session.place else { return session.look() };
     let dir = dir.clone();
-    look_when_idle(&dir, TIMEOUT, || session.look())?;
+    look_when_idle(&dir, TIMEOUT, || session.look_at_once())?;
     warn_of_open(&dir, output);
     Ok(())
 }

@@ -59,7 +59,7 @@ fn text(subject: Subject) -> String {
 mod tests {
     use std::fs;
 
-    use clap::{CommandFactory, ValueEnum};
+    use clap::ValueEnum;
 
     use super::{super::arguments::Arguments, *};
 
@@ -98,7 +98,7 @@ mod tests {
     /// `hostgw schema COMMAND` works for every command that prints JSON.
     #[test]
     fn every_verb_that_prints_json_has_a_schema() {
-        let command = Arguments::command();
+        let command = Arguments::definition();
         let prints_json = |verb: &&clap::Command| {
             verb.get_name() == "snapshot" || verb.get_arguments().any(|it| it.get_long() == Some("json"))
         };

@@ -96,13 +96,40 @@ pub struct Paths<'a> {
     /// The pod CIDRs for which the node has no pod interface yet.
     missing: Vec<IpNet>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
-    special: HashSet<IpNet>,
-    /// Their lengths in each family.
-    special_lengths: PerFamily<BTreeSet<u8>>,
-    /// Larger prefixes that contain one of them.
-    around_special: HashSet<IpNet>,
+    special: PrefixSet,
     /// The default routes, by which pods reach the outside. A node without one has no outside.
     outside: PerFamily<&'a Route>,
+}
+
+/// A set of prefixes.
+#[derive(Debug, Clone, Default)]
+struct PrefixSet {
+    all: HashSet<IpNet>,
+    /// Their lengths in each family.
+    lengths: PerFamily<BTreeSet<u8>>,
+    /// The prefixes that contain one of them.
+    around: HashSet<IpNet>,
+}
+
+impl PrefixSet {
+    fn insert(&mut self, prefix: IpNet) {
+        if self.all.insert(prefix) {
+            self.lengths.get_mut(Family::from(prefix)).get_or_insert_default().insert(prefix.prefix_len());
+            // What contains a known one is known, too.
+            ancestors(prefix).take_while(|around| self.around.insert(*around)).for_each(drop);
+        }
+    }
+
+    /// Returns `true` if `prefix` is one of them, is inside one of them, or contains one.
+    fn overlaps(&self, prefix: IpNet) -> bool {
+        let lengths = self.lengths.get(Family::from(prefix));
+        let mut outer = lengths.into_iter().flat_map(|lengths| lengths.range(..=prefix.prefix_len()));
+        let is_known = |length: &u8| {
+            let outer = IpNet::new(prefix.addr(), *length).map(|outer| outer.trunc());
+            outer.is_ok_and(|outer| self.all.contains(&outer))
+        };
+        self.around.contains(&prefix) || outer.any(is_known)
+    }
 }
 
 /// How good a path is.
@@ -147,8 +174,6 @@ impl<'a> Paths<'a> {
         };
         let others = routes.filter(|(route, _)| is_usable(route)).collect();
         let (parts, own_parts) = (Vec::new(), Vec::new());
-        let (special, special_lengths, around_special) =
-            (HashSet::new(), PerFamily::default(), HashSet::new());
         let mut outside = PerFamily::default();
         for family in cluster.prefixes.families().filter(|_| cluster.nat.masquerade) {
             // A route of its own makes the address stand for nothing else.
@@ -160,18 +185,8 @@ impl<'a> Paths<'a> {
                 *outside.get_mut(family) = default_route(family, foreign.clone());
             }
         }
-        let mut paths = Self {
-            cluster,
-            pods,
-            others,
-            parts,
-            own_parts,
-            missing,
-            special,
-            special_lengths,
-            around_special,
-            outside,
-        };
+        let mut paths =
+            Self { cluster, pods, others, parts, own_parts, missing, special: PrefixSet::default(), outside };
         paths.add_foreign(index, foreign, host);
         paths
     }
@@ -179,10 +194,7 @@ impl<'a> Paths<'a> {
     /// Adds the ways of packets that foreign routes and rules may divert.
     fn add_foreign(&mut self, index: usize, foreign: impl Iterator<Item = &'a Route>, host: &'a Host) {
         let cluster = self.cluster;
-        let is_inside = |prefix: &IpNet| {
-            let mut wholes = cluster.prefixes.iter();
-            wholes.any(|whole| whole.contains(prefix) && whole != prefix)
-        };
+        let is_inside = |prefix: &IpNet| is_inside(cluster, prefix);
         let selectors = host.rules.iter().flat_map(|rule| [rule.selector.from, rule.selector.to]).flatten();
         // The kernel's own routes to addresses of this node lead to no pod.
         let destinations = foreign.filter(|route| !route.kind.is_local()).map(|route| route.destination);
@@ -208,23 +220,11 @@ impl<'a> Paths<'a> {
                 self.parts.push((*prefix, *at));
             }
         }
-        for prefix in &found {
-            let lengths = self.special_lengths.get_mut(Family::from(*prefix)).get_or_insert_default();
-            lengths.insert(prefix.prefix_len());
-            self.around_special.extend(ancestors(*prefix));
+        // Nor does the kernel forward packets from one.
+        let local = host.addresses.iter().map(|local| IpNet::from(local.address)).filter(is_inside);
+        for prefix in found.into_iter().chain(local) {
+            self.special.insert(prefix);
         }
-        self.special.extend(found);
-    }
-
-    /// Returns `true` if packets to or from a part of `prefix` may take another way than those of all others.
-    fn is_special(&self, prefix: IpNet) -> bool {
-        let lengths = self.special_lengths.get(Family::from(prefix));
-        let mut around = lengths.into_iter().flat_map(|lengths| lengths.range(..=prefix.prefix_len()));
-        let is_special = |length: &u8| {
-            let around = IpNet::new(prefix.addr(), *length).map(|around| around.trunc());
-            around.is_ok_and(|around| self.special.contains(&around))
-        };
-        self.around_special.contains(&prefix) || around.any(is_special)
     }
 
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
@@ -375,7 +375,7 @@ impl<'a> Paths<'a> {
         let mut alike: PerFamily<Vec<Rank>> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
-            let is_special = self.is_special(route.destination);
+            let is_special = self.special.overlaps(route.destination);
             let known = alike.get(route.family()).filter(|_| !is_special);
             if let Some(known) = known {
                 ranks.extend(known);
@@ -418,19 +418,78 @@ impl<'a> Paths<'a> {
     ///
     /// # Errors
     /// Returns the error of `ask`.
-    pub fn judge<E>(&self, mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
-        /// Enough to fill many requests, and few enough to take little memory.
-        const AT_ONCE: usize = 8_192;
+    pub fn judge<E>(&self, ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
         let mut ranks = Vec::with_capacity(2 * self.others.len());
-        let mut refs = self.refs().peekable();
-        while refs.peek().is_some() {
-            let some: Vec<PathRef<'_>> = refs.by_ref().take(AT_ONCE).collect();
-            let packets: Vec<Packet> = some.iter().map(PathRef::packet).collect();
-            let verdicts = ask(&packets)?;
-            ranks.extend(some.iter().zip(&verdicts).map(|(path, verdict)| path.course().rank(verdict)));
-        }
+        ask_all(self.refs(), ask, |path, verdict| ranks.push(path.course().rank(verdict)))?;
         Ok(Ledger(ranks))
     }
+
+    /// Ranks the paths of a node with the `live` routes, of those that hostgw manages. Asks about one node of those that
+    /// have no route yet and whose packets nothing diverts: the kernel treats the packets of all of them alike.
+    ///
+    /// # Errors
+    /// Returns the error of `ask`.
+    pub fn judge_alike<E>(
+        &self,
+        live: &[Route],
+        ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>,
+    ) -> Result<Ledger, E> {
+        let mut special = self.special.clone();
+        for route in live.iter().filter(|route| is_inside(self.cluster, &route.destination)) {
+            special.insert(route.destination);
+        }
+        let mut asked: Vec<PathRef<'_>> = Vec::new();
+        // For each route, the index of the first of its packets, or of those of a route like it.
+        let mut places = Vec::with_capacity(self.others.len());
+        let mut alike: PerFamily<(usize, Option<&Untrusted>)> = PerFamily::default();
+        for (route, node) in &self.others {
+            let is_special = special.overlaps(route.destination);
+            let device = route.next.device.as_ref();
+            let known = alike.get(route.family()).filter(|(_, of)| !is_special && *of == device);
+            if let Some((place, _)) = known {
+                places.push(*place);
+                continue;
+            }
+            if !is_special {
+                *alike.get_mut(route.family()) = Some((asked.len(), device));
+            }
+            places.push(asked.len());
+            asked.extend(self.whole(route, *node).flatten());
+        }
+        let whole = asked.len();
+        asked.extend(self.other_refs());
+        let mut verdicts = Vec::with_capacity(asked.len());
+        ask_all(asked.iter().copied(), ask, |_, verdict| verdicts.push(verdict.clone()))?;
+        let rank = |path: &PathRef<'_>, place: usize| {
+            verdicts.get(place).map_or(Rank::Lost, |verdict| path.course().rank(verdict))
+        };
+        let mut ranks = Vec::with_capacity(2 * places.len());
+        for ((route, node), place) in self.others.iter().zip(places) {
+            let refs = self.whole(route, *node).flatten().zip(place..);
+            ranks.extend(refs.map(|(path, place)| rank(&path, place)));
+        }
+        ranks.extend(asked.iter().enumerate().skip(whole).map(|(place, path)| rank(path, place)));
+        Ok(Ledger(ranks))
+    }
+}
+
+/// Asks about paths, some at once, and passes each with its verdict to `take`.
+fn ask_all<'p, E>(
+    paths: impl Iterator<Item = PathRef<'p>>,
+    mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>,
+    mut take: impl FnMut(&PathRef<'p>, &Verdict),
+) -> Result<(), E> {
+    /// Enough to fill many requests, and few enough to take little memory.
+    const AT_ONCE: usize = 8_192;
+    let mut paths = paths.peekable();
+    while paths.peek().is_some() {
+        let some: Vec<PathRef<'_>> = paths.by_ref().take(AT_ONCE).collect();
+        let packets: Vec<Packet> = some.iter().map(PathRef::packet).collect();
+        for (path, verdict) in some.iter().zip(&ask(&packets)?) {
+            take(path, verdict);
+        }
+    }
+    Ok(())
 }
 
 /// A path without copies: a cluster has two for each other node, and almost all are only judged.
@@ -556,6 +615,11 @@ impl Ledger {
         let ranks = self.0.iter().enumerate();
         ranks.filter(|(_, rank)| **rank != Rank::Planned).map(|(index, _)| index).collect()
     }
+}
+
+/// Returns `true` if the cluster has a prefix that contains this one and is larger.
+fn is_inside(cluster: &Cluster, prefix: &IpNet) -> bool {
+    cluster.prefixes.iter().any(|whole| whole.contains(prefix) && whole != prefix)
 }
 
 /// Iterates over the prefixes that contain this one, the longest first.

@@ -23,7 +23,8 @@ mod testing;
 mod verdict;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     net::IpAddr,
     os::{fd::AsFd, unix::fs::MetadataExt},
 };
@@ -64,7 +65,7 @@ impl LiveNode {
     /// # Errors
     /// Returns an error if the interfaces, addresses, routes or NAT cannot be read.
     pub fn everything(self) -> Result<Observed, Error> {
-        let mut observed = read(true, route::everything, |_| sysctl::everything())?;
+        let mut observed = HostReading::new()?.read(true, route::everything, |_| sysctl::everything())?;
         observed.host.firewall = nat::firewall();
         if let Some(firewall) = &mut observed.host.firewall {
             (firewall.legacy, firewall.legacy_unknown) = copy::legacy_tables();
@@ -78,42 +79,80 @@ impl LiveNode {
 
 impl Observe for LiveNode {
     fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
-        read(
+        HostReading::new()?.observe(scope)
+    }
+}
+
+/// The interfaces and addresses of this network namespace, which identify the node, and the socket that read them.
+#[derive(Debug)]
+pub struct HostReading {
+    socket: Socket,
+    links: Links,
+    addresses: Vec<InterfaceAddress>,
+}
+
+impl HostReading {
+    /// Reads the interfaces and addresses.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel cannot be queried.
+    pub fn new() -> Result<Self, Error> {
+        let mut socket = open_route_socket()?;
+        let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
+        let addresses =
+            link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
+        Ok(Self { socket, links, addresses })
+    }
+
+    /// Returns the interfaces and addresses.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        Host { links: self.links.all.clone(), addresses: self.addresses.clone(), ..Host::default() }
+    }
+
+    /// Observes the rest of the node, like [`LiveNode`].
+    fn observe(self, scope: &Scope) -> Result<Observed, Error> {
+        self.read(
             !scope.prefixes.is_empty(),
             |socket, links| route::observe(socket, links, scope),
             |addresses| sysctl::observe(scope, addresses),
         )
     }
+
+    /// Reads NAT; the arguments select what else to read.
+    fn read(
+        mut self,
+        with_rules: bool,
+        routes: impl FnOnce(&mut Socket, &Links) -> Result<route::ObservedRoutes, KernelError>,
+        sysctls: impl FnOnce(&[InterfaceAddress]) -> sysctl::ObservedSysctls,
+    ) -> Result<Observed, Error> {
+        let _task = Task::begin("reading the node");
+        let routes =
+            routes(&mut self.socket, &self.links).map_err(|error| unreadable("the routes", &error))?;
+        let rules = if with_rules { policy_rule::all(&mut self.socket) } else { Ok(Vec::new()) };
+        let rules = rules.map_err(|error| unreadable("the policy rules", &error))?;
+        let (nat, mut unknown) = nat::observe(&Family::ALL).map_err(|error| unreadable_nat(&error))?;
+        let sysctls = sysctls(&self.addresses);
+        unknown.extend(sysctls.unknown);
+        Ok(Observed {
+            state: State { routes: routes.routes.into(), nat, sysctls: sysctls.values, unknown },
+            host: Host {
+                links: self.links.all,
+                addresses: self.addresses,
+                foreign: routes.foreign,
+                others: routes.others,
+                rules,
+                ..Host::default()
+            },
+        })
+    }
 }
 
-/// Reads the interfaces, addresses and NAT; the other arguments select what else to read.
-fn read(
-    with_rules: bool,
-    routes: impl FnOnce(&mut Socket, &Links) -> Result<route::ObservedRoutes, KernelError>,
-    sysctls: impl FnOnce(&[InterfaceAddress]) -> sysctl::ObservedSysctls,
-) -> Result<Observed, Error> {
-    let _task = Task::begin("reading the node");
-    let mut socket = open_route_socket()?;
-    let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
-    let addresses =
-        link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
-    let routes = routes(&mut socket, &links).map_err(|error| unreadable("the routes", &error))?;
-    let rules = if with_rules { policy_rule::all(&mut socket) } else { Ok(Vec::new()) };
-    let rules = rules.map_err(|error| unreadable("the policy rules", &error))?;
-    let (nat, mut unknown) = nat::observe(&Family::ALL).map_err(|error| unreadable_nat(&error))?;
-    let sysctls = sysctls(&addresses);
-    unknown.extend(sysctls.unknown);
-    Ok(Observed {
-        state: State { routes: routes.routes.into(), nat, sysctls: sysctls.values, unknown },
-        host: Host {
-            links: links.all,
-            addresses,
-            foreign: routes.foreign,
-            others: routes.others,
-            rules,
-            ..Host::default()
-        },
-    })
+/// The live node, whose interfaces and addresses have been read if there is a reading. It is used for one observation.
+impl Observe for Option<HostReading> {
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
+        self.take().map_or_else(HostReading::new, Ok)?.observe(scope)
+    }
 }
 
 impl Forwarder for LiveNode {
@@ -417,7 +456,7 @@ fn unreadable_nat(error: &NatError) -> Error {
 /// # Errors
 /// Returns an error if `/proc` cannot be read.
 pub fn identity() -> io::Result<Identity> {
-    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    let boot_id = sysctl::value(&File::open("/proc/sys/kernel/random/boot_id")?)?;
     let socket = rtnetlink::sys::Socket::new(rtnetlink::sys::protocols::NETLINK_ROUTE)?;
     let namespace = match ffi::namespace_cookie(socket.as_fd()) {
         Ok(cookie) => format!("net-{cookie:x}"),
@@ -425,18 +464,6 @@ pub fn identity() -> io::Result<Identity> {
         Err(_) => format!("net-i{}", fs::metadata("/proc/thread-self/ns/net")?.ino()),
     };
     Ok(Identity { boot_id, namespace })
-}
-
-/// Reads the interfaces and addresses of this network namespace, which identify the node.
-///
-/// # Errors
-/// Returns an error if the kernel cannot be queried.
-pub fn host() -> Result<Host, Error> {
-    let mut socket = open_route_socket()?;
-    let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
-    let addresses =
-        link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
-    Ok(Host { links: links.all, addresses, ..Host::default() })
 }
 
 /// Ignores `signal` in this process and in every program it starts.
@@ -470,12 +497,10 @@ pub fn keep_descriptors() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the kernel's hostname of this machine.
-///
-/// # Errors
-/// Returns an error if `/proc` cannot be read.
-pub fn host_name() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+/// Returns the kernel's hostname of this machine. `None` if it is not UTF-8.
+#[must_use]
+pub fn host_name() -> Option<String> {
+    rustix::system::uname().nodename().to_str().ok().map(ToOwned::to_owned)
 }
 
 #[cfg(test)]

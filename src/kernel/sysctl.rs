@@ -4,9 +4,12 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io,
+    mem::MaybeUninit,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
+
+use rustix::{buffer::spare_capacity, io::pread};
 
 use crate::{
     fault,
@@ -76,25 +79,31 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> ObservedSysctls {
 
 /// Reads a value in one system call. Some sysctls, such as lists of ports, return what fits into the first read and
 /// nothing after it.
-fn value(file: &File) -> io::Result<String> {
+pub(super) fn value(file: &File) -> io::Result<String> {
     /// Enough for every sysctl but lists.
     const FIRST: usize = 4096;
     /// The kernel rejects larger reads (`KMALLOC_MAX_SIZE`, include/linux/slab.h).
     const LAST: usize = 2 << 20;
-    let mut buffer = vec![0; FIRST];
-    loop {
-        let length = file.read_at(&mut buffer, 0)?;
-        if length < buffer.len() {
-            buffer.truncate(length);
-            let text = String::from_utf8(buffer)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            return Ok(normalize_value(&text));
-        }
-        if buffer.len() >= LAST {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {LAST} bytes")));
-        }
-        buffer.resize(buffer.len() * 8, 0);
+    let mut first = [MaybeUninit::uninit(); FIRST];
+    let (text, rest) = pread(file, &mut first, 0)?;
+    if !rest.is_empty() {
+        return normalized(text);
     }
+    let mut size = FIRST * 8;
+    while size <= LAST {
+        let mut buffer = Vec::with_capacity(size);
+        pread(file, spare_capacity(&mut buffer), 0)?;
+        if buffer.len() < buffer.capacity() {
+            return normalized(&buffer);
+        }
+        size *= 8;
+    }
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {LAST} bytes")))
+}
+
+fn normalized(text: &[u8]) -> io::Result<String> {
+    let text = str::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(normalize_value(text))
 }
 
 /// Lists the directories in `net/FAMILY/conf`: the interfaces, plus `all` and `default`.

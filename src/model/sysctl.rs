@@ -53,7 +53,7 @@ impl SysctlKey {
     /// Returns the parameter's file, relative to `/proc/sys`.
     #[must_use]
     pub fn file(&self) -> PathBuf {
-        self.parts().collect()
+        swapped(&self.0).into()
     }
 
     /// Iterates over the directories and the file name. A slash in a part of the key represents a dot in its name.
@@ -66,8 +66,37 @@ impl SysctlKey {
     /// # Errors
     /// Same as [`FromStr`].
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidSysctlKey> {
-        let parts: Vec<String> = parts.into_iter().map(|part| part.replace('.', "/")).collect();
-        parts.join(".").parse()
+        let mut key = String::new();
+        for (at, part) in parts.into_iter().enumerate() {
+            if at > 0 {
+                key.push('.');
+            }
+            for (at, name) in part.split('.').enumerate() {
+                if at > 0 {
+                    key.push('/');
+                }
+                key.push_str(name);
+            }
+        }
+        Self::from_dotted(key)
+    }
+
+    /// Checks a key whose parts are separated by dots.
+    fn from_dotted(dotted: String) -> Result<Self, InvalidSysctlKey> {
+        let is_plain = dotted.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_invalid = |part: &str| {
+            part.is_empty()
+                || part.len() > MAX_PART_LEN
+                || part.bytes().all(|byte| byte == b'/')
+                || (!is_plain && part.chars().any(|c| c.is_whitespace() || c.is_control()))
+        };
+        if dotted.split('.').any(is_invalid) {
+            return Err(InvalidSysctlKey::Malformed);
+        }
+        if !dotted.starts_with("net.") {
+            return Err(InvalidSysctlKey::OutsideNet);
+        }
+        Ok(Self(dotted))
     }
 
     /// Returns the key in its canonical form.
@@ -83,34 +112,7 @@ impl FromStr for SysctlKey {
     /// Accepts both spellings of sysctl(8): the first `.` or `/` determines the separator.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let slashes_separate = text.find(['.', '/']).is_some_and(|at| text.as_bytes()[at] == b'/');
-        let dotted: String = if slashes_separate {
-            text.chars()
-                .map(|c| {
-                    if c == '/' {
-                        '.'
-                    } else if c == '.' {
-                        '/'
-                    } else {
-                        c
-                    }
-                })
-                .collect()
-        } else {
-            text.to_owned()
-        };
-        let is_invalid = |part: &str| {
-            part.is_empty()
-                || part.len() > MAX_PART_LEN
-                || part.chars().all(|c| c == '/')
-                || part.chars().any(|c| c.is_whitespace() || c.is_control())
-        };
-        if dotted.split('.').any(is_invalid) {
-            return Err(InvalidSysctlKey::Malformed);
-        }
-        if !dotted.starts_with("net.") {
-            return Err(InvalidSysctlKey::OutsideNet);
-        }
-        Ok(Self(dotted))
+        Self::from_dotted(if slashes_separate { swapped(text) } else { text.to_owned() })
     }
 }
 
@@ -134,11 +136,27 @@ impl fmt::Display for SysctlKey {
     }
 }
 
+/// Converts the two spellings of a key into each other.
+fn swapped(key: &str) -> String {
+    let swap = |c| match c {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    };
+    key.chars().map(swap).collect()
+}
+
 /// Normalizes a value for comparison: the kernel separates the parts of a vector with tabs and ends every value with a
 /// newline.
 #[must_use]
 pub fn normalize_value(value: &str) -> String {
-    value.split_whitespace().collect::<Vec<_>>().join(" ")
+    let mut words = value.split_whitespace();
+    let mut normalized = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        normalized.push(' ');
+        normalized.push_str(word);
+    }
+    normalized
 }
 
 #[cfg(test)]
@@ -164,6 +182,18 @@ mod tests {
         {
             assert_eq!(text.parse::<SysctlKey>(), Err(InvalidSysctlKey::Malformed), "{text}");
         }
+    }
+
+    #[test]
+    fn the_parts_of_a_file_name_make_a_key() {
+        let key = |parts: &[&str]| SysctlKey::from_parts(parts.iter().copied());
+        let of_interface = key(&["net", "ipv4", "conf", "eth0.100", "rp_filter"]).expect("a key");
+        assert_eq!(of_interface.as_str(), "net.ipv4.conf.eth0/100.rp_filter");
+        assert!(key(&["net", "ipv6", "conf", "v\u{e9}th", "forwarding"]).is_ok());
+        for parts in [["", "net"], ["net", ""], ["net", ".."], ["net", "a b"], ["net", "a\u{a0}b"]] {
+            assert_eq!(key(&parts), Err(InvalidSysctlKey::Malformed), "{parts:?}");
+        }
+        assert_eq!(key(&["kernel", "panic"]), Err(InvalidSysctlKey::OutsideNet));
     }
 
     #[test]

@@ -40,3 +40,105 @@ pub fn paths<'a>(
     let foreign = foreign.chain(&observed.host.foreign).chain(&observed.host.others);
     Paths::new(cluster, index, desired.routes_to_nodes(), foreign, &observed.host)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::{
+        config::{self, Document, Format},
+        forwarding::{Ledger, Packet, Verdict},
+        plan::{OriginalSysctls, desired},
+        state::{Host, InterfaceAddress, Link, Route},
+    };
+
+    const NODES: usize = 100;
+
+    fn cluster() -> Cluster {
+        let mut text = String::from(
+            "clusterPrefix: 10.244.0.0/16\negressInterface: eth0\nnextHop: node-address\nnodes:\n",
+        );
+        for node in 0..NODES {
+            let _ = writeln!(
+                text,
+                "  - {{name: n{node}, os: linux, podCIDR: 10.244.{node}.0/24, address: 172.30.0.{}}}",
+                node + 1
+            );
+        }
+        let document = Document::new("hostgw.yaml", text, Format::Yaml);
+        config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
+    }
+
+    /// A node with these interfaces and addresses.
+    fn host(addresses: &[(&str, &str)]) -> Host {
+        let link = |(index, (name, _)): (usize, &(&str, &str))| -> Link {
+            let link = serde_json::json!({ "name": name, "index": index + 1, "up": true });
+            serde_json::from_value(link).expect("a link")
+        };
+        let address = |(name, address): &(&str, &str)| InterfaceAddress {
+            device: (*name).into(),
+            address: address.parse::<ipnet::IpNet>().expect("a prefix").addr(),
+            prefix: address.parse::<ipnet::IpNet>().expect("a prefix").trunc(),
+            flags: Vec::new(),
+        };
+        Host {
+            links: addresses.iter().enumerate().map(link).collect(),
+            addresses: addresses.iter().map(address).collect(),
+            ..Host::default()
+        }
+    }
+
+    /// Judges the paths before any route is added; all `at_once`, or one of those that are alike. Returns the number of
+    /// questions, too.
+    fn judged(host: &Host, live: &[Route], foreign: &[Route], at_once: bool) -> (usize, Ledger) {
+        let cluster = cluster();
+        let desired = desired(&cluster, 0, &OriginalSysctls::default()).expect("a Linux node");
+        let mut observed = Observed { host: host.clone(), ..Observed::default() };
+        observed.host.foreign = foreign.to_vec();
+        observed.state.routes = live.to_vec().into();
+        let paths = paths(&cluster, 0, &desired, &observed);
+        let model = ForwardingModel::new(live.iter(), &observed.state.sysctls, &observed.host);
+        let mut asked = 0;
+        let ask = |packets: &[Packet]| {
+            asked += packets.len();
+            let verdicts: Vec<Verdict> = packets.iter().map(|packet| model.trace(packet).verdict).collect();
+            Ok::<_, ()>(verdicts)
+        };
+        let ledger = if at_once { paths.judge(ask) } else { paths.judge_alike(live, ask) };
+        (asked, ledger.expect("verdicts"))
+    }
+
+    /// A route to the pods of a node, with another destination.
+    fn route(destination: &str) -> Route {
+        let desired = desired(&cluster(), 0, &OriginalSysctls::default()).expect("a Linux node");
+        let mut routes = desired.routes_to_nodes().map(|(route, _)| route.clone());
+        let destination = destination.parse().expect("a prefix");
+        Route { destination, ..routes.next().expect("a route") }
+    }
+
+    #[test]
+    fn nodes_without_a_route_are_judged_by_one_of_them() {
+        let pods = [("eth0", "172.30.0.1/24"), ("cni0", "10.244.0.1/24")];
+        let foreign = |destination| Route { protocol: 3, ..route(destination) };
+        let with = |address| [pods[0], pods[1], ("eth1", address)];
+        let cases: [(Host, Vec<Route>, Vec<Route>, usize); 7] = [
+            (host(&pods), vec![], vec![], 2),
+            // The node that has a route, and one of the others.
+            (host(&pods), vec![route("10.244.7.0/24")], vec![], 4),
+            // Those with a part of their pods elsewhere, or with all of them behind another route.
+            (host(&pods), vec![route("10.244.7.16/28")], vec![], 4),
+            (host(&pods), vec![route("10.244.8.0/22")], vec![], 10),
+            // A foreign route has two paths of its own.
+            (host(&pods), vec![], vec![foreign("10.244.7.16/28")], 6),
+            (host(&pods), vec![], vec![foreign("10.0.0.0/8")], 2),
+            (host(&with("10.244.9.10/32")), vec![], vec![], 4),
+        ];
+        for (at, (host, live, foreign, questions)) in cases.iter().enumerate() {
+            let (all, expected) = judged(host, live, foreign, true);
+            let (asked, ledger) = judged(host, live, foreign, false);
+            assert!(all >= 2 * (NODES - 1), "case {at}: {all}");
+            assert_eq!((asked, ledger), (*questions, expected), "case {at}");
+        }
+    }
+}

@@ -136,8 +136,8 @@ impl Scope {
             wanted.extend(names.iter().flat_map(|name| forwarding::sysctls(family, name)));
             wanted.extend(forwarding::sysctls(family, "all"));
         }
-        for key in &self.sysctls {
-            let Some(family) = key.parts().nth(1).filter(|_| switch::is_switch(key)) else { continue };
+        for key in self.sysctls.iter().filter(|key| switch::is_switch(key)) {
+            let Some(family) = key.parts().nth(1) else { continue };
             wanted.extend(switch::rewritten_on(key, interfaces(&family).iter().map(String::as_str)));
         }
         if self.sysctls.contains(&SysctlKey::ipv6_forwarding()) {

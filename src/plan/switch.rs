@@ -44,13 +44,16 @@ pub fn is_switch(key: &SysctlKey) -> bool {
 pub fn rewritten_on<'a>(switch: &SysctlKey, interfaces: impl Iterator<Item = &'a str>) -> Vec<SysctlKey> {
     let Some(FanOut { directory, leaf }) = fan_out(switch) else { return Vec::new() };
     let directory: Vec<&str> = directory.trim_end_matches('.').split('.').collect();
-    let key = |interface: &str, leaf: &str| {
-        SysctlKey::from_parts(directory.iter().copied().chain([interface, leaf]))
-    };
+    let is_v4 = directory.get(1) == Some(&"ipv4");
     interfaces
-        .flat_map(|interface| [key(interface, leaf), key(interface, "accept_redirects")])
-        .filter_map(Result::ok)
-        .filter(|key| side_effects(switch, std::iter::once(key)).next().is_some())
+        .filter_map(|interface| {
+            let name = match interface {
+                "all" if is_v4 => "accept_redirects",
+                "all" => return None,
+                _ => leaf,
+            };
+            SysctlKey::from_parts(directory.iter().copied().chain([interface, name])).ok()
+        })
         .collect()
 }
 
@@ -112,6 +115,38 @@ pub(super) fn flip(values: &mut BTreeMap<SysctlKey, Untrusted>, switch: &SysctlK
     for (key, current) in values.iter_mut() {
         if fan_out(key).is_some_and(|other| Some(other) == fan_out(switch)) {
             *current = value.into();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_that_a_switch_rewrites_are_its_side_effects() {
+        const INTERFACES: [&str; 4] = ["all", "default", "eth0", "eth0.100"];
+        let names = ["forwarding", "accept_redirects", "rp_filter", "disable_ipv6"];
+        let all: Vec<SysctlKey> = ["ipv4", "ipv6"]
+            .into_iter()
+            .flat_map(|family| INTERFACES.map(|interface| ["net", family, "conf", interface]))
+            .flat_map(|parts| names.map(|name| SysctlKey::from_parts(parts.into_iter().chain([name]))))
+            .map(|key| key.expect("a key"))
+            .collect();
+        for (switch, count) in [
+            ("net.ipv4.ip_forward", 4),
+            ("net.ipv4.conf.all.forwarding", 4),
+            ("net.ipv6.conf.all.forwarding", 3),
+            ("net.ipv6.conf.all.disable_ipv6", 3),
+            ("net.ipv4.conf.all.rp_filter", 0),
+        ] {
+            let switch: SysctlKey = switch.parse().expect("a key");
+            let mut expected: Vec<&SysctlKey> = side_effects(&switch, all.iter()).collect();
+            let mut rewritten = rewritten_on(&switch, INTERFACES.into_iter());
+            expected.sort();
+            rewritten.sort();
+            assert_eq!(rewritten.iter().collect::<Vec<_>>(), expected, "{switch}");
+            assert_eq!(expected.len(), count, "{switch}");
         }
     }
 }

@@ -6,7 +6,7 @@ use super::refusal::check_fit;
 #[cfg(target_os = "linux")]
 use crate::{
     apply::StateDir,
-    kernel::{self, LiveNode},
+    kernel::{self, HostReading, LiveNode},
 };
 use crate::{
     config::Loaded,
@@ -46,6 +46,9 @@ pub struct Session {
     pub policy: ForeignPolicy,
     /// The plan, and what it was made from. Empty until [`Self::look`].
     pub prepared: Prepared,
+    /// The interfaces and addresses by which [`Self::live`] identified the node, until the next look.
+    #[cfg(target_os = "linux")]
+    pub reading: Option<HostReading>,
 }
 
 impl Session {
@@ -56,9 +59,12 @@ impl Session {
     /// Returns an error if no node of the configuration, or more than one, is this machine.
     #[cfg(target_os = "linux")]
     pub fn live(loaded: Loaded, named: Option<&str>, policy: ForeignPolicy) -> Result<Self, Error> {
-        let (host, host_name) = (kernel::host()?, kernel::host_name().ok());
+        let reading = HostReading::new()?;
         let place = Place::Live(super::records::state_dir()?);
-        Self::new(loaded, named, &host, host_name.as_deref(), place, policy)
+        let mut session =
+            Self::new(loaded, named, &reading.host(), kernel::host_name().as_deref(), place, policy)?;
+        session.reading = Some(reading);
+        Ok(session)
     }
 
     /// Determines which node of the configuration the snapshot was taken on.
@@ -94,6 +100,8 @@ impl Session {
             last: None,
             policy,
             prepared: Prepared::nothing(),
+            #[cfg(target_os = "linux")]
+            reading: None,
             loaded,
         })
     }
@@ -103,13 +111,26 @@ impl Session {
     /// # Errors
     /// Returns an error if the node or its records cannot be read.
     pub fn look(&mut self) -> Result<(), Error> {
+        #[cfg(target_os = "linux")]
+        {
+            self.reading = None;
+        }
+        self.look_at_once()
+    }
+
+    /// Observes the node and plans, as [`Self::look`] does. Uses the interfaces and addresses that [`Self::live`] read, if
+    /// this is the first look, and must follow without a wait.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub fn look_at_once(&mut self) -> Result<(), Error> {
         let mut unknown = Vec::new();
         let node: &mut dyn Observe = match &mut self.place {
             #[cfg(target_os = "linux")]
             Place::Live(dir) => {
                 self.saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
                 self.last = last_applied(dir)?;
-                &mut LiveNode
+                &mut self.reading
             }
             Place::Snapshot(snapshot) => {
                 self.saved = snapshot.saved.clone();

@@ -327,6 +327,7 @@ impl Rehearsal {
                 last: None,
                 policy,
                 prepared: Prepared::nothing(),
+                reading: None,
             };
             let guard = |_: &Session| Ok(());
             let mut apply = Apply::in_dir(session, records, allowed, &guard);

@@ -145,6 +145,7 @@ impl Dump {
 }
 
 /// A netlink socket.
+#[derive(Debug)]
 pub struct Socket {
     inner: sys::Socket,
     sequence: u32,

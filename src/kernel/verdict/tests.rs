@@ -146,7 +146,8 @@ fn configure(family: Family, dice: &mut Dice) -> String {
                 format!("{prefix} via {} dev {device}", gateway(family, device, dice))
             }
         };
-        let _ = writeln!(batch, "route add {target} table {table}{metric}");
+        let protocol = if dice.one_in(4) { " proto 87" } else { "" };
+        let _ = writeln!(batch, "route add {target} table {table}{metric}{protocol}");
     }
     for _ in 0..dice.roll(5) {
         let mut rule = format!("rule add pref {}", 1 + dice.roll(5) * 100);
@@ -245,6 +246,12 @@ fn compare(seed: u64) {
     if !without_address {
         script.push_str("ip addr add 192.168.7.1/24 dev eth1\n");
     }
+    if dice.one_in(4) {
+        // The addresses of the pods that stand for those of n3.
+        script.push_str(
+            "ip addr add 10.244.3.10/32 dev eth1; ip -6 addr add fd00:244:0:3::a/128 dev eth1 nodad\n",
+        );
+    }
     script.push_str(&sysctls(&mut dice));
     for (option, batch) in ["", "-6"].into_iter().zip(&batches) {
         let _ = writeln!(script, "ip {option} -force -batch - 2>/dev/null <<'END' || true\n{batch}END");
@@ -313,17 +320,21 @@ fn cluster() -> Cluster {
     config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
 }
 
-/// Judging one of the nodes that are alike gives the same result as judging all of them.
+/// Judging one of the nodes that are alike gives the same result as judging all of them, by the model and by the kernel.
 fn compare_ranks(observed: &Observed, seed: u64) {
     let cluster = cluster();
     let desired = plan::desired(&cluster, 0, &OriginalSysctls::default()).expect("a Linux node");
     let paths = plan::paths(&cluster, 0, &desired, observed);
     assert!(paths.iter().count() >= 20, "seed {seed}");
-    let routes = observed.state.routes.iter().chain(&desired.state.routes);
+    // A plan removes the routes with hostgw's protocol that are not desired.
+    let kept = observed.state.routes.iter().filter(|route| !route.is_owned());
+    let routes = kept.chain(&desired.state.routes);
     let model = ForwardingModel::new(routes, &observed.state.sysctls, &observed.host);
     let all = paths
         .judge(|packets| Ok::<_, ()>(packets.iter().map(|packet| model.trace(packet).verdict).collect()));
     assert_eq!(Ok(paths.rank_by(&model)), all, "seed {seed}");
+    let alike = paths.judge_alike(&observed.state.routes, verdicts);
+    assert_eq!(alike, paths.judge(verdicts), "seed {seed}");
 }
 
 /// 100 nodes with 864 questions each; `HOSTGW_WHOLE=1` asks ten times as many.

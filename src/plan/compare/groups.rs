@@ -58,7 +58,8 @@ impl NodeGroups {
     /// Returns the groups by status, then from large to small, then in the order of the nodes.
     pub fn finish(mut self) -> Vec<NodeGroup> {
         for group in &mut self.groups {
-            group.deltas.sort_by_key(|delta| match delta.item {
+            // A stable sort without keys would need memory for half of the changes.
+            group.deltas.sort_by_cached_key(|delta| match delta.item {
                 ObjectChange::Route { .. } | ObjectChange::WindowsRoute { .. } => 0,
                 ObjectChange::Nat { .. } => 1,
                 ObjectChange::Sysctl { .. } | ObjectChange::Forwarding { .. } => 2,

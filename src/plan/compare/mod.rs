@@ -41,7 +41,7 @@ use crate::{
 
 use super::Action;
 use groups::NodeGroups;
-use pairing::NodePairing;
+use pairing::{NodePairing, PairedNodes};
 
 /// The changes between two configurations, grouped by the nodes they apply to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -255,34 +255,50 @@ impl Comparison {
 pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
     let _task = Task::begin("comparing");
     let pairing = NodePairing::new(old, new);
-    let slots = routes::slots(old, new);
     let mut groups = NodeGroups::default();
-    let windows_slots = windows::slots(old, new);
-    for (os, status, members) in pairing.groups() {
-        if os == OperatingSystem::Windows {
-            for (status, part, device) in pairing.split_by_egress_change(status, &members) {
-                for (part, deltas) in windows::deltas(&pairing, &windows_slots, status, &part, device) {
-                    groups.add(status, &part, deltas);
-                }
-            }
-            if status == NodeStatus::Stays {
-                groups.add_owner_deltas(&members, windows::owner_deltas(&pairing, &windows_slots, &members));
-            }
-            continue;
-        }
-        for (part, deltas) in sysctls::deltas(&pairing, status, &members) {
-            groups.add(status, &part, deltas);
-        }
-        for (variant, part) in pairing.split_by_route_variant(status, &members) {
-            groups.add(status, &part, routes::deltas(&pairing, &slots, status, &part, variant));
-        }
-        for (part, deltas) in nat::deltas(&pairing, status, &members) {
-            groups.add(status, &part, deltas);
-        }
-        if status == NodeStatus::Stays {
-            groups.add_owner_deltas(&members, routes::owner_deltas(&pairing, &slots));
-        }
-    }
+    let (linux, windows): (Vec<_>, Vec<_>) =
+        pairing.groups().into_iter().partition(|group| group.os == OperatingSystem::Linux);
+    // One after the other: the routes of a large cluster take much memory.
+    compare_linux(&pairing, &linux, &mut groups);
+    compare_windows(&pairing, &windows, &mut groups);
     let pairs = pairing.members().filter(|member| member.old.is_some() && member.new.is_some()).collect();
     Comparison { pairs, groups: groups.finish() }
+}
+
+fn compare_linux(pairing: &NodePairing<'_>, parts: &[PairedNodes], groups: &mut NodeGroups) {
+    if parts.iter().all(|part| part.members.is_empty()) {
+        return;
+    }
+    let slots = routes::slots(pairing.old, pairing.new);
+    for PairedNodes { status, members, .. } in parts {
+        for (part, deltas) in sysctls::deltas(pairing, *status, members) {
+            groups.add(*status, &part, deltas);
+        }
+        for (variant, part) in pairing.split_by_route_variant(*status, members) {
+            groups.add(*status, &part, routes::deltas(pairing, &slots, *status, &part, variant));
+        }
+        for (part, deltas) in nat::deltas(pairing, *status, members) {
+            groups.add(*status, &part, deltas);
+        }
+        if *status == NodeStatus::Stays {
+            groups.add_owner_deltas(members, routes::owner_deltas(pairing, &slots));
+        }
+    }
+}
+
+fn compare_windows(pairing: &NodePairing<'_>, parts: &[PairedNodes], groups: &mut NodeGroups) {
+    if parts.iter().all(|part| part.members.is_empty()) {
+        return;
+    }
+    let slots = windows::slots(pairing.old, pairing.new);
+    for PairedNodes { status, members, .. } in parts {
+        for (status, part, device) in pairing.split_by_egress_change(*status, members) {
+            for (part, deltas) in windows::deltas(pairing, &slots, status, &part, device) {
+                groups.add(status, &part, deltas);
+            }
+        }
+        if *status == NodeStatus::Stays {
+            groups.add_owner_deltas(members, windows::owner_deltas(pairing, &slots, members));
+        }
+    }
 }

@@ -20,6 +20,13 @@ pub(super) struct NodePairing<'a> {
     pub to_new: Vec<Option<usize>>,
 }
 
+/// The nodes with the same operating system and the same status.
+pub(super) struct PairedNodes {
+    pub os: OperatingSystem,
+    pub status: NodeStatus,
+    pub members: Vec<Member>,
+}
+
 /// Whether the egress interface of a node that stays differs between the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum EgressChange {
@@ -140,15 +147,15 @@ impl<'a> NodePairing<'a> {
     }
 
     /// Groups the nodes by operating system and status.
-    pub fn groups(&self) -> Vec<(OperatingSystem, NodeStatus, Vec<Member>)> {
+    pub fn groups(&self) -> Vec<PairedNodes> {
         let systems = [OperatingSystem::Linux, OperatingSystem::Windows];
         let statuses = [NodeStatus::Stays, NodeStatus::New, NodeStatus::Removed];
-        let mut groups: Vec<(OperatingSystem, NodeStatus, Vec<Member>)> =
-            systems.into_iter().flat_map(|os| statuses.map(|status| (os, status, Vec::new()))).collect();
+        let empty = |os| statuses.map(|status| PairedNodes { os, status, members: Vec::new() });
+        let mut groups: Vec<PairedNodes> = systems.into_iter().flat_map(empty).collect();
         for member in self.members() {
             let (os, status) = (self.os(member), self.status(member));
-            if let Some((.., members)) = groups.iter_mut().find(|group| (group.0, group.1) == (os, status)) {
-                members.push(member);
+            if let Some(group) = groups.iter_mut().find(|group| (group.os, group.status) == (os, status)) {
+                group.members.push(member);
             }
         }
         groups

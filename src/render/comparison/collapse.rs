@@ -3,10 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    plan::{
-        Action,
-        compare::{Class, NodeGroup},
-    },
+    plan::{Action, compare::Class},
     render::{ChangeEntry, text::put_reason},
     state::{Column, ObjectKind, Word},
     text::count,
@@ -34,15 +31,37 @@ pub enum CollapsedLine {
     },
 }
 
+/// The class of each change of a block.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    all: Vec<Class>,
+    indexes: HashMap<Class, usize>,
+    /// For each change, the index of its class.
+    of: Vec<usize>,
+}
+
+impl Classes {
+    pub(super) fn push(&mut self, class: Class) {
+        let index = *self.indexes.entry(class).or_insert_with_key(|class| {
+            self.all.push(class.clone());
+            self.all.len() - 1
+        });
+        self.of.push(index);
+    }
+
+    pub(super) fn reverse(&mut self) {
+        self.of.reverse();
+    }
+}
+
 /// Collapses the changes of a block, in their order. If there are many of one kind, they share a line.
-pub(super) fn collapse(block: &NodeGroup, changes: &[ChangeEntry]) -> Vec<CollapsedLine> {
-    let mut kinds: HashMap<(Action, ObjectKind, Class), usize> = HashMap::new();
-    let mut groups: Vec<(Class, Vec<usize>)> = Vec::new();
+pub(super) fn collapse(classes: &Classes, changes: &[ChangeEntry]) -> Vec<CollapsedLine> {
+    let mut kinds: HashMap<(Action, ObjectKind, usize), usize> = HashMap::new();
+    let mut groups: Vec<(&Class, Vec<usize>)> = Vec::new();
     let mut group_of = Vec::with_capacity(changes.len());
-    for (index, (delta, entry)) in block.deltas.iter().zip(changes).enumerate() {
-        let class = delta.cause.class();
-        let group = *kinds.entry((entry.action, entry.kind, class.clone())).or_insert_with(|| {
-            groups.push((class, Vec::new()));
+    for (index, (class, entry)) in classes.of.iter().zip(changes).enumerate() {
+        let group = *kinds.entry((entry.action, entry.kind, *class)).or_insert_with(|| {
+            groups.push((&classes.all[*class], Vec::new()));
             groups.len() - 1
         });
         groups[group].1.push(index);

@@ -101,16 +101,16 @@ pub struct NodeEntry {
     pub name: Untrusted,
     /// The node's egress interface, if routes of the block have no device.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub egress_interface: Option<BeforeAfter>,
+    pub egress_interface: Option<Box<BeforeAfter>>,
     /// The node's pod CIDRs, if rules or routes of the block refer to them.
     #[serde(rename = "podCIDR", skip_serializing_if = "Option::is_none")]
-    pub pod_cidr: Option<BeforeAfter>,
+    pub pod_cidr: Option<Box<BeforeAfter>>,
     /// The node's addresses, if rules or routes of the block refer to them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<BeforeAfter>,
+    pub address: Option<Box<BeforeAfter>>,
     /// The location of the node, if it is in only one of the configurations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<SourceLocation>,
+    pub source: Option<Box<SourceLocation>>,
 }
 
 /// The values of a node in the old and in the new configuration: none, one, or one per address family.
@@ -152,22 +152,24 @@ impl ComparisonReport {
     /// Resolves the comparison of `files`. `locate` finds a part of one of them.
     #[must_use]
     pub fn new(
-        comparison: &Comparison,
+        comparison: Comparison,
         files: ComparedFiles<'_>,
         locate: impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
     ) -> Self {
         let _task = Task::begin("finding the reasons");
         let resolver = Resolver { files, locate: &locate };
+        let (totals, renamed) = (comparison.totals(), resolver.renamed(&comparison));
+        let kept = resolver.kept(&comparison);
         Self {
             format: FORMAT,
             old: files.old.map(|(name, _)| name.to_owned()),
             new: Some(files.new.0.to_owned()),
             notes: Vec::new(),
             nodes: files.new.1.nodes.len(),
-            renamed: resolver.renamed(comparison),
-            blocks: comparison.groups.iter().map(|block| resolver.block(block)).collect(),
-            totals: comparison.totals(),
-            kept: resolver.kept(comparison),
+            renamed,
+            blocks: comparison.groups.into_iter().map(|block| resolver.block(block)).collect(),
+            totals,
+            kept,
         }
     }
 }

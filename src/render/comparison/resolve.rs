@@ -19,7 +19,13 @@ use crate::{
     text::Untrusted,
 };
 
-use super::{BeforeAfter, BlockReport, ComparedFiles, NodeEntry, Renamed, collapse};
+use super::{
+    BeforeAfter, BlockReport, ComparedFiles, NodeEntry, Renamed,
+    collapse::{self, Classes},
+};
+
+/// How many changes of a block are resolved before their memory is freed.
+const DELTAS_PER_STEP: usize = 4096;
 
 /// The placeholder for the pod CIDR of each node, if it is the same in both configurations.
 const POD_CIDR: &str = "POD-CIDR";
@@ -80,7 +86,7 @@ impl Resolver<'_> {
         comparison.pairs.iter().filter_map(name).collect()
     }
 
-    pub fn block(&self, block: &NodeGroup) -> BlockReport {
+    pub fn block(&self, mut block: NodeGroup) -> BlockReport {
         let has_no_device = |item: &ObjectChange| match item {
             ObjectChange::Route { before, after, .. } => {
                 let has_none =
@@ -103,20 +109,36 @@ impl Resolver<'_> {
         let own = block.deltas.iter().any(|delta| has_placeholder(&delta.item));
         let own_address = block.deltas.iter().any(|delta| has_address(&delta.item));
         let node = |member: &Member| NodeEntry {
-            address: own_address.then(|| self.addresses(*member)),
-            egress_interface: no_device.then(|| self.egress_interface(*member)),
-            pod_cidr: own.then(|| self.pod_cidr(*member)),
+            address: own_address.then(|| self.addresses(*member).into()),
+            egress_interface: no_device.then(|| self.egress_interface(*member).into()),
+            pod_cidr: own.then(|| self.pod_cidr(*member).into()),
             ..self.node_of(block.status, *member)
         };
-        let changes: Vec<ChangeEntry> = block.deltas.iter().map(|delta| self.entry(block, delta)).collect();
+        let nodes = block.members.iter().map(node).collect();
+        let mut deltas = std::mem::take(&mut block.deltas);
+        let mut changes = Vec::with_capacity(deltas.len());
+        let mut to_removed_nodes = Vec::with_capacity(deltas.len());
+        let mut classes = Classes::default();
+        // From the last on, so that each gives its memory to its entry: a large cluster has one for each node.
+        while let Some(delta) = deltas.pop() {
+            if deltas.len().is_multiple_of(DELTAS_PER_STEP) {
+                deltas.shrink_to_fit();
+            }
+            changes.push(self.entry(&block, &delta));
+            to_removed_nodes.push(is_route_to_removed_node(&delta));
+            classes.push(delta.cause.class());
+        }
+        changes.reverse();
+        to_removed_nodes.reverse();
+        classes.reverse();
         BlockReport {
             status: block.status,
             os: block.members.first().and_then(|member| {
                 self.after(*member).or_else(|| self.before(*member)).map(|(_, node)| node.os)
             }),
-            nodes: block.members.iter().map(node).collect(),
-            collapsed: collapse::collapse(block, &changes),
-            to_removed_nodes: block.deltas.iter().map(is_route_to_removed_node).collect(),
+            nodes,
+            collapsed: collapse::collapse(&classes, &changes),
+            to_removed_nodes,
             changes,
         }
     }
@@ -134,7 +156,7 @@ impl Resolver<'_> {
             egress_interface: None,
             pod_cidr: None,
             address: None,
-            source: place.and_then(locate),
+            source: place.and_then(locate).map(Into::into),
         }
     }
 
@@ -143,7 +165,9 @@ impl Resolver<'_> {
         let os = || ConfigPath::root().key("nodes").index(member.new.unwrap_or(0)).key("os");
         let node = self.node(member);
         match (status, member.old) {
-            (NodeStatus::New, Some(_)) => NodeEntry { source: (self.locate)(Side::New, &os()), ..node },
+            (NodeStatus::New, Some(_)) => {
+                NodeEntry { source: (self.locate)(Side::New, &os()).map(Into::into), ..node }
+            }
             _ => node,
         }
     }

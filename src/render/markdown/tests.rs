@@ -38,7 +38,7 @@ fn scattered(node: usize) -> (String, String) {
 
 fn report(old: &Cluster, new: &Cluster) -> ComparisonReport {
     let files = ComparedFiles { old: Some((&"old.yaml".into(), old)), new: (&"new.yaml".into(), new) };
-    ComparisonReport::new(&compare(Some(old), new), files, |_, _| None)
+    ComparisonReport::new(compare(Some(old), new), files, |_, _| None)
 }
 
 /// Returns the names in the fenced lines that start with `-`, with folded names expanded.
