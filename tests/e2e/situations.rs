@@ -360,6 +360,9 @@ fn pods_of_several_prefixes(privilege: Privilege, next_hop: &str, nat: &str) {
             cluster.try_sh(&place, &doctor).expect(0).says("no findings");
         }
     }
+    if next_hop == "node-address" {
+        cluster.try_sh("node a", "\"$HOSTGW\" rehearse --node a").expect(0);
+    }
     let explained = cluster.sh("node c", "\"$HOSTGW\" explain --node c 10.96.0.74");
     assert!(
         explained.contains("pods of node a") && explained.contains("outcome    forwarded"),
@@ -411,13 +414,17 @@ fn a_second_pod_cidr_is_one_more_route() {
             before.contains("10.96.0.0/20 dev eth0") && before.contains("10.244.0.0/16 dev eth0"),
             "{before}"
         );
-        machine.write("hostgw.yaml", &configuration("[10.244.1.0/24, 10.96.1.0/26]"));
+        let several = configuration("[10.244.1.0/24, 10.96.1.0/26]");
+        machine.write("hostgw.yaml", &several);
         machine.hostgw(&["plan"]).expect(0).says("Plan: 1 to add, 0 to update, 0 to remove.");
         machine.hostgw(&["apply", "--yes"]).expect(0);
         assert!(machine.sh("ip route show proto 87").contains("10.96.1.0/26 via 10.96.1.1 dev eth0"));
         machine.hostgw(&["apply", "--yes"]).expect(0).says("No changes.");
         machine.hostgw(&["rollback", "--yes"]).expect(0);
         assert_eq!(machine.sh("ip route show proto 87"), before);
+        machine.hostgw(&["destroy", "--yes"]).expect(0);
+        let pools = several.replace("podCIDR: 10.244.0.0/24", "podCIDR: [10.244.0.0/24, 10.96.0.0/26]");
+        assert_full_circle(&machine, &format!("{pools}nat: {{source: pods}}\n"), "linux-1");
     });
 }
 
