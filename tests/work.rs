@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{directory::Directory, namespace::programs};
 
 /// Large enough that work for each pair of nodes would outweigh everything else.
-const FEW: usize = 200;
+const FEW: usize = 128;
 const MANY: usize = 4 * FEW;
 
 /// How much more work four times as many nodes may be. Maps and sorting take a little more than four times as much.
