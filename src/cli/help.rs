@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn every_option_in_a_guide_is_one() {
         /// Options of the scripts that `hostgw render` writes, and of kube-router.
-        const OF_OTHERS: [&str; 2] = ["--undo", "--enable-overlay"];
+        const OF_OTHERS: [&str; 3] = ["--undo", "--enable-overlay", "--run-router"];
         let command = Arguments::definition();
         let verbs =
             command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
