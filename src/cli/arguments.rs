@@ -464,7 +464,7 @@ pub(super) struct RenderOptions {
     /// Node to write the script for [default: HOSTGW_NODE].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Print a script that saves a Windows node's live state as JSON, for `hostgw plan --state FILE`.
+    /// Print a script that prints a Windows node's live state as JSON, for `hostgw plan --state FILE`.
     #[arg(long)]
     pub collect: bool,
     /// Print a file that restores part of a Linux node's state at boot. Its comments say where to install it. Combine a

@@ -70,7 +70,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, network: &PodNetw
     Some(finding(
         Rule::NoPodGateway,
         format!(
-            "no interface has this node's pod gateway {gateway}{instead}, so other nodes cannot reach their next hop"
+            "no interface has this node's pod gateway {gateway}{instead}, so other nodes cannot reach this node's pods"
         ),
         remedy,
     ))

@@ -28,7 +28,7 @@ fn no_arp(patient: &Patient<'_>) -> Option<Diagnostic> {
     Some(finding(
         Rule::ArpDisabled,
         format!(
-            "ARP is off on egress interface {}: this node neither finds next hops nor answers other nodes",
+            "ARP is off on egress interface {}: this node cannot resolve next hops and does not answer other nodes",
             link.name
         ),
         format!("run `{}`", ShellCommand::new(["ip", "link", "set", link.name.as_raw(), "arp", "on"])),

@@ -53,10 +53,7 @@ pub(super) fn silent_gateways(patient: &Patient<'_>, paths: &Paths<'_>) -> Optio
     (!silent.is_empty()).then(|| {
         finding(
             Rule::DefaultGatewaySilent,
-            format!(
-                "{some} did not answer: {}; pod packets to destinations outside the cluster are lost there",
-                list(&silent, 6)
-            ),
+            format!("{some} did not answer: {}; pod packets sent to it are lost", list(&silent, 6)),
             "check the gateway, and the default route with `ip route show default`",
         )
     })

@@ -239,9 +239,7 @@ impl PathFault {
                  configuration"
             ),
             true => return self,
-            false => format!(
-                "the configuration sets {key}; under sysctls, set it to {passing}, or remove it to restore its original value"
-            ),
+            false => format!("the configuration sets {key}; set it to {passing} under sysctls"),
         };
         if !released.contains(key) {
             self.key = Some(ConfigPath::root().key("sysctls").key(key.as_str()));

@@ -139,7 +139,7 @@ impl<'a> Editor<'a> {
         let value = syntax.value(after);
         let written = self.slice(entry.range.clone());
         if entry.is_list && written.contains('#') {
-            return Err(format!("the list of its {} contains a comment", change.key));
+            return Err(format!("has a comment in its {} list", change.key));
         }
         let is_block_list = entry.is_list && !written.starts_with('[');
         if !is_block_list && !entry.range.is_empty() {
@@ -147,11 +147,12 @@ impl<'a> Editor<'a> {
             return Ok(());
         }
         // The value follows on the next lines, or is empty.
-        let colon = self.slice(entry.key_range.end..self.text.len()).find(':').ok_or("a key has no colon")?;
+        let colon =
+            self.slice(entry.key_range.end..self.text.len()).find(':').ok_or("has a key without a colon")?;
         let start = entry.key_range.end + colon + 1;
         let end = if is_block_list { entry.range.end } else { start };
         if self.slice(start..end).contains('#') {
-            return Err(format!("the list of its {} contains a comment", change.key));
+            return Err(format!("has a comment in its {} list", change.key));
         }
         self.edits.push((start..end, format!(" {value}")));
         Ok(())
@@ -159,7 +160,7 @@ impl<'a> Editor<'a> {
 
     /// Adds a key after the pod CIDR.
     fn insert_key(&mut self, node: &NodePlace, change: &KeyChange, syntax: Syntax) -> Result<(), String> {
-        let anchor = node.entry("podCIDR").ok_or("it has no podCIDR")?;
+        let anchor = node.entry("podCIDR").ok_or("has no podCIDR")?;
         let entry = syntax.entry(change.key, &change.after);
         if node.is_inline {
             self.edits.push((anchor.range.end..anchor.range.end, format!(", {entry}")));

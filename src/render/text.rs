@@ -501,7 +501,9 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
         Some(Object::Sysctl { value: original, .. }) => {
             format!("set by another program; the original value is {original}")
         }
-        Some(wanted) if conflict.replaced => format!("foreign; replaced {}", wanted.text()),
+        Some(wanted) if conflict.replaced => {
+            format!("foreign; it replaced the managed route {}", wanted.text())
+        }
         Some(wanted) => format!("foreign; conflicts with {}", wanted.text()),
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "foreign object in the managed table; a rollback could not restore it".to_owned(),

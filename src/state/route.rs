@@ -184,7 +184,7 @@ impl RouteScope {
         }
     }
 
-    /// Returns the scope with this number in a managed IPv4 route by a gateway.
+    /// Returns the scope with this number in a managed IPv4 route via a gateway.
     #[must_use]
     pub const fn from_spread(number: u8) -> Self {
         match number {
@@ -237,7 +237,7 @@ impl Eq for RouteScope {}
 ///
 /// The kernel finds equal next hops of IPv4 routes in a hash table whose hash includes the scope but not the gateway
 /// (`fib_info_hashfn`, net/ipv4/fib_semantics.c). With one scope, all gateways of a cluster share a bucket, and adding
-/// routes is quadratic in their number. A route by a gateway forwards in the same way with any scope below
+/// routes is quadratic in their number. A route via a gateway forwards in the same way with any scope below
 /// [`LIMIT`](Self::LIMIT), and the scope is not part of a route's key, so the scope can spread the gateways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spread(u8);
@@ -252,7 +252,7 @@ impl Spread {
         self.0
     }
 
-    /// Returns the number for the routes by `gateway`, which depends on nothing else.
+    /// Returns the number for the routes via `gateway`, which depends on nothing else.
     #[must_use]
     pub fn of(gateway: Ipv4Addr) -> Self {
         // Fibonacci hashing: multiplies by 2^32 divided by the golden ratio, and uses the upper bits.

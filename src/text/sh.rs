@@ -63,7 +63,7 @@ impl ShellCommand {
 impl fmt::Display for ShellCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(why) = self.manual_because {
-            write!(f, "# by hand, {why}: ")?;
+            write!(f, "# Not run: {why}: ")?;
         }
         for (at, word) in self.words.iter().enumerate() {
             write!(f, "{}{word}", if at == 0 { "" } else { " " })?;
@@ -140,7 +140,7 @@ mod tests {
         fn shells_do_not_run_manual_instructions(
             words in prop::collection::vec(word().prop_filter("one line", |word| !word.ends_with('\n')), 1..6),
         ) {
-            let command = ShellCommand::manual("for a test", words.iter().map(String::as_str));
+            let command = ShellCommand::manual("a test", words.iter().map(String::as_str));
             let output = Command::new("sh").args(["-ec", &command.to_string()]).output().expect("sh");
             prop_assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
         }

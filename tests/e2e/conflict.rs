@@ -151,7 +151,7 @@ fn a_conflict_names_the_managed_route_that_was_replaced() {
         let words = "10.244.1.0/24 via 172.30.0.9 dev eth0 proto static replaced the managed route \
                      10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
         node.hostgw(&["apply", "--yes"]).expect(10).warns(words);
-        let side = "foreign; replaced 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
+        let side = "foreign; it replaced the managed route 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
         node.hostgw(&["plan"]).expect(10).says(side);
         node.hostgw(&["status"]).expect(0).says(side);
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);

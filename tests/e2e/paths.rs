@@ -233,7 +233,7 @@ fn the_outside_is_a_path_too() {
         compare("apply", &refused);
         refused
             .says("hostgw.yaml:3")
-            .warns("help: the configuration sets net.ipv4.conf.eth1.forwarding; under sysctls, set it to 1, or remove it");
+            .warns("help: the configuration sets net.ipv4.conf.eth1.forwarding; set it to 1 under sysctls");
         assert!(!format!("{refused}").contains("sysctl -w"), "{refused}");
         node.assert_unchanged(&before, "a lost outside");
         // Paths that were lost before are reported.

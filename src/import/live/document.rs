@@ -74,7 +74,7 @@ pub(super) enum PodPrefixOrigin {
     Flannel,
     /// The on-link route of the recipe.
     OnLinkRoute,
-    /// A rule that masquerades what leaves it.
+    /// A rule that masquerades packets to other destinations.
     MasqueradeRule,
     /// The pod CIDRs.
     Computed,
@@ -84,10 +84,10 @@ impl PodPrefixOrigin {
     const fn comment(self) -> &'static str {
         match self {
             Self::Given => "",
-            Self::OwnTable => "as in the table hostgw",
+            Self::OwnTable => "from the table hostgw",
             Self::Flannel => "FLANNEL_NETWORK in /run/flannel/subnet.env",
-            Self::OnLinkRoute => "as the on-link route",
-            Self::MasqueradeRule => "as the rule that masquerades what leaves it",
+            Self::OnLinkRoute => "from the on-link route",
+            Self::MasqueradeRule => "from the masquerade rule",
             Self::Computed => "computed from the routes: see `hostgw help HG1112`",
         }
     }
@@ -146,7 +146,7 @@ impl LiveDocument<'_> {
         // The host name is the only text that others choose, and it must not end the comment.
         let host = printable(self.host_name.as_raw());
         format!(
-            "# Imported from {by} on node {host} by hostgw.\n\
+            "# Imported by hostgw on node {host}, from {by}.\n\
              # The kernel does not know the names of the other nodes: rename them as in `kubectl get nodes -o wide`.\n"
         )
     }
@@ -193,9 +193,9 @@ impl LiveDocument<'_> {
         }
         if !nat.is_empty() {
             let comment = if self.nat.masquerade {
-                "as the rules that masquerade now"
+                "from the current masquerade rules"
             } else {
-                "as now: nothing masquerades pod traffic"
+                "nothing masquerades pod traffic now"
             };
             lines.push(commented(mapping("nat", &nat), comment));
         }
@@ -210,7 +210,7 @@ impl LiveDocument<'_> {
         .flatten()
         .collect();
         if !routes.is_empty() {
-            lines.push(commented(mapping("routes", &routes), "as the routes are now"));
+            lines.push(commented(mapping("routes", &routes), "from the current routes"));
         }
         lines
     }

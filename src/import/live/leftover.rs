@@ -27,7 +27,8 @@ use crate::{
 const TABLE_ORDER: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 /// Why a person has to decide about a rule that does not name any network.
-const UNCLEAR: &str = "because it may also be for other networks than that of the pods";
+const UNCLEAR: &str =
+    "this rule may also serve networks other than the pods'. If it does not, delete it yourself";
 
 /// The routing tables that kube-router creates: for tunnels, and for two kinds of services.
 const KUBE_ROUTER_TABLES: [u32; 3] = [77, 78, 79];
@@ -46,7 +47,7 @@ pub enum LeftoverKind {
     Set,
     /// Removes a whole table of nftables.
     Table,
-    /// Removes a rule of policy routing.
+    /// Removes a policy rule.
     PolicyRule,
     /// Removes a route.
     Route,
@@ -246,7 +247,7 @@ fn native_rule(chain: &FirewallChain, rule: &FirewallRule, scope: &LeftoverScope
     Some(Leftover { kind: LeftoverKind::Rule, plugin, command })
 }
 
-/// The rules of policy routing that send pod traffic to the tables of kube-router.
+/// The policy rules that send pod traffic to the tables of kube-router.
 fn policy_rules(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
     let is_about_pods = |rule: &&PolicyRule| {
         let selector = [rule.selector.from, rule.selector.to];
@@ -327,10 +328,16 @@ pub(super) fn script(node: &Untrusted, steps: &[Leftover], families: &[Family], 
     for condition in conditions(plugins) {
         text.push_str(&format!("#   - {condition}\n"));
     }
-    text.push_str("# If a command fails because its object is gone, create this script again.\nset -e\n");
-    text.push_str("\n# Stops here unless hostgw manages routes.\n");
+    text.push_str("# If a command fails because its object is gone, write this script again:\n");
+    text.push_str("#   hostgw import --live --cleanup cleanup.sh >/dev/null\nset -e\n\n");
     let option = if families.first() == Some(&Family::V6) { "-6" } else { "-4" };
-    text.push_str(&format!("ip {option} route show table all proto 87 | grep -q .\n"));
+    text.push_str(&format!(
+        "if ! ip {option} route show table all proto 87 | grep -q .; then\n\
+         \x20   echo 'error: hostgw manages no routes on this node; nothing was removed' >&2\n\
+         \x20   echo 'help: run `hostgw apply --adopt` first' >&2\n\
+         \x20   exit 1\n\
+         fi\n"
+    ));
     let mut kind = None;
     for step in steps {
         if kind.replace(step.kind) != Some(step.kind) {
@@ -338,22 +345,21 @@ pub(super) fn script(node: &Untrusted, steps: &[Leftover], families: &[Family], 
         }
         text.push_str(&format!("{}\n", step.command));
     }
-    if steps.is_empty() {
-        text.push_str("\n# Nothing is left over.\n");
-    }
+    let done = if steps.is_empty() { "Nothing is left over." } else { "Done. To check, run `hostgw plan`." };
+    text.push_str(&format!("\necho '{done}'\n"));
     text
 }
 
 const fn heading(kind: LeftoverKind) -> &'static str {
     match kind {
         LeftoverKind::Accept => {
-            "The firewall drops forwarded packets. These rules accept those of pods in place of the ones below; save them."
+            "The firewall drops forwarded packets by default. These rules replace the ones below that accept pod traffic.\n# Save them with your firewall, or a reboot removes them."
         }
         LeftoverKind::Rule => "Rules",
         LeftoverKind::Chain => "Chains",
         LeftoverKind::Set => "Sets",
         LeftoverKind::Table => "Tables of nftables",
-        LeftoverKind::PolicyRule => "Rules of policy routing",
+        LeftoverKind::PolicyRule => "Policy rules",
         LeftoverKind::Route => "Routes",
     }
 }

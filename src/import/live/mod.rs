@@ -207,9 +207,11 @@ fn family_pods<'a>(
     if let [first, second, ..] = given.as_slice() {
         return Err(Diagnostic::new(
             Rule::NotDescribable,
-            format!("two {family} cluster prefixes are given, {first} and {second}, but --live imports the routes of one"),
+            format!(
+                "--live accepts one cluster prefix per address family, got two for {family}: {first} and {second}"
+            ),
         )
-        .with_remedy("pass the prefix of this node's pods, and add the nodes of the other one by hand"));
+        .with_remedy("pass only the prefix that contains this node's pods; add the nodes in the other prefix to the file by hand"));
     }
     let by_flannel = of_family(&flannel.cluster);
     let on_link = pods::on_link(view, family);
@@ -275,8 +277,7 @@ fn masqueraded(rules: &[MasqueradeRule], family: Family) -> Vec<IpNet> {
 
 fn own_pods_unknown(prefixes: &[IpNet]) -> Diagnostic {
     let inside = if prefixes.is_empty() { String::new() } else { format!(" in {}", list(prefixes, 4)) };
-    let message =
-        format!("no interface of this node looks like that of its pods{inside}, so its pod CIDR is unknown");
+    let message = format!("found no pod interface{inside} on this node, so its pod CIDR is unknown");
     Diagnostic::new(Rule::OwnPodsUnknown, message)
         .with_remedy("pass it with --pod-cidr, or `--pod-cidr none` for a machine without pods")
 }

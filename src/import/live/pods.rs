@@ -134,8 +134,7 @@ pub(super) fn own(
     }
     let named: Vec<String> =
         ranked.iter().map(|(_, it)| format!("{} ({})", it.cidr, it.local.device)).collect();
-    let message =
-        format!("several interfaces may be the one of this node's {family} pods: {}", list(&named, 8));
+    let message = format!("several interfaces could be the {family} pod interface: {}", list(&named, 8));
     Err(Diagnostic::new(Rule::OwnPodsUnknown, message).with_remedy("pass the pod CIDR with --pod-cidr"))
 }
 

@@ -101,8 +101,8 @@ impl KnownPods<'_> {
                 continue;
             }
             if route.hops().count() > 1 {
-                let message = format!("`{route}` has several next hops, but a route of hostgw has one");
-                return Err(not_describable(message, "replace it by a route with one next hop first"));
+                let message = format!("`{route}` has several next hops; hostgw routes have one");
+                return Err(not_describable(message, "replace it with a route that has one next hop"));
             }
             // A network of pods on this node itself, such as another bridge.
             if route.next.gateway.is_none() {
@@ -180,7 +180,9 @@ pub(super) fn common_options(routes: &[NodeRoute<'_>]) -> Result<CommonOptions, 
         route.next.device == first.next.device
     })?;
     differs("routing tables", "move them to one table first", &|route| route.table == first.table)?;
-    differs("metrics", "add them with one metric first", &|route| metric_of(route) == metric_of(first))?;
+    differs("metrics", "delete them and add them again with one metric", &|route| {
+        metric_of(route) == metric_of(first)
+    })?;
     let has_same_mtu = routes.iter().all(|found| found.route.mtu == first.mtu);
     Ok(CommonOptions {
         device: first.next.device.clone().unwrap_or_default(),
@@ -194,10 +196,10 @@ pub(super) fn common_options(routes: &[NodeRoute<'_>]) -> Result<CommonOptions, 
 pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet]) -> Diagnostic {
     let inside = match (prefixes, own) {
         ([], []) => "pods".to_owned(),
-        ([], own) => format!("networks like {} (this node's pods)", list(own, 4)),
+        ([], own) => format!("pods in networks like this node's {}", list(own, 4)),
         (prefixes, _) => format!("pods in {}", list(prefixes, 4)),
     };
-    let message = format!("found no route by another node to {inside}");
+    let message = format!("found no route via another node to {inside}");
     Diagnostic::new(Rule::NoNodeRoutes, message).with_remedy(
         "run this on a node whose routes were set up; if they lead to other networks, pass --cluster-prefix and --pod-cidr",
     )

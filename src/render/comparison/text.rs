@@ -94,7 +94,7 @@ pub(in crate::render) fn title(
     };
     let has_exception = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
     let exception =
-        block.changes.iter().any(has_exception).then_some("except the route to each node's own pods");
+        block.changes.iter().any(has_exception).then_some("each node omits the route to its own pods");
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own = (block.changes.iter().all(is_only))
         .then_some("each node changes only the routes to its own old and new pod CIDRs");

@@ -72,7 +72,7 @@ fn removals(report: &ComparisonReport) -> Vec<Removals> {
     let nodes = removed_nodes(report);
     if !nodes.is_empty() {
         let title = format!(
-            "Everything that hostgw manages on {} (to remove it, run `hostgw destroy` there; on Windows, run the script with `-Destroy`)",
+            "Removed from the configuration: {} (to clean up, run `hostgw destroy` there; on Windows, run the script with `-Destroy`)",
             count(nodes.len(), "node")
         );
         let file = report.old.clone().unwrap_or_default();
