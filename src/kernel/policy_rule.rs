@@ -1,4 +1,4 @@
-//! Reads the rules of policy routing.
+//! Reads the policy rules.
 
 use ipnet::IpNet;
 use rustix::io::Errno;

@@ -23,7 +23,7 @@ pub struct Host {
     /// among the foreign ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Route>,
-    /// The rules of policy routing, in the order in which the kernel applies them. Empty if they were not read.
+    /// The policy rules, in the order in which the kernel applies them. Empty if they were not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PolicyRule>,
     /// The chains of firewalls and NAT. Absent if they were not read.

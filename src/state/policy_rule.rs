@@ -1,4 +1,4 @@
-//! Rules of policy routing, formatted as `ip rule` prints them.
+//! Policy rules, formatted as `ip rule` prints them.
 
 use std::fmt;
 
