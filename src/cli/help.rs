@@ -111,8 +111,8 @@ mod tests {
 
     #[test]
     fn every_option_in_a_guide_is_one() {
-        /// Options of the scripts that `hostgw render` writes.
-        const OF_SCRIPTS: [&str; 1] = ["--undo"];
+        /// Options of the scripts that `hostgw render` writes, and of kube-router.
+        const OF_OTHERS: [&str; 3] = ["--undo", "--enable-overlay", "--run-router"];
         let command = Arguments::definition();
         let verbs =
             command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
@@ -121,7 +121,7 @@ mod tests {
         for guide in GUIDES {
             for span in spans(guide.markdown).iter().filter(|span| span.starts_with("--")) {
                 let option = span.split([' ', '=']).next().unwrap_or_default();
-                let is_known = known.iter().any(|it| it == option) || OF_SCRIPTS.contains(&option);
+                let is_known = known.iter().any(|it| it == option) || OF_OTHERS.contains(&option);
                 assert!(is_known, "{}: {span}", guide.name);
             }
         }
