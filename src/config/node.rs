@@ -245,12 +245,12 @@ impl Validator<'_> {
             } else if is_source && context.prefixes.valid.has(family) {
                 (
                     format!("no {family} address, which routes.source: node-address requires"),
-                    "add the address: packets that the node sends to pods will have it",
+                    "add the address: it becomes the source address of packets that the node sends to pods",
                 )
             } else if has_pods && is_linux && context.nat_to_nodes {
                 (
                     format!("{family} pods but no {family} address, which nat.to: node-address requires"),
-                    "add the address: packets of pods to destinations outside the cluster will have it",
+                    "add the address: it becomes the source address of pod traffic that leaves the cluster",
                 )
             } else {
                 continue;

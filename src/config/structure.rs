@@ -15,7 +15,7 @@ use super::{
     Format,
     capped::Capped,
     problem::{Location, Problem},
-    raw::{ADDRESS_PATTERN, PREFIX_PATTERN},
+    raw::{ADDRESS_PATTERN, PREFIX_PATTERN, PodCidrs},
     source::Source,
     tree::{DuplicateKey, MapEntry, Mapping, NODES, Span, TreeNode, Value},
 };
@@ -495,6 +495,8 @@ impl Walk<'_> {
                     Alternative::Null => return None,
                     Alternative::Flag => "true or false".to_owned(),
                     Alternative::Text { noun: [one, _], .. } => (*one).to_owned(),
+                    // It would read as "nothing".
+                    Alternative::Keyword(word) if word == PodCidrs::NONE => format!("the word {word}"),
                     Alternative::Keyword(word) => word.clone(),
                     Alternative::Integer { .. } => "an integer".to_owned(),
                     Alternative::List { items, .. } => match items.first() {
