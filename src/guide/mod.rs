@@ -61,7 +61,7 @@ guides! {
     performance "performance" "how fast hostgw is, and how to measure it"
     diagnostics "diagnostics" "the codes of errors and warnings, and what they mean"
     troubleshooting "troubleshooting" "common errors and how to fix them"
-    migrating "migrating" "move from manual routes, flannel, kube-router or Calico without losing packets"
+    migrating "migrating" "move from manual routes, flannel, kube-router or Calico"
     internals "internals" "what an apply does, step by step, and how hostgw survives failures"
     glossary "glossary" "the words that hostgw uses"
 }
