@@ -60,6 +60,10 @@ impl NodeDraft {
         item_path(&self.path().key("podCIDR"), cidr.item)
     }
 
+    fn cidrs_of(&self, family: Family) -> impl Iterator<Item = &Located<PodCidr>> {
+        self.cidrs.iter().filter(move |cidr| Family::from(cidr.value.prefix()) == family)
+    }
+
     /// The path of `address` under `key`, whose values are `all`.
     pub fn address_path(&self, key: &str, all: &PerFamily<Located<IpAddr>>, address: IpAddr) -> ConfigPath {
         item_path(&self.path().key(key), all.get(address.into()).and_then(|located| located.item))
@@ -236,7 +240,7 @@ impl Validator<'_> {
         let is_linux = draft.os == Some(OperatingSystem::Linux);
         let is_source = is_linux && context.route_source == RouteSource::NodeAddress;
         for family in Family::ALL.into_iter().filter(|family| draft.addresses.get(*family).is_none()) {
-            let has_pods = draft.cidrs.iter().any(|cidr| Family::from(cidr.value.prefix()) == family);
+            let has_pods = draft.cidrs_of(family).next().is_some();
             let (message, hint) = if has_pods && by_address(family) {
                 (
                     format!("{family} pods but no {family} address, which nextHop: node-address requires"),
@@ -271,8 +275,7 @@ impl Validator<'_> {
             let family = Family::from(*gateway);
             let location = Location::value(item_path(&path, *item));
             let subject = format!("gateway {gateway} of {}", name_of(draft));
-            let of_family = || draft.cidrs.iter().filter(|cidr| Family::from(cidr.value.prefix()) == family);
-            let containing = of_family().find(|cidr| cidr.value.prefix().contains(gateway));
+            let containing = draft.cidrs_of(family).find(|cidr| cidr.value.prefix().contains(gateway));
             if let Some(cidr) = containing {
                 let mut earlier = gateways.iter().take(at);
                 if let Some(first) = earlier.find(|first| cidr.value.prefix().contains(&first.value)) {
@@ -288,12 +291,12 @@ impl Validator<'_> {
                 let message = format!("{subject} is not used, because podCIDR is none");
                 let hint = "remove it: nothing is routed to a machine without pods";
                 self.report(Problem::new(Rule::MisplacedGateway, message, location).hint(hint));
-            } else if let Some(first) = of_family().next() {
+            } else if let Some(first) = draft.cidrs_of(family).next() {
                 // An invalid pod CIDR may be the one that contains it.
                 if !cidrs_complete && draft.cidrs.len() > 1 {
                     continue;
                 }
-                let (message, hint) = match of_family().count() {
+                let (message, hint) = match draft.cidrs_of(family).count() {
                     1 => {
                         let message = format!("{subject} is outside its pod CIDR {}", first.value);
                         (message, default_gateway_hint(draft.os, first.value))

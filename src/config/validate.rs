@@ -151,8 +151,10 @@ impl Validator<'_> {
             }
         }
         let values: Vec<IpNet> = found.iter().map(|located| located.value).collect();
-        let overlaps = || Family::ALL.into_iter().flat_map(|family| overlaps_of(&values, family));
-        for Overlap { inner, outer } in overlaps() {
+        let overlaps: Vec<Overlap> =
+            Family::ALL.into_iter().flat_map(|family| overlaps_of(&values, family)).collect();
+        let redundant: HashSet<usize> = overlaps.iter().map(|overlap| overlap.inner).collect();
+        for Overlap { inner, outer } in overlaps {
             let location = |at: usize| Location::value(item_path(&path, found[at].item));
             let (message, related) = if values[inner] == values[outer] {
                 (format!("duplicate cluster prefix {}", values[inner]), "first used here")
@@ -163,7 +165,6 @@ impl Validator<'_> {
             let problem = Problem::new(Rule::OverlappingPrefixes, message, location(inner));
             self.report(problem.related(related, location(outer)).hint("remove it"));
         }
-        let redundant: HashSet<usize> = overlaps().map(|overlap| overlap.inner).collect();
         let valid = values.iter().enumerate().filter(|(at, _)| !redundant.contains(at));
         ClusterPrefixes { valid: valid.map(|(_, prefix)| *prefix).collect(), complete }
     }
@@ -225,10 +226,9 @@ impl Validator<'_> {
         // A CIDR that covers a whole cluster prefix is reported on its own, not once per node inside it.
         let covers_cluster =
             |cidr: &PodCidr| prefixes.valid.iter().any(|cluster| cidr.prefix().contains(cluster));
-        let cidrs = |draft: &'_ NodeDraft| draft.cidrs.clone().into_iter();
         let (owners, cidrs): (Vec<&NodeDraft>, Vec<Located<PodCidr>>) = drafts
             .iter()
-            .flat_map(|draft| cidrs(draft).map(move |cidr| (draft, cidr)))
+            .flat_map(|draft| draft.cidrs.iter().map(move |cidr| (draft, *cidr)))
             .filter(|(_, cidr)| !covers_cluster(&cidr.value))
             .unzip();
         let networks: Vec<IpNet> = cidrs.iter().map(|cidr| cidr.value.prefix()).collect();

@@ -16,7 +16,7 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     let mut findings: Vec<Diagnostic> =
         node.pods.iter().filter_map(|network| nobody_is_gateway(patient, paths, network)).collect();
     for family in Family::ALL {
-        let gateways = node.pods.of(family).map(|network| ("pod gateway", node.gateway_of(network)));
+        let gateways = node.pod_gateways_of(family).map(|gateway| ("pod gateway", gateway));
         let address = node.addresses.get(family).map(|address| ("address", *address));
         let is_next_hop = |what| match cluster.next_hop_of(node, family) {
             NextHopKind::PodGateway => what == "pod gateway",

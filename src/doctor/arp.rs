@@ -38,7 +38,7 @@ fn no_arp(patient: &Patient<'_>) -> Option<Diagnostic> {
 /// Returns the addresses of a node that other nodes or routers ask for with ARP or neighbor discovery.
 fn asked_for(cluster: &Cluster, node: &Node, family: Family) -> Vec<IpAddr> {
     match cluster.next_hop_of(node, family) {
-        NextHopKind::PodGateway => node.pods.of(family).map(|network| node.gateway_of(network)).collect(),
+        NextHopKind::PodGateway => node.pod_gateways_of(family).collect(),
         NextHopKind::NodeAddress | NextHopKind::Router(_) => {
             node.addresses.get(family).copied().into_iter().collect()
         }
@@ -88,7 +88,7 @@ fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diag
 /// of another interface.
 fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
     let node = patient.node();
-    let gateways: Vec<IpAddr> = node.pods.of(Family::V4).map(|network| node.gateway_of(network)).collect();
+    let gateways: Vec<IpAddr> = node.pod_gateways_of(Family::V4).collect();
     let is_pod_gateway = patient.cluster.next_hop_of(patient.node(), Family::V4) == NextHopKind::PodGateway;
     let egress = egress(patient)?;
     let value = |name: &str| {

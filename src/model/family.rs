@@ -1,6 +1,9 @@
 //! Address families, and at most one value per family.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -29,6 +32,19 @@ impl Family {
             Self::V4 => 32,
             Self::V6 => 128,
         }
+    }
+
+    /// Returns the prefix with this length whose address begins with `bytes`, followed by zeros. `None` if the address has
+    /// fewer bytes or bits.
+    #[must_use]
+    pub fn prefix_of(self, bytes: &[u8], length: u8) -> Option<IpNet> {
+        let mut octets = [0; 16];
+        octets.get_mut(..usize::from(self.bits() / 8))?.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        let address: IpAddr = match self {
+            Self::V4 => Ipv4Addr::from(*octets.first_chunk::<4>()?).into(),
+            Self::V6 => Ipv6Addr::from(octets).into(),
+        };
+        IpNet::new(address, length).ok()
     }
 
     /// Returns the name in nft: `ip` or `ip6`.

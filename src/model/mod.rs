@@ -119,6 +119,12 @@ impl Cluster {
         node.mtu.or(self.routes.mtu)
     }
 
+    /// Returns whether hostgw masquerades packets of `family`.
+    #[must_use]
+    pub fn masquerades(&self, family: Family) -> bool {
+        self.nat.masquerade && self.prefixes.has(family)
+    }
+
     /// Returns the node with this name and its index.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<(usize, &Node)> {
@@ -168,6 +174,11 @@ impl Node {
     /// Iterates over the pod gateways of the node.
     pub fn pod_gateways(&self) -> impl Iterator<Item = IpAddr> {
         self.pods.iter().map(|pods| self.gateway_of(pods))
+    }
+
+    /// Iterates over the pod gateways of the node in one family.
+    pub fn pod_gateways_of(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        self.pods.of(family).map(|pods| self.gateway_of(pods))
     }
 
     /// Returns the pod gateway of the node's pod CIDR `prefix`. `None` if the node has no such pod CIDR.

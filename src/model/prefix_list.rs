@@ -82,11 +82,6 @@ impl<T: Prefixed> PrefixList<T> {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// Returns the number of values.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 impl<'a, T> IntoIterator for &'a PrefixList<T> {

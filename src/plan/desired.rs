@@ -400,7 +400,7 @@ fn unreachable(cluster: &Cluster, destination: IpNet) -> Route {
 
 /// Returns the NAT table of `node` in `family`, or `None` if nothing is masqueraded.
 pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Option<NatTable> {
-    if !cluster.nat.masquerade || !node.has_pods() || !cluster.prefixes.has(family) {
+    if !cluster.masquerades(family) || !node.has_pods() {
         return None;
     }
     let flags = if cluster.nat.random_fully { Expression::FULLY_RANDOM } else { 0 };

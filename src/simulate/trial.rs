@@ -75,15 +75,18 @@ pub fn all(topology: &Topology, family: Family) -> Vec<Trial> {
     let endpoints = Endpoints::of(topology, family);
     let mut trials = Vec::new();
     for (from, machine) in machines.iter().enumerate() {
-        let own_pods: Vec<IpAddr> = machine.pods_of(family).map(|pods| pods.pod.addr()).collect();
+        let own_pods: Vec<(IpAddr, usize)> = machine
+            .pods_of(family)
+            .map(|pods| (pods.pod.addr(), endpoints.pod(from, pods.pod.addr())))
+            .collect();
         for (to, other) in machines.iter().enumerate() {
             // Something else carries these packets.
             if topology.cluster.off_link == OffLink::Skip && topology.are_apart(machine, other, family) {
                 continue;
             }
             for pod in other.pods_of(family).map(|pods| pods.pod.addr()) {
-                for own in &own_pods {
-                    let probe = Probe { from: endpoints.pod(from, *own), to: pod };
+                for (own, endpoint) in &own_pods {
+                    let probe = Probe { from: *endpoint, to: pod };
                     let (kind, source) = (ConnectionKind::PodToPod, Some(*own));
                     trials.push(Trial { kind, from, to: Some(to), probe, source });
                 }
@@ -93,8 +96,10 @@ pub fn all(topology: &Topology, family: Family) -> Vec<Trial> {
             }
         }
         let outside = topology.outside.get(family).filter(|_| topology.masquerades(family));
-        for (own, (host, _)) in own_pods.iter().flat_map(|own| outside.map(|outside| (own, outside))) {
-            let probe = Probe { from: endpoints.pod(from, *own), to: host.addr() };
+        for ((_, endpoint), (host, _)) in
+            own_pods.iter().flat_map(|own| outside.map(|outside| (own, outside)))
+        {
+            let probe = Probe { from: *endpoint, to: host.addr() };
             let source = machine.addresses.get(family).map(ipnet::IpNet::addr);
             trials.push(Trial { kind: ConnectionKind::PodToOutside, from, to: None, probe, source });
         }

@@ -397,6 +397,20 @@ pub enum Field {
 }
 
 impl Field {
+    /// Both addresses.
+    pub const ALL: [Self; 2] = [Self::Saddr, Self::Daddr];
+
+    /// Returns the offset in the header of IP in bytes (RFC 791, RFC 8200).
+    #[must_use]
+    pub const fn offset(self, family: Family) -> usize {
+        match (family, self) {
+            (Family::V4, Self::Saddr) => 12,
+            (Family::V4, Self::Daddr) => 16,
+            (Family::V6, Self::Saddr) => 8,
+            (Family::V6, Self::Daddr) => 24,
+        }
+    }
+
     /// The name in nft.
     const fn name(self) -> &'static str {
         match self {

@@ -1,7 +1,5 @@
 //! The rules that masquerade the packets of pods, and what they mean for `nat` of the configuration.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use ipnet::IpNet;
 
 use super::{
@@ -273,13 +271,7 @@ pub(super) fn own_prefixes(tables: &Tables) -> impl Iterator<Item = IpNet> {
 
 /// The prefix that the terms of a rule compare the source or the destination with.
 fn matched_prefix(terms: &[Term], family: Family, field: Field) -> Option<MatchedPrefix> {
-    // The offsets of the addresses in the headers (RFC 791, RFC 8200).
-    let start = match (family, field) {
-        (Family::V4, Field::Saddr) => 12,
-        (Family::V4, Field::Daddr) => 16,
-        (Family::V6, Field::Saddr) => 8,
-        (Family::V6, Field::Daddr) => 24,
-    };
+    let start = field.offset(family);
     let at = terms.iter().position(
         |term| matches!(term, Term::Load { what: PacketPart::Header { offset, .. }, .. } if *offset == start),
     )?;
@@ -299,19 +291,8 @@ fn matched_prefix(terms: &[Term], family: Family, field: Field) -> Option<Matche
                     Some(bits) => u8::try_from(bits).ok()?,
                     None => u8::try_from(8 * value.len()).ok()?,
                 };
-                let address: IpAddr = match family {
-                    Family::V4 => {
-                        let mut bytes = [0; 4];
-                        bytes.get_mut(..value.len())?.copy_from_slice(value);
-                        Ipv4Addr::from(bytes).into()
-                    }
-                    Family::V6 => {
-                        let mut bytes = [0; 16];
-                        bytes.get_mut(..value.len())?.copy_from_slice(value);
-                        Ipv6Addr::from(bytes).into()
-                    }
-                };
-                return Some(MatchedPrefix { prefix: IpNet::new(address, length).ok()?.trunc(), is_negated });
+                let prefix = family.prefix_of(value, length)?.trunc();
+                return Some(MatchedPrefix { prefix, is_negated });
             }
             _ => return None,
         }

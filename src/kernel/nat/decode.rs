@@ -10,8 +10,6 @@ use std::{
     ops::Range,
 };
 
-use ipnet::IpNet;
-
 use super::abi::{self, expr};
 use crate::{
     hex::hex,
@@ -112,7 +110,7 @@ fn address(family: Family, list: &[RawExpression<'_>]) -> Option<(Expression, us
     if value.len() != load.length || value.iter().zip(&mask).any(|(value, mask)| value & !mask != 0) {
         return None;
     }
-    let prefix = prefix(family, value, prefix_length(&mask)?)?;
+    let prefix = family.prefix_of(value, prefix_length(&mask)?)?;
     Some((Expression::Address { field: load.field, negated, prefix }, used))
 }
 
@@ -132,12 +130,8 @@ impl Load {
         if number(base)? != expr::NETWORK_HEADER {
             return None;
         }
-        // Offsets of struct iphdr (linux/ip.h) and struct ipv6hdr (linux/ipv6.h).
-        let field = match (family, number(offset)?) {
-            (Family::V4, 12) | (Family::V6, 8) => Field::Saddr,
-            (Family::V4, 16) | (Family::V6, 24) => Field::Daddr,
-            _ => return None,
-        };
+        let offset = usize::try_from(number(offset)?).ok()?;
+        let field = Field::ALL.into_iter().find(|field| field.offset(family) == offset)?;
         let length = usize::try_from(number(length)?).ok()?;
         let register = number(register)?;
         let fits = (1..=usize::from(family.bits() / 8)).contains(&length);
@@ -193,17 +187,6 @@ fn prefix_length(mask: &[u8]) -> Option<u8> {
     let full = mask.iter().take_while(|byte| **byte == 0xff).count();
     let rest_is_zero = mask.iter().skip(full + 1).all(|byte| *byte == 0);
     if ones == all && rest_is_zero { u8::try_from(ones).ok() } else { None }
-}
-
-/// Builds the prefix of `length` bits whose address starts with `bytes`.
-fn prefix(family: Family, bytes: &[u8], length: u8) -> Option<IpNet> {
-    let mut octets = [0; 16];
-    octets.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    let address = match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::from(*octets.first_chunk::<4>()?)),
-        Family::V6 => IpAddr::V6(Ipv6Addr::from(octets)),
-    };
-    IpNet::new(address, length).ok()
 }
 
 fn not_local(list: &[RawExpression<'_>]) -> Option<Expression> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NatSource, NatTo, Node},
+    model::{Cluster, ConfigPath, Family, NatSource, NatTo, Node, Prefixed},
     plan::{NatChange, desired},
     state::{Expression, NatObject, RuleBody},
 };
@@ -82,22 +82,22 @@ fn group_by_variant(pairing: &NodePairing<'_>, family: Family, members: &[Member
 
 /// Returns the pod CIDRs of a node that its tables contain, under the old configuration and under the new one.
 fn contained_cidrs(pairing: &NodePairing<'_>, family: Family, member: Member) -> [Vec<IpNet>; 2] {
-    let [before, after] = pairing.pod_cidrs(member, family);
-    let is_contained = |side: Option<(&Cluster, &Node)>| {
-        side.is_some_and(|(Cluster { nat, prefixes, .. }, _)| {
-            nat.source == NatSource::Pods && nat.masquerade && prefixes.has(family)
-        })
+    let is_contained = |(cluster, _): &(&Cluster, &Node)| {
+        cluster.nat.source == NatSource::Pods && cluster.masquerades(family)
     };
-    let only_contained = |cidrs: Vec<IpNet>, side| if is_contained(side) { cidrs } else { Vec::new() };
-    [only_contained(before, pairing.before(member)), only_contained(after, pairing.after(member))]
+    [pairing.before(member), pairing.after(member)].map(|side| {
+        let pods = side.filter(is_contained).into_iter().flat_map(|(_, node)| node.pods.of(family));
+        pods.map(Prefixed::prefix).collect()
+    })
 }
 
 /// Returns the addresses of a node that its tables contain.
 fn contained_addresses(pairing: &NodePairing<'_>, family: Family, member: Member) -> PerNodeAddress {
     let contained = |side: Option<(&Cluster, &Node)>| -> Option<IpAddr> {
         let (cluster, node) = side.filter(|(cluster, _)| cluster.nat.to == NatTo::NodeAddress)?;
-        let is_masqueraded = cluster.nat.masquerade && cluster.prefixes.has(family);
-        (is_masqueraded && node.has_pods()).then(|| node.addresses.get(family).copied()).flatten()
+        (cluster.masquerades(family) && node.has_pods())
+            .then(|| node.addresses.get(family).copied())
+            .flatten()
     };
     PerNodeAddress { before: contained(pairing.before(member)), after: contained(pairing.after(member)) }
 }

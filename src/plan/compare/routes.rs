@@ -34,10 +34,9 @@ impl RouteSlot {
 
     /// Returns `true` if the files differ in this route on one node, except for its egress interface.
     pub(super) fn differs_on(&self, pairing: &NodePairing<'_>, member: Member) -> bool {
-        let route = |side: Option<(&Cluster, &Node)>, route: &Option<(Route, Origin)>| {
+        let route = |side, route: &Option<(Route, Origin)>| {
             let (route, _) = route.as_ref()?;
-            let sender = side.map_or_else(Sender::default, |(cluster, node)| Sender::of(cluster, node));
-            Some(Sender { device: None, ..sender }.adapt(route.clone()))
+            Some(sender(side).adapt(route.clone()))
         };
         route(pairing.before(member), &self.before) != route(pairing.after(member), &self.after)
     }
@@ -105,10 +104,6 @@ pub(super) fn deltas(
     let device_before = common(members.iter().map(|member| pairing.device_before(*member)));
     let device_after = common(members.iter().map(|member| pairing.device_after(*member)));
     // The first node represents all of them.
-    let sender = |side: Option<(&Cluster, &Node)>| {
-        let sender = side.map_or_else(Sender::default, |(cluster, node)| Sender::of(cluster, node));
-        Sender { device: None, ..sender }
-    };
     let sender_before = sender(pairing.before(members[0]));
     let sender_after = sender(pairing.after(members[0]));
     let is_member = |member: &Member| {
@@ -210,6 +205,12 @@ fn with_device(mut route: Route, device: Option<&str>) -> Route {
         route.next.device = device.map(Into::into);
     }
     route
+}
+
+/// Returns what the routes of a node have in common, except for its egress interface.
+fn sender(side: Option<(&Cluster, &Node)>) -> Sender {
+    let sender = side.map_or_else(Sender::default, |(cluster, node)| Sender::of(cluster, node));
+    Sender { device: None, ..sender }
 }
 
 /// Returns the route as a node has it.
