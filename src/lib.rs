@@ -55,6 +55,7 @@
 //! | [`kernel`] | Linux: observes, commits, runs checks, and creates what simulate needs; contains all netlink code |
 //! | [`apply`] | transactions: lock, journal, commit, verify, check, roll back |
 //! | [`reconcile`] | brings a node to a desired state or back: observe, plan, approve, commit, verify, wait, undo; neither prints nor prompts |
+//! | [`agent`] | keeps a node as its configuration says: waits for changes of the node and of the file, and repairs or applies |
 //! | [`simulate`] | runs a cluster, or a copy of this node, in network namespaces, applies it, and verifies it with packets |
 //! | [`guide`] | the guides, as text for a terminal, as manual pages, and as modules of this documentation |
 //! | [`text`] | text that people read: [`text::Untrusted`] input, escaping, shell quoting, line wrapping |
@@ -75,7 +76,7 @@
 //! 7. `apply`, `guide`
 //! 8. `kernel`
 //! 9. `reconcile`
-//! 10. `simulate`
+//! 10. `simulate`, `agent`
 //! 11. `cli`
 //!
 //! All modules up to `render` are therefore pure: they use neither `kernel` nor `apply`, and build on any system. Only
@@ -143,6 +144,8 @@
 // On other systems, parts of the library are unused.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
+#[cfg(target_os = "linux")]
+pub mod agent;
 mod align;
 #[cfg(target_os = "linux")]
 pub mod apply;

@@ -141,6 +141,8 @@ fn run_checked(
         confirm_within: None,
         checks,
         paths: None,
+        is_repair: false,
+        withheld: None,
     };
     apply::run(node, &directory.0, &request, &Interrupt::new()).map(|_| ())
 }

@@ -15,8 +15,8 @@ use rustix::{
 
 use super::folder::Folder;
 
-/// The name of the lock file.
-const LOCK_FILE: &str = "lock";
+/// The name of the lock file of the commands that change the node.
+pub(super) const LOCK_FILE: &str = "lock";
 
 /// How often to retry while the lock is held.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -38,18 +38,18 @@ pub struct Holder {
 }
 
 impl Lock {
-    /// Takes the lock of `folder`, waiting at most `timeout`. Other commands show `description` while they wait for
+    /// Takes the lock `name` in `folder`, waiting at most `timeout`. Other commands show `description` while they wait for
     /// it.
     ///
     /// # Errors
     /// Returns the outer error if the file cannot be opened or written, and the holder if the timeout expires.
     pub(super) fn acquire(
         folder: &Folder,
+        name: &str,
         timeout: Duration,
         description: &str,
     ) -> io::Result<Result<Self, Holder>> {
-        let file =
-            folder.open_file(LOCK_FILE, OFlags::RDWR | OFlags::CREATE)?.ok_or(io::ErrorKind::NotFound)?;
+        let file = folder.open_file(name, OFlags::RDWR | OFlags::CREATE)?.ok_or(io::ErrorKind::NotFound)?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -80,7 +80,7 @@ impl Lock {
         let lock_file = folder.open_file(LOCK_FILE, OFlags::RDONLY)?.ok_or(io::ErrorKind::NotFound)?;
         // Locking succeeds again only through the open file description that holds the lock.
         if !is_same(&lock_file.metadata()?, &file.metadata()?)
-            || Self::holder(folder).is_none()
+            || Self::holder(folder, LOCK_FILE).is_none()
             || file.try_lock().is_err()
         {
             return Err(io::Error::other("not a held lock"));
@@ -106,9 +106,9 @@ impl Lock {
         Ok(())
     }
 
-    /// Returns the holder of the lock of `folder`, or `None` if the lock is free or the holder is unknown.
-    pub(super) fn holder(folder: &Folder) -> Option<Holder> {
-        let file = folder.open_file(LOCK_FILE, OFlags::RDONLY).ok()??;
+    /// Returns the holder of the lock `name` in `folder`, or `None` if the lock is free or the holder is unknown.
+    pub(super) fn holder(folder: &Folder, name: &str) -> Option<Holder> {
+        let file = folder.open_file(name, OFlags::RDONLY).ok()??;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => Some(Holder::of(&file)),
             _ => None,

@@ -8,9 +8,9 @@ use crate::{
     forwarding::{self, ForwardingModel, Ledger, PathFault, Paths},
     model::SysctlKey,
     plan::{
-        self, Action, Change, Conflict, Desired, ForeignPolicy, ForeignSysctl, NatChange, Observed,
-        OriginalSysctls, OriginalValue, Plan, Prepared, Restoration, RouteChange, Scope, SysctlChange,
-        SysctlValues, Touched, TransactionProgress, foreign, plan,
+        self, Action, Change, Conflict, Desired, ForeignPolicy, ForeignSysctl, NatChange, ObjectKey,
+        Observed, OriginalSysctls, OriginalValue, Plan, Prepared, Restoration, RouteChange, Scope,
+        SysctlChange, SysctlValues, Touched, TransactionProgress, foreign, plan,
     },
     record::{Command, LastApplied, Pending, Record, TransactionMeta},
     state::{self, NatObject, NatTable, RouteList, State, Tables, Unknown},
@@ -45,6 +45,10 @@ pub struct Request<'a> {
     pub paths: Option<&'a Paths<'a>>,
     /// How long the apply is pending confirmation; `None` to commit at once.
     pub confirm_within: Option<Duration>,
+    /// Whether it restores what the last apply established. Then it leaves no record, and a rollback undoes that apply.
+    pub is_repair: bool,
+    /// The objects that the plan leaves as they are.
+    pub withheld: Option<&'a BTreeSet<ObjectKey>>,
 }
 
 impl<'a> Request<'a> {
@@ -62,6 +66,8 @@ impl<'a> Request<'a> {
             released: &prepared.desired.released,
             policy: prepared.policy,
             confirm_within: None,
+            is_repair: false,
+            withheld: None,
             checks: &[],
             paths: None,
         }
@@ -246,7 +252,11 @@ fn commit_and_verify<'a>(
         })?;
     }
     let observed = node.observe(request.scope)?;
-    verify(&plan(request.desired, &observed.state, request.policy))?;
+    let mut left = plan(request.desired, &observed.state, request.policy);
+    if let Some(withheld) = request.withheld {
+        left.leave(withheld);
+    }
+    verify(&left)?;
     repeat_baseline(node, request.checks, interrupt, record.meta.node.as_ref())?;
     let faults = compare_paths(request, &before, &judge(node, request)?, &observed)?;
     if interrupt.is_raised() {
@@ -255,6 +265,10 @@ fn commit_and_verify<'a>(
     let kept = without_released(saved.clone(), request.desired, request.released);
     if kept != saved {
         dir.write_saved(&kept)?;
+    }
+    if request.is_repair {
+        dir.end_repaired()?;
+        return Ok(Verified { pending: None, faults });
     }
     dir.write_last_applied(&last_applied(request, record))?;
     let Some(timeout) = request.confirm_within else {

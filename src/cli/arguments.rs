@@ -104,6 +104,12 @@ pub(super) enum Verb {
     Cancel(CancelOptions),
     /// Undo the last apply or destroy, or finish rolling back an interrupted one.
     Rollback(RollbackOptions),
+    /// Keep this node as the configuration says, until stopped.
+    ///
+    /// Applies the configuration, then repairs whatever changes: routes lost with a link or an address, a flushed firewall,
+    /// sysctls. Applies the file again when it changes; if it is invalid or refused, the last good configuration stays in
+    /// effect. Logs one line for each event. Usually runs as a systemd service or in a DaemonSet: see `hostgw help agent`.
+    Agent(AgentOptions),
     /// Show what hostgw manages on this node, the last apply, and drift.
     Status(StatusOptions),
     /// Show a saved plan; runs on any machine, without root.
@@ -179,6 +185,7 @@ impl Verb {
             Self::Confirm(_) => "hostgw confirm",
             Self::Cancel(_) => "hostgw cancel",
             Self::Rollback(_) => "hostgw rollback",
+            Self::Agent(_) => "hostgw agent",
             Self::Status(_) => "hostgw status",
             Self::Snapshot => "hostgw snapshot",
             Self::Simulate(_) => "hostgw simulate",
@@ -209,7 +216,7 @@ impl Verb {
             Self::Simulate(options) => (options.json, None),
             Self::Rehearse(options) => (options.json, None),
             Self::Snapshot | Self::Render(_) | Self::Schema(_) | Self::Supervise => (false, None),
-            Self::Completions(_) | Self::Man(_) | Self::Help(_) => (false, None),
+            Self::Agent(_) | Self::Completions(_) | Self::Man(_) | Self::Help(_) => (false, None),
         };
         match (json, operation) {
             (false, _) => OutputForm::Text,
@@ -396,6 +403,25 @@ pub(super) struct RollbackOptions {
     /// Print the result as one JSON document when the command ends. Cannot prompt, so pass --yes.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AgentOptions {
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// Format of the log: one line of text, or one JSON object, for each event.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log: LogFormat,
+    /// Keep a copy of the last good configuration in FILE, to use it at a start, such as after a reboot, at which the
+    /// configuration is invalid or missing.
+    #[arg(long, value_name = "FILE")]
+    pub last_good: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]

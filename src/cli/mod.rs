@@ -1,6 +1,12 @@
 //! The command line, with one file for each command. Only this module prints, prompts and chooses exit codes.
 
 #[cfg(target_os = "linux")]
+mod agent;
+#[cfg(target_os = "linux")]
+mod agent_log;
+#[cfg(target_os = "linux")]
+mod agent_status;
+#[cfg(target_os = "linux")]
 mod apply;
 mod arguments;
 #[cfg(target_os = "linux")]
@@ -146,6 +152,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Cancel(options) => cancel::run(options, &output),
         #[cfg(target_os = "linux")]
         Verb::Rollback(options) => rollback::run(options, &output),
+        #[cfg(target_os = "linux")]
+        Verb::Agent(options) => agent::run(options, &output),
         #[cfg(target_os = "linux")]
         Verb::Status(options) => status::run(options, &output),
         Verb::Show(options) => show::run(options, &output),

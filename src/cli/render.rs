@@ -14,7 +14,6 @@ use super::{
     configuration::load,
     environment,
     output::Output,
-    transaction_meta::hash,
 };
 use crate::{
     config::Loaded,
@@ -36,7 +35,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
             .with_hint(format!("pass --node NAME, or set {}", environment::NODE))
     })?;
     let index = plan::node_named(&cluster, &node)?;
-    let hash = hash(document.bytes());
+    let hash = document.hash();
     let provenance = Provenance { file: document.name().as_raw(), config_hash: &hash };
     let os = cluster.nodes[index].os;
     let text = match (plan::windows_desired(&cluster, index), options.persist) {

@@ -17,6 +17,30 @@ pub(super) struct Reporter<'a> {
     pub output: &'a Output,
 }
 
+/// Describes an event that every command tells in the same words. The first part is whether it is a warning.
+pub(super) fn sentence(event: &Event<'_>) -> Option<(bool, String)> {
+    Some(match event {
+        Event::SupervisorResumed(holder) => (true, format!("resumed {holder}")),
+        Event::InterruptedFound(record) => {
+            (true, format!("{} was interrupted or only partly rolled back", described(record)))
+        }
+        Event::ConfirmationCompleted(record) => {
+            (false, format!("{} was confirmed, and will not be rolled back.", described(record)))
+        }
+        Event::Recovered { record, left: None } => (
+            false,
+            format!("Rolled back {} and verified: the node is in its previous state.", described(record)),
+        ),
+        Event::Recovered { record, left: Some(_) } => {
+            (false, format!("Rolled back {}, except for these foreign changes:", described(record)))
+        }
+        Event::CheckIgnored { check, why } => {
+            (true, format!("check {check} was failing before the change ({why}); ignoring it"))
+        }
+        _ => return None,
+    })
+}
+
 impl Observer for Reporter<'_> {
     fn event(&self, event: Event<'_>) {
         let output = self.output;
@@ -30,29 +54,21 @@ impl Observer for Reporter<'_> {
                     "apply {id} is pending until {until}; waiting for it to end; run `hostgw confirm {id}` to keep it, or `hostgw cancel {id}` to roll it back"
                 ));
             }
-            Event::SupervisorResumed(holder) => output.warn(&format!("resumed {holder}")),
-            Event::InterruptedFound(record) => {
-                output.warn(&format!("{} was interrupted or only partly rolled back", described(record)));
-            }
-            Event::ConfirmationCompleted(record) => {
-                output.done(&format!("{} was confirmed, and will not be rolled back.", described(record)));
-            }
             Event::Recovered { record, left } => {
                 output.record(|transaction| transaction.recovered = Some(record.id));
-                let named = described(record);
-                match left {
-                    None => output.done(&format!(
-                        "Rolled back {named} and verified: the node is in its previous state."
-                    )),
-                    Some(left) => {
-                        output.done(&format!("Rolled back {named}, except for these foreign changes:"));
-                        left.iter().for_each(|left| output.warn_of_item(left));
-                    }
+                if let Some((_, text)) = sentence(&event) {
+                    output.done(&text);
                 }
+                left.into_iter().flatten().for_each(|left| output.warn_of_item(left));
             }
-            Event::CheckIgnored { check, why } => {
-                output.warn(&format!("check {check} was failing before the change ({why}); ignoring it"));
-            }
+            Event::SupervisorResumed(_)
+            | Event::InterruptedFound(_)
+            | Event::ConfirmationCompleted(_)
+            | Event::CheckIgnored { .. } => match sentence(&event) {
+                Some((true, text)) => output.warn(&text),
+                Some((false, text)) => output.done(&text),
+                None => {}
+            },
             Event::PlanChanged => output.warn("the live state changed; the new plan is:"),
             Event::AlreadyMade => {
                 output.done("No changes left: another program already made them.");

@@ -4,15 +4,18 @@
 use std::{
     ops::RangeInclusive,
     sync::{
-        Arc, LazyLock, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        Arc, LazyLock, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use rustix::process::Signal;
-use signal_hook::{flag, low_level::emulate_default_handler};
+use signal_hook::{
+    SigId, flag,
+    low_level::{emulate_default_handler, pipe, unregister},
+};
 
-use crate::{apply::Interrupt, error::Error, kernel};
+use crate::{agent::AgentSignals, apply::Interrupt, error::Error, kernel};
 
 /// The response of a command that changes the node to a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,9 @@ const REAL_TIME: RangeInclusive<i32> = 32..=64;
 /// The last signal that requested a stop, or 0.
 static LAST: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
+/// The actions that are registered for SIGHUP.
+static HANGUP: Mutex<Vec<SigId>> = Mutex::new(Vec::new());
+
 /// Returns the signals that were ignored when the program started, as under nohup(1), one bit each. They stay
 /// ignored.
 fn ignored() -> u64 {
@@ -99,11 +105,48 @@ fn respond(signal: i32, response: Response, interrupt: &Interrupt) -> std::io::R
         RollBack => {
             let number = usize::try_from(signal).unwrap_or(0);
             // Set before the interrupt, so that a thread that sees the interrupt also sees the signal.
-            flag::register_usize(signal, Arc::clone(&LAST), number)?;
-            flag::register(signal, interrupt.flag()).map(|_| ())
+            let ids = [
+                flag::register_usize(signal, Arc::clone(&LAST), number)?,
+                flag::register(signal, interrupt.flag())?,
+            ];
+            if signal == Signal::HUP.as_raw()
+                && let Ok(mut hangup) = HANGUP.lock()
+            {
+                hangup.extend(ids);
+            }
+            Ok(())
         }
         Ignore => kernel::ignore_signal(signal),
     }
+}
+
+/// Handles signals for an agent: SIGHUP reads the file again, and every other signal that rolls back a command's commit also
+/// ends the agent.
+///
+/// # Errors
+/// As [`interrupt`].
+pub(super) fn for_agent() -> Result<AgentSignals, Error> {
+    let cannot = |error: std::io::Error| Error::unexpected(format!("cannot handle signals: {error}"));
+    let stop = interrupt()?;
+    let (wake, woken) = std::os::unix::net::UnixStream::pair().map_err(cannot)?;
+    let reload = Arc::new(AtomicBool::new(false));
+    wake.set_nonblocking(true).map_err(cannot)?;
+    for (signal, _) in RESPONSES.into_iter().filter(|(_, response)| *response == RollBack) {
+        let woken = woken.try_clone().map_err(cannot)?;
+        if signal == Signal::HUP {
+            respond_by_reload(&reload).map_err(cannot)?;
+        }
+        pipe::register(signal.as_raw(), woken).map_err(cannot)?;
+    }
+    Ok(AgentSignals { stop, reload, wake: wake.into() })
+}
+
+/// Replaces the response to SIGHUP.
+fn respond_by_reload(reload: &Arc<AtomicBool>) -> std::io::Result<()> {
+    for id in HANGUP.lock().map(|mut ids| std::mem::take(&mut *ids)).unwrap_or_default() {
+        unregister(id);
+    }
+    flag::register(Signal::HUP.as_raw(), Arc::clone(reload)).map(|_| ())
 }
 
 /// Returns `true` if the last signal was SIGHUP: the terminal is gone.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     VerbFailure, VerbResult,
+    agent_status::AgentStatus,
     arguments::StatusOptions,
     history::{self, TransactionSummary},
     output::Output,
@@ -50,6 +51,9 @@ pub(super) struct Status {
     pending: Option<Wait>,
     /// The last apply, if it was rolled back because it was not confirmed.
     unconfirmed: Option<Unconfirmed>,
+    /// The agent; absent if none has run since the machine booted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentStatus>,
     /// The changes that would undo the drift since the last apply; absent if no apply is in effect.
     drift: Option<Report>,
     /// The files on this node that restore part of its state at boot, compared with the last apply.
@@ -291,6 +295,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     let observed = observed.state;
     unknown.extend(observed.unknown.iter().cloned());
     let drift = last_state.as_ref().map(|state| drift(state, &observed));
+    let agent = readable(AgentStatus::of(dir), &mut Vec::new())?.flatten();
     let namespace = dir.path().file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(Status {
         format: 1,
@@ -313,6 +318,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         }),
         pending: pending.as_ref().map(|(record, pending)| Wait::of(dir, record, pending)),
         unconfirmed: outcome.as_ref().and_then(Unconfirmed::of),
+        agent,
         drift,
         persisted: persisted::judge_by_last(last.as_ref()),
         problems,
@@ -413,6 +419,9 @@ fn text(status: &Status, output: &Output) -> String {
         status.unconfirmed.as_ref().filter(|unconfirmed| status.open_id != Some(unconfirmed.id))
     {
         let _ = writeln!(text, "{}", unconfirmed.text());
+    }
+    if let Some(agent) = &status.agent {
+        text.push_str(&agent.text());
     }
     match &status.drift {
         Some(drift)

@@ -35,7 +35,7 @@ pub(super) fn of_apply(document: &Document, node: &Untrusted) -> TransactionMeta
     TransactionMeta {
         node: Some(node.clone()),
         file: Some(document.name().clone()),
-        config_hash: Some(hash(document.bytes()).into()),
+        config_hash: Some(document.hash().into()),
         commit: document.path().and_then(commit),
         ..of_command(Command::Apply)
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
     places::Places,
@@ -18,6 +19,7 @@ use super::{
     yaml,
 };
 use crate::{
+    hex::hex,
     input::{self, InputError},
     text::{self, Untrusted},
 };
@@ -192,6 +194,12 @@ impl Document {
         };
         let known = self.places.get().map(|(places, _)| Arc::clone(places));
         Positions::new(self.source(), known.or_else(parse))
+    }
+
+    /// Returns the SHA-256 hash of the file, as `sha256sum` prints it.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        hex(&Sha256::digest(self.bytes()))
     }
 
     /// Returns the positions of all values, if the text was loaded and the nodes are plain YAML.

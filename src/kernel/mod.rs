@@ -3,6 +3,7 @@
 //! Every read and write acts on the network namespace of the calling thread.
 
 mod copy;
+mod events;
 mod ffi;
 mod fingerprint;
 mod link;
@@ -44,6 +45,7 @@ use netlink::{KernelError, Refused, Requests, Socket, open_route_socket};
 use sysctl::{Accepts, ReplaceError};
 
 pub use copy::{Cable, CopyTotals, LinkImage, NodeCopy, NodeImage, legacy_drops};
+pub use events::{EventScope, Happenings, NodeEvents};
 pub use fingerprint::{Fingerprint, FingerprintScope, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;

@@ -54,27 +54,6 @@ impl<'a> Apply<'a> {
     ) -> Self {
         Self { session, dir, allowed_removals, guard }
     }
-
-    /// Refuses a plan that removes most routes, as after a configuration lost its nodes, unless that is allowed.
-    fn check_removals(&self) -> Result<(), Error> {
-        let Prepared { plan, observed, desired, .. } = &self.session.prepared;
-        let removed = plan::removed_routes(plan);
-        let managed = observed.state.routes.iter().filter(|route| route.is_owned()).count();
-        let leaves_none = desired.state.routes.iter().all(|route| route.next.gateway.is_none());
-        let is_mass = removed >= MASS && removed * 2 > managed;
-        if removed == 0 || !(is_mass || leaves_none) || self.allowed_removals == Some(removed) {
-            return Ok(());
-        }
-        let allowed = self.allowed_removals.map_or_else(String::new, |allowed| format!(", not {allowed}"));
-        let left = if leaves_none { "; this node would have no routes to other nodes" } else { "" };
-        let message = format!(
-            "this plan removes {removed} of the {}{allowed}{left}; nothing was changed",
-            count(managed, "managed route")
-        );
-        Err(Error::new(Kind::Declined, message).with_hint(format!(
-            "review the removals with `hostgw plan`; if they are intended, pass --allow-removals {removed}"
-        )))
-    }
 }
 
 impl Operation for Apply<'_> {
@@ -94,7 +73,7 @@ impl Operation for Apply<'_> {
             "remove the foreign object, or take it over with --adopt",
         )?;
         (self.guard)(&self.session)?;
-        self.check_removals()
+        check_removals(&self.session, self.allowed_removals)
     }
 
     fn dir(&self) -> &StateDir {
@@ -124,6 +103,40 @@ impl Operation for Apply<'_> {
     fn configuration(&self) -> Option<&Document> {
         Some(&self.session.loaded.document)
     }
+}
+
+/// Refuses a plan that removes most routes, as after a configuration lost its nodes, unless exactly that many are `allowed`.
+pub(super) fn check_removals(session: &Session, allowed: Option<usize>) -> Result<(), Error> {
+    let Prepared { plan, observed, desired, .. } = &session.prepared;
+    let removed = plan::removed_routes(plan);
+    let managed = observed.state.routes.iter().filter(|route| route.is_owned()).count();
+    let leaves_none = desired.state.routes.iter().all(|route| route.next.gateway.is_none());
+    check_mass_removal(removed, managed, allowed, leaves_none)
+}
+
+/// Refuses to remove most of the `managed` routes, or the last one to another node, unless exactly that many are `allowed`.
+///
+/// # Errors
+/// [`Kind::Declined`], with what to do if the removals are intended.
+pub fn check_mass_removal(
+    removed: usize,
+    managed: usize,
+    allowed: Option<usize>,
+    leaves_none: bool,
+) -> Result<(), Error> {
+    let is_mass = removed >= MASS && removed * 2 > managed;
+    if removed == 0 || !(is_mass || leaves_none) || allowed == Some(removed) {
+        return Ok(());
+    }
+    let allowed = allowed.map_or_else(String::new, |allowed| format!(", not {allowed}"));
+    let left = if leaves_none { "; this node would have no routes to other nodes" } else { "" };
+    let message = format!(
+        "this plan removes {removed} of the {}{allowed}{left}; nothing was changed",
+        count(managed, "managed route")
+    );
+    Err(Error::new(Kind::Declined, message).with_hint(format!(
+        "review the removals with `hostgw plan`; if they are intended, pass --allow-removals {removed}"
+    )))
 }
 
 /// An apply of a cluster without its file, as in a simulation.

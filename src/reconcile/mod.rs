@@ -13,7 +13,7 @@
 //! | `supervisor` | the process that rolls back a pending apply |
 //! | `decide` | confirms or cancels a pending apply from another process |
 //! | `rollback` | undoes the newest transaction |
-//! | `apply`, `destroy` | the operations |
+//! | `apply`, `destroy`, `repair` | the operations |
 //! | `unattended` | a caller that approves everything, for `simulate` |
 //! | `records` | the records of this node |
 
@@ -35,6 +35,8 @@ mod pending;
 mod records;
 mod refusal;
 #[cfg(target_os = "linux")]
+mod repair;
+#[cfg(target_os = "linux")]
 mod rollback;
 #[cfg(target_os = "linux")]
 mod run;
@@ -49,7 +51,7 @@ mod wording;
 
 #[cfg(target_os = "linux")]
 pub use self::{
-    apply::{Apply, ApplyCluster},
+    apply::{Apply, ApplyCluster, check_mass_removal},
     caller::{Caller, Event, Observer},
     decide::{Cancellation, Settled, already_confirmed, cancel, cancel_pending, confirm},
     decision::incomplete_error,
@@ -57,6 +59,7 @@ pub use self::{
     operation::Operation,
     pending::{PendingApply, WaitResult},
     records::{last_applied, readable, state_dir},
+    repair::{Repair, check_newest},
     rollback::{Rollback, RollbackResult, Undo},
     run::{Committed, RunResult, look_when_idle, preview, run},
     supervisor::supervise,

@@ -1,7 +1,14 @@
 //! What can be committed as one transaction.
 
+use std::collections::BTreeSet;
+
 use crate::{
-    apply::StateDir, config::Document, error::Error, forwarding::Paths, model::Check, plan::Prepared,
+    apply::StateDir,
+    config::Document,
+    error::Error,
+    forwarding::Paths,
+    model::Check,
+    plan::{ObjectKey, Prepared},
     record::Command,
 };
 
@@ -45,6 +52,16 @@ pub trait Operation {
 
     /// The paths of pods that must not become worse.
     fn paths(&self) -> Option<Paths<'_>> {
+        None
+    }
+
+    /// Returns `true` if it restores what the last apply established, and therefore leaves no record of its own.
+    fn is_repair(&self) -> bool {
+        false
+    }
+
+    /// The objects that its plan leaves as they are.
+    fn withheld(&self) -> Option<&BTreeSet<ObjectKey>> {
         None
     }
 

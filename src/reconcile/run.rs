@@ -236,6 +236,8 @@ fn commit<O: Operation>(
         checks,
         paths: paths.as_ref(),
         configuration: operation.configuration(),
+        is_repair: operation.is_repair(),
+        withheld: operation.withheld(),
         ..Request::new(operation.prepared(), meta)
     };
     let totals = request.plan.totals();

@@ -9,7 +9,7 @@ use crate::{
     kernel::{self, HostReading, LiveNode},
 };
 use crate::{
-    config::Loaded,
+    config::{Loaded, StoredConfig},
     error::{Error, Kind},
     forwarding::{PathFault, Paths},
     plan::{self, ForeignPolicy, Observe, OriginalSysctls, Prepared},
@@ -106,6 +106,22 @@ impl Session {
         })
     }
 
+    /// Determines again which node of the configuration this machine is, and which interface is its egress interface: both
+    /// can change during the life of a node. [`Self::look_at_once`] must follow without a wait.
+    ///
+    /// # Errors
+    /// As [`Self::live`].
+    #[cfg(target_os = "linux")]
+    pub fn identify_again(&mut self, named: Option<&str>) -> Result<(), Error> {
+        let reading = HostReading::new()?;
+        let (host, cluster) = (reading.host(), &mut self.loaded.cluster);
+        self.index = plan::identify(cluster, named, &host, kernel::host_name().as_deref())?;
+        cluster.found_egress = None;
+        plan::find_egress(cluster, self.index, &host)?;
+        self.reading = Some(reading);
+        Ok(())
+    }
+
     /// Observes the node and plans.
     ///
     /// # Errors
@@ -180,6 +196,16 @@ impl Session {
     pub fn path_faults(&self) -> Vec<PathFault> {
         let Prepared { desired, observed, plan, .. } = &self.prepared;
         plan::path_faults(&self.loaded.cluster, self.index, desired, observed, plan)
+    }
+
+    /// Returns `true` if the last apply established the state of this configuration on this node.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| {
+            let is_same = |stored: &StoredConfig| *stored == self.loaded.document;
+            last.configuration.as_ref().is_some_and(is_same)
+                && last.meta.node.as_ref() == Some(self.node_name())
+        })
     }
 
     /// Checks that the configuration fits the node.

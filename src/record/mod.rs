@@ -1,12 +1,14 @@
 //! What hostgw stores and prints about a node: the records of its transactions, the state of the last apply, and
 //! snapshots. These types are pure data; [`crate::apply`] decides when to write them.
 
+mod agent;
 mod confirmation;
 mod last_applied;
 mod packed;
 mod snapshot;
 mod transaction;
 
+pub use agent::{AgentCondition, AgentReport, AgentTrouble, Contested, Pin, PinReason, RepairReport};
 pub use confirmation::{Decision, Outcome, Pending};
 pub use last_applied::LastApplied;
 pub use snapshot::Snapshot;

@@ -12,6 +12,7 @@
 //! anyone who can rename the directory can hide the records from hostgw, but cannot forge them. A sticky parent such as
 //! `/tmp` prevents that, too.
 
+mod agent;
 mod history;
 mod pending;
 mod storage;
@@ -28,9 +29,12 @@ use std::{
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use agent::AGENT;
+
 use super::{
     Holder, Lock,
     folder::{Folder, Remedy, Survives, UntrustedPath},
+    lock::LOCK_FILE,
 };
 use crate::{
     error::{Error, Kind},
@@ -199,7 +203,7 @@ impl StateDir {
     /// # Errors
     /// Returns an error if the directory cannot be written, or [`Kind::Locked`] after `timeout`.
     pub fn lock(&self, timeout: Duration, description: &str) -> Result<Lock, Error> {
-        match Lock::acquire(self.create()?, timeout, description) {
+        match Lock::acquire(self.create()?, LOCK_FILE, timeout, description) {
             Ok(Ok(lock)) => Ok(lock),
             Ok(Err(holder)) => Err(locked(Some(&holder), timeout, None)),
             Err(error) => Err(cannot("take the lock in", &self.path, &error)),
@@ -209,7 +213,7 @@ impl StateDir {
     /// The current holder of the lock, as far as it is known; `None` if the lock is free.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
-        Lock::holder(self.folder().ok()??)
+        Lock::holder(self.folder().ok()??, LOCK_FILE)
     }
 
     /// Returns the open transaction, which was begun and has not ended.
@@ -247,6 +251,14 @@ impl StateDir {
         self.prune(HISTORY, MAX_HISTORY);
         self.prune(APPLIED, MAX_APPLIED);
         Ok(())
+    }
+
+    /// Ends the open transaction as committed without adding it to the history: it restored what the last apply established.
+    ///
+    /// # Errors
+    /// Returns an error if the journal cannot be removed.
+    pub fn end_repaired(&self) -> Result<(), Error> {
+        self.remove(JOURNAL)
     }
 
     /// Opens a committed transaction again, to undo it.

@@ -69,7 +69,8 @@ impl StateDir {
         }
         let folder = self.existing(BOOT)?;
         if self.is_of_another_boot()? {
-            let files = [JOURNAL, OUTCOME, ORIGINAL_SYSCTLS, FOREIGN_SYSCTLS, LAST_ID].map(ToOwned::to_owned);
+            let files =
+                [JOURNAL, OUTCOME, ORIGINAL_SYSCTLS, FOREIGN_SYSCTLS, LAST_ID, AGENT].map(ToOwned::to_owned);
             let mut files = Vec::from(files);
             for subfolder in [PENDING_FOLDER, APPLIED, HISTORY] {
                 let names = folder.names(subfolder);

@@ -13,7 +13,7 @@ use super::{
     ruleset::family_name,
 };
 use crate::kernel::netlink::{
-    KernelError, Malformed, NLM_F_REQUEST, Refused, Socket, put_attribute, put_message, text,
+    KernelError, Malformed, NLM_F_REQUEST, Notification, Refused, Socket, put_attribute, put_message, text,
 };
 
 /// `NFNLGRP_NFTRACE` (linux/netfilter/nfnetlink.h).
@@ -114,7 +114,7 @@ impl FirewallTrace {
     /// out.
     pub fn verdicts(&mut self) -> Vec<TracedVerdict> {
         let mut verdicts = Vec::new();
-        self.socket.drain(|kind, payload| {
+        self.socket.drain(|Notification { kind, payload, .. }| {
             if kind == message::TRACE {
                 verdicts.extend(verdict(payload));
             }

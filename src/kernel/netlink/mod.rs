@@ -11,5 +11,5 @@ mod tests;
 mod wire;
 
 pub use error::{KernelError, Malformed};
-pub use socket::{Dump, Message, Refused, Requests, Socket, open_route_socket};
+pub use socket::{Dump, Message, Notification, Refused, Requests, Socket, open_route_socket};
 pub use wire::{Attributes, HEADER, NLM_F_REQUEST, attribute_at, put_attribute, put_message, retain, text};

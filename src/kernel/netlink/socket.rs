@@ -1,6 +1,11 @@
 //! A netlink socket: dumps, single requests, packed changes and nftables batches.
 
-use std::{io, ops::Range, os::fd::AsFd, time::Duration};
+use std::{
+    io,
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
 
 use rtnetlink::sys::{self, protocols::NETLINK_ROUTE};
 use rustix::{
@@ -124,6 +129,17 @@ impl Refused {
     }
 }
 
+/// A message that the kernel sends to a multicast group.
+#[derive(Debug, Clone, Copy)]
+pub struct Notification<'a> {
+    /// `nlmsg_type`, such as `RTM_NEWROUTE`.
+    pub kind: u16,
+    /// The port of the socket that made the change, usually the ID of its process; 0 for the kernel.
+    pub port: u32,
+    /// The family header and the attributes.
+    pub payload: &'a [u8],
+}
+
 /// The messages of a reply.
 #[derive(Debug, Default)]
 pub struct Dump {
@@ -161,6 +177,12 @@ pub fn open_route_socket() -> Result<Socket, Error> {
         .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
 impl Socket {
     /// Opens a socket of `protocol` (`NETLINK_*`, linux/netlink.h) in the network namespace of this thread.
     ///
@@ -186,21 +208,40 @@ impl Socket {
     /// # Errors
     /// Returns the system call's error.
     pub fn subscribe(&mut self, group: u32) -> io::Result<()> {
+        let mut address = sys::SocketAddr::new(0, 0);
+        self.inner.get_address(&mut address)?;
+        if address.port_number() == 0 {
+            // The kernel's own notifications do not reach a socket without a port (`do_one_broadcast`, af_netlink.c).
+            self.inner.bind_auto()?;
+        }
         self.inner.add_membership(group)
     }
 
-    /// Passes the type and payload of every message that has arrived to `take`. Lost messages are ignored.
-    pub fn drain(&mut self, mut take: impl FnMut(u16, &[u8])) {
+    /// Passes every notification that has arrived to `take`. Returns `true` if some were lost.
+    pub fn drain(&mut self, mut take: impl FnMut(Notification<'_>)) -> bool {
+        let mut is_lossy = false;
         loop {
             match self.receive(RecvFlags::DONTWAIT) {
                 Ok(()) => {}
-                Err(Errno::NOBUFS | Errno::MSGSIZE) => continue,
-                Err(_) => return,
+                Err(Errno::NOBUFS | Errno::MSGSIZE) => {
+                    is_lossy = true;
+                    continue;
+                }
+                Err(_) => return is_lossy,
             }
-            for message in Messages(&self.buffer).flatten() {
-                take(message.kind, message.payload);
+            for message in Messages(&self.buffer) {
+                match message {
+                    Ok(Received { kind, port, payload, .. }) => take(Notification { kind, port, payload }),
+                    Err(Malformed) => is_lossy = true,
+                }
             }
         }
+    }
+
+    /// Limits the memory that unread notifications may take.
+    pub fn limit_receive_buffer(&self, bytes: usize) {
+        // Without it, more are kept, which does no harm.
+        let _ = sockopt::set_socket_recv_buffer_size(self.inner.as_fd(), bytes);
     }
 
     /// Requests a dump, with `flags` besides `NLM_F_DUMP`; `payload` is the family header and the attributes.

@@ -198,7 +198,7 @@ proptest! {
         kind in 0u16..20,
         flags in any::<u16>(),
     ) {
-        let received = Received { kind, flags, sequence: 0, payload: &bytes };
+        let received = Received { kind, flags, sequence: 0, port: 0, payload: &bytes };
         let _ = received.outcome();
         for message in Messages(&bytes).flatten() {
             let _ = message.outcome();

@@ -39,6 +39,8 @@ pub(super) struct Received<'a> {
     pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) sequence: u32,
+    /// The port of the socket that requested it; in a notification, the one that made the change, or 0 for the kernel.
+    pub(super) port: u32,
     pub(super) payload: &'a [u8],
 }
 
@@ -122,6 +124,7 @@ fn split_message(bytes: &[u8]) -> Option<(Received<'_>, &[u8])> {
         kind: half(4)?,
         flags: half(6)?,
         sequence: u32::from_ne_bytes(*bytes.get(8..)?.first_chunk()?),
+        port: u32::from_ne_bytes(*bytes.get(12..)?.first_chunk()?),
         payload: bytes.get(HEADER..length)?,
     };
     Some((message, bytes.get(aligned(length)?..).unwrap_or_default()))

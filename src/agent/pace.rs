@@ -1,0 +1,143 @@
+//! When to look at the node.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::{Duration, Instant},
+};
+
+/// How long no notification must have arrived before a look, so that one look sees all of a burst.
+const QUIET: Duration = Duration::from_millis(20);
+/// How long a burst can delay a look.
+const PATIENCE: Duration = Duration::from_millis(150);
+/// The time that a look must be paid for with, in looks: in the long run, looks take at most about one fiftieth of the time.
+const RATIO: u32 = 50;
+/// The time that can be owed before there is a pause, so that a few changes in a row are repaired at once.
+const CREDIT: Duration = Duration::from_secs(2);
+/// The longest pause. A repair takes place within a second of its cause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// The time between looks when nothing happens, to which up to a tenth is added.
+const REGULAR: Duration = Duration::from_secs(60);
+
+/// When to look at the node: soon after something happens, at regular intervals, and never so often that it costs much.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// The first and the last notification since the last look.
+    burst: Option<(Instant, Instant)>,
+    /// When all looks will have been paid for.
+    paid: Instant,
+    /// The end of the pause after the last look.
+    pause: Instant,
+    regular: Instant,
+    /// When something else becomes due, such as the repair of a contested object.
+    appointment: Option<Instant>,
+}
+
+impl Pace {
+    /// The first look is due at once.
+    pub fn new(now: Instant) -> Self {
+        Self { burst: None, paid: now, pause: now, regular: now, appointment: None }
+    }
+
+    /// Something happened at `now`.
+    pub fn stir(&mut self, now: Instant) {
+        let first = self.burst.map_or(now, |(first, _)| first);
+        self.burst = Some((first, now));
+    }
+
+    /// A look is due at `at`, unless another one is before.
+    pub fn appoint(&mut self, at: Instant) {
+        self.appointment = Some(self.appointment.map_or(at, |other| other.min(at)));
+    }
+
+    /// A look that began at `begun` has ended.
+    pub fn looked(&mut self, begun: Instant, now: Instant) {
+        self.burst = None;
+        self.appointment = None;
+        self.paid = self.paid.max(now) + now.saturating_duration_since(begun) * RATIO;
+        let owed = self.paid.saturating_duration_since(now);
+        // What cannot be paid back in time is forgiven.
+        self.paid = now + owed.min(CREDIT + LONGEST_PAUSE);
+        self.pause = now + owed.saturating_sub(CREDIT).min(LONGEST_PAUSE);
+        self.regular = now + REGULAR + jitter(REGULAR / 10);
+    }
+
+    /// When the next look is due.
+    pub fn due(&self) -> Instant {
+        let after_burst = self.burst.map(|(first, last)| (last + QUIET).min(first + PATIENCE));
+        let soonest = after_burst.into_iter().chain(self.appointment).min();
+        soonest.map_or(self.regular, |soonest| soonest.max(self.pause)).min(self.regular.max(self.pause))
+    }
+}
+
+/// A random duration below `limit`, so that the nodes of a cluster do not all look at the same moment.
+fn jitter(limit: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0_u8) % 1000;
+    limit * u32::try_from(random).unwrap_or(0) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn one_look_sees_a_whole_burst_but_does_not_wait_for_its_end() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.looked(start, start);
+        assert!(pace.due() >= start + REGULAR && pace.due() <= start + REGULAR * 11 / 10);
+        for at in 0..10 {
+            pace.stir(start + at * 10 * MILLISECOND);
+        }
+        assert_eq!(pace.due(), start + 90 * MILLISECOND + QUIET);
+        for at in 0..100 {
+            pace.stir(start + at * 10 * MILLISECOND);
+        }
+        assert_eq!(pace.due(), start + PATIENCE);
+    }
+
+    /// Something happens all the time, and each look takes `cost`: returns the time between two looks.
+    fn steady_interval(cost: Duration) -> Duration {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let mut before = now;
+        for _ in 0..1000 {
+            pace.stir(now);
+            let due = pace.due().max(now);
+            pace.looked(due, due + cost);
+            (before, now) = (now, due + cost);
+        }
+        now - before
+    }
+
+    #[test]
+    fn looks_take_a_fiftieth_of_the_time_but_never_wait_for_a_second() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let mut now = start;
+        for _ in 0..10 {
+            pace.looked(now, now + 2 * MILLISECOND);
+            now += 2 * MILLISECOND;
+            pace.stir(now);
+            assert_eq!(pace.due(), now + QUIET, "a few changes in a row are repaired at once");
+            now = pace.due();
+        }
+        let interval = steady_interval(2 * MILLISECOND);
+        assert!(interval >= 98 * MILLISECOND && interval <= 110 * MILLISECOND, "{interval:?}");
+        let interval = steady_interval(Duration::from_secs(3));
+        assert_eq!(interval, Duration::from_secs(3) + LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn an_appointment_is_kept_and_forgotten_after_the_look() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.looked(start, start);
+        pace.appoint(start + 5 * MILLISECOND);
+        pace.appoint(start + 9 * MILLISECOND);
+        assert_eq!(pace.due(), start + 5 * MILLISECOND);
+        pace.looked(start, start);
+        assert!(pace.due() >= start + REGULAR);
+    }
+}

@@ -1,0 +1,50 @@
+//! The lock and the report of the agent.
+
+use super::*;
+use crate::record::AgentReport;
+
+/// The lock that an agent holds as long as it runs.
+const AGENT_LOCK: &str = "agent-lock";
+/// What the agent reports.
+pub(super) const AGENT: &str = "agent.json";
+
+impl StateDir {
+    /// Takes the lock of the agent, of which there is one in each network namespace.
+    ///
+    /// # Errors
+    /// Returns an error if the directory cannot be written, or [`Kind::Locked`] if another agent runs.
+    pub fn lock_agent(&self, description: &str) -> Result<Lock, Error> {
+        match Lock::acquire(self.create()?, AGENT_LOCK, Duration::ZERO, description) {
+            Ok(Ok(lock)) => Ok(lock),
+            Ok(Err(holder)) => {
+                Err(Error::new(Kind::Locked, format!("an agent already runs on this node: {holder}"))
+                    .with_hint(
+                        "run `hostgw status` to see what it does; stop it before you start another one",
+                    ))
+            }
+            Err(error) => Err(cannot("take the lock of the agent in", &self.path, &error)),
+        }
+    }
+
+    /// The running agent; `None` if there is none.
+    #[must_use]
+    pub fn agent(&self) -> Option<Holder> {
+        Lock::holder(self.folder().ok()??, AGENT_LOCK)
+    }
+
+    /// Returns what the last agent of this boot reported.
+    ///
+    /// # Errors
+    /// Returns an error if the file exists but cannot be read or parsed.
+    pub fn agent_report(&self) -> Result<Option<AgentReport>, Error> {
+        self.read(AGENT)
+    }
+
+    /// Replaces the report of the agent.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be written.
+    pub fn write_agent_report(&self, report: &AgentReport) -> Result<(), Error> {
+        self.write(AGENT, report)
+    }
+}

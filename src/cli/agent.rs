@@ -1,0 +1,115 @@
+//! `hostgw agent`
+
+use std::{path::Path, time::Duration};
+
+use sd_notify::NotifyState;
+
+use super::{
+    VerbFailure, VerbResult, agent_log::AgentLog, arguments::AgentOptions, configuration, environment,
+    output::Output, signals, transaction_meta, write::write,
+};
+use crate::{
+    agent::{self, AgentEvent, AgentHost, AgentSettings},
+    config::Document,
+    error::{Error, Kind},
+    record::{AgentCondition, AgentReport, TransactionMeta},
+    text::{self, Untrusted},
+};
+
+/// Keeps this node as its configuration says.
+pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
+    let file = match &options.target.file {
+        Some(file) => file.clone(),
+        None => found()?,
+    };
+    if file.as_os_str() == "-" {
+        return Err(Error::new(Kind::Usage, "the agent follows a file, and cannot read standard input")
+            .with_hint("pass the file with -f")
+            .into());
+    }
+    let settings = AgentSettings {
+        file,
+        node: environment::node(options.target.node.as_deref()),
+        last_good: options.last_good.clone(),
+        write: |path: &Path, bytes: &[u8]| {
+            write(path, bytes)
+                .map_err(|error| Error::unexpected(format!("cannot write {}: {error}", text::path(path))))
+        },
+    };
+    let signals = signals::for_agent()?;
+    let user = AgentUser { log: AgentLog::new(options.log, output), watchdog: sd_notify::watchdog_enabled() };
+    let ended = agent::run(&settings, &user, &signals);
+    notify(&[NotifyState::Stopping]);
+    ended.map(|()| 0).map_err(VerbFailure::from)
+}
+
+/// Finds the file if the command line names none. One that does not exist yet can appear.
+fn found() -> Result<std::path::PathBuf, VerbFailure> {
+    configuration::find()
+}
+
+/// Tells systemd, if it listens. The agent works without it.
+fn notify(state: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(state);
+}
+
+/// The log, and the service manager.
+struct AgentUser<'a> {
+    log: AgentLog<'a>,
+    /// The time after which the service manager takes a silent agent for stuck.
+    watchdog: Option<Duration>,
+}
+
+impl AgentHost for AgentUser<'_> {
+    fn event(&self, event: AgentEvent<'_>) {
+        self.log.event(&event);
+    }
+
+    fn report(&self, report: &AgentReport) {
+        let status = status_line(report);
+        let is_verified = report.config_hash.is_some()
+            && matches!(report.condition, AgentCondition::InSync | AgentCondition::Degraded);
+        if is_verified || report.condition == AgentCondition::Suspended {
+            notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        } else {
+            notify(&[NotifyState::Status(&status)]);
+        }
+    }
+
+    fn heartbeat(&self) -> Option<Duration> {
+        self.watchdog.map(|time| time / 3)
+    }
+
+    fn beat(&self) {
+        if self.watchdog.is_some() {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+
+    fn meta(&self, document: &Document, node: &Untrusted) -> TransactionMeta {
+        TransactionMeta { by: Some("hostgw agent".into()), ..transaction_meta::of_apply(document, node) }
+    }
+}
+
+/// Returns the line that `systemctl status` shows.
+fn status_line(report: &AgentReport) -> String {
+    let routes = text::count(report.routes, "route");
+    let node = report.node.as_ref().map_or_else(String::new, |node| format!(" on node {node}"));
+    let why = report.trouble.as_ref().map_or_else(String::new, |trouble| format!(": {}", trouble.message));
+    match report.condition {
+        AgentCondition::Starting => "Starting".to_owned(),
+        AgentCondition::InSync if report.unreachable.is_empty() => format!("In sync: {routes}{node}"),
+        AgentCondition::InSync => {
+            let nodes = text::count(report.unreachable.len(), "node");
+            format!("In sync: {routes}{node}; pod traffic to {nodes} is lost or diverted")
+        }
+        AgentCondition::Waiting => format!("Waiting{why}"),
+        AgentCondition::Yielding => "Waiting for another hostgw command".to_owned(),
+        AgentCondition::Degraded if why.is_empty() => {
+            let objects = text::count(report.contested.len(), "contested object");
+            format!("{routes}{node}; {objects}")
+        }
+        AgentCondition::Degraded => format!("Degraded{why}"),
+        AgentCondition::Suspended => "Suspended after hostgw destroy or rollback".to_owned(),
+    }
+}

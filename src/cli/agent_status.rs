@@ -1,0 +1,135 @@
+//! The agent, as `hostgw status` shows it.
+
+use std::fmt::Write as _;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    apply::StateDir,
+    clock::time,
+    error::Error,
+    record::{AgentCondition, AgentReport, Contested, Pin, PinReason},
+    text::{count, list, printable},
+};
+
+/// The agent of this node.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AgentStatus {
+    /// Whether it runs. Otherwise, the rest is what it last reported.
+    running: bool,
+    #[serde(flatten)]
+    report: AgentReport,
+}
+
+impl AgentStatus {
+    /// Returns `None` if no agent has run since the machine booted.
+    ///
+    /// # Errors
+    /// Returns an error if its report exists but cannot be read.
+    pub(super) fn of(dir: &StateDir) -> Result<Option<Self>, Error> {
+        let report = dir.agent_report()?;
+        Ok(report.map(|report| Self { running: dir.agent().is_some(), report }))
+    }
+
+    /// Returns lines for `hostgw status`.
+    pub(super) fn text(&self) -> String {
+        let AgentReport {
+            process,
+            since,
+            condition,
+            trouble,
+            last_repair,
+            repairs,
+            contested,
+            pin,
+            file,
+            ..
+        } = &self.report;
+        let mut text = String::new();
+        if self.running {
+            let _ = writeln!(text, "Agent: {} (process {process}, since {})", word(*condition), time(*since));
+        } else {
+            let _ = writeln!(text, "Agent: not running; the last one started at {}", time(*since));
+        }
+        if let Some(pin) = pin {
+            let _ = writeln!(text, "  {}", printable(&pinned(pin, &file.to_string())));
+        }
+        if let Some(trouble) = trouble {
+            let hint = trouble.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+            let message = format!("{}{hint} (since {})", trouble.message, time(trouble.since));
+            let _ = writeln!(text, "  {}", printable(&message));
+            for detail in &trouble.details {
+                let _ = writeln!(text, "    {detail}");
+            }
+        }
+        if let Some(last) = last_repair {
+            let by = if last.programs.is_empty() {
+                String::new()
+            } else {
+                format!(", changed by {}", list(&last.programs, 4))
+            };
+            let what = list(&last.objects.iter().take(2).collect::<Vec<_>>(), 2);
+            let all = last.totals.add + last.totals.change + last.totals.remove;
+            let more = match all.saturating_sub(2) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let message = format!("{}, the last at {}: {what}{more}{by}", count_of(*repairs), time(last.at));
+            let _ = writeln!(text, "  {}", printable(&message));
+        }
+        for Contested { object, by, repairs, pause_seconds } in contested {
+            let message = match (by, pause_seconds) {
+                (Some(what), None) => format!("Conflict: {what}"),
+                (None, None) => format!("Conflict: {object}"),
+                (by, Some(pause)) => {
+                    let by = by.as_ref().map_or_else(|| "another program".to_owned(), ToString::to_string);
+                    format!(
+                        "Contested: {by} keeps changing {object}; restored {repairs} times in a row, now every {pause} s"
+                    )
+                }
+            };
+            let _ = writeln!(text, "  {}", printable(&message));
+        }
+        text
+    }
+}
+
+fn count_of(repairs: u64) -> String {
+    usize::try_from(repairs).map_or_else(|_| format!("{repairs} repairs"), |repairs| count(repairs, "repair"))
+}
+
+const fn word(condition: AgentCondition) -> &'static str {
+    match condition {
+        AgentCondition::Starting => "starting",
+        AgentCondition::InSync => "in sync",
+        AgentCondition::Waiting => "waiting",
+        AgentCondition::Yielding => "waiting for another hostgw command",
+        AgentCondition::Degraded => "degraded",
+        AgentCondition::Suspended => "suspended",
+    }
+}
+
+/// Says why the agent keeps another configuration than the one in its file.
+pub(super) fn pinned(pin: &Pin, own: &str) -> String {
+    let file = pin.file.as_ref().map_or_else(|| "the configuration".to_owned(), ToString::to_string);
+    let follow = format!("to follow {own} again, change it or reload the agent");
+    match pin.reason {
+        PinReason::LastGood => {
+            format!("Keeping the last good configuration, {file}, until {own} can be applied.")
+        }
+        PinReason::Apply => {
+            format!(
+                "Pinned: `hostgw apply` put another configuration in effect, {file}, which stays; {follow}."
+            )
+        }
+        PinReason::Rollback if pin.file.is_none() => {
+            format!("Suspended: `hostgw rollback` undid the only apply; {follow}.")
+        }
+        PinReason::Rollback => {
+            format!("Pinned: `hostgw rollback` restored an earlier version of {file}, which stays; {follow}.")
+        }
+        PinReason::Destroy => format!("Suspended: `hostgw destroy` removed everything; {follow}."),
+    }
+}

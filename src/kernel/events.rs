@@ -1,0 +1,231 @@
+//! What the kernel tells about changes of this network namespace: links, addresses, routes, policy rules, next hops,
+//! nftables, and the sysctls that it announces.
+//!
+//! The kernel sends no notification of the routes that it removes together with a link or an address, so notifications say
+//! when to look at the node again, never what its state is.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use ipnet::IpNet;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+
+use super::{
+    nat::abi::{GENERIC_HEADER, message::NEWGEN},
+    netlink::{Attributes, Notification, Socket, text},
+};
+use crate::{
+    error::Error,
+    state::{NatTable, protocol},
+    text::Untrusted,
+};
+
+/// Multicast groups of `NETLINK_ROUTE`: enum rtnetlink_groups, linux/rtnetlink.h.
+mod group {
+    pub(super) const LINK: u32 = 1;
+    pub(super) const IPV4_ADDRESS: u32 = 5;
+    pub(super) const IPV4_ROUTE: u32 = 7;
+    pub(super) const IPV4_RULE: u32 = 8;
+    pub(super) const IPV6_ADDRESS: u32 = 9;
+    pub(super) const IPV6_ROUTE: u32 = 11;
+    pub(super) const IPV6_RULE: u32 = 19;
+    pub(super) const IPV4_NETCONF: u32 = 24;
+    pub(super) const IPV6_NETCONF: u32 = 25;
+    pub(super) const NEXTHOP: u32 = 32;
+    /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
+    pub(super) const NFTABLES: u32 = 7;
+}
+
+const ROUTE_GROUPS: [u32; 10] = [
+    group::LINK,
+    group::IPV4_ADDRESS,
+    group::IPV4_ROUTE,
+    group::IPV4_RULE,
+    group::IPV6_ADDRESS,
+    group::IPV6_ROUTE,
+    group::IPV6_RULE,
+    group::IPV4_NETCONF,
+    group::IPV6_NETCONF,
+    group::NEXTHOP,
+];
+
+/// Message types: linux/rtnetlink.h.
+mod message {
+    pub(super) const NEWLINK: u16 = 16;
+    pub(super) const DELLINK: u16 = 17;
+    pub(super) const NEWADDR: u16 = 20;
+    pub(super) const DELADDR: u16 = 21;
+    pub(super) const NEWROUTE: u16 = 24;
+    pub(super) const DELROUTE: u16 = 25;
+}
+
+/// `sizeof(struct rtmsg)` (linux/rtnetlink.h).
+const ROUTE_HEADER: usize = 12;
+/// `RTA_DST` (linux/rtnetlink.h).
+const RTA_DST: u16 = 1;
+/// The name of the table in every message about a part of one: `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and so on.
+const NFTA_TABLE: u16 = 1;
+/// `NFTA_GEN_PROC_NAME` (linux/netfilter/nf_tables.h).
+const NFTA_GEN_PROC_NAME: u16 = 3;
+
+/// Unread notifications beyond this are dropped, which the kernel reports.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// What a look at the node depends on, to ignore the rest of a busy node's notifications.
+#[derive(Debug, Clone, Default)]
+pub struct EventScope {
+    /// Routes that overlap these prefixes matter.
+    pub prefixes: Vec<IpNet>,
+    /// Routes that lead to these addresses matter; sorted.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl EventScope {
+    /// Returns `true` if a foreign route to `destination` can matter.
+    fn covers(&self, destination: IpNet) -> bool {
+        let overlaps = |prefix: &IpNet| prefix.contains(&destination) || destination.contains(prefix);
+        let leads_to_one = || {
+            let from = self.addresses.partition_point(|address| *address < destination.network());
+            self.addresses.get(from).is_some_and(|address| destination.contains(address))
+        };
+        self.prefixes.iter().any(overlaps) || leads_to_one()
+    }
+}
+
+/// What has happened since the last call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Happenings {
+    /// Something that a look at the node can depend on.
+    pub is_relevant: bool,
+    /// A link or an address came, went or changed: the kernel itself may have removed routes.
+    pub is_link_or_address: bool,
+    /// Notifications were lost.
+    pub is_lossy: bool,
+    /// The programs that changed managed routes or hostgw's nftables tables, as far as the kernel tells, without hostgw.
+    pub programs: Vec<Untrusted>,
+}
+
+/// The notifications of this network namespace.
+#[derive(Debug)]
+pub struct NodeEvents {
+    route: Socket,
+    /// `None` if the kernel has no nftables, or does not allow this user to listen.
+    nftables: Option<Socket>,
+}
+
+impl NodeEvents {
+    /// Starts to listen in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses.
+    pub fn listen() -> Result<Self, Error> {
+        let cannot =
+            |error: io::Error| Error::unexpected(format!("cannot listen for changes of this node: {error}"));
+        let mut route = Socket::open(NETLINK_ROUTE).map_err(cannot)?;
+        route.limit_receive_buffer(RECEIVE_BUFFER);
+        for group in ROUTE_GROUPS {
+            match route.subscribe(group) {
+                // Next hops exist since Linux 5.3.
+                Err(_) if group == group::NEXTHOP => {}
+                subscribed => subscribed.map_err(cannot)?,
+            }
+        }
+        let nftables = Socket::open(NETLINK_NETFILTER).and_then(|mut socket| {
+            socket.limit_receive_buffer(RECEIVE_BUFFER);
+            socket.subscribe(group::NFTABLES).map(|()| socket)
+        });
+        Ok(Self { route, nftables: nftables.ok() })
+    }
+
+    /// The descriptors that become readable when something happens.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.route.as_fd()).chain(self.nftables.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Returns what has happened since the last call, as far as it matters.
+    pub fn take(&mut self, relevance: &EventScope) -> Happenings {
+        let mut seen = Happenings::default();
+        let mut programs: Vec<Untrusted> = Vec::new();
+        let mut add = |program: Option<Untrusted>| {
+            if let Some(program) =
+                program.filter(|program| *program != "hostgw" && !programs.contains(program))
+            {
+                programs.push(program);
+            }
+        };
+        seen.is_lossy = self.route.drain(|Notification { kind, port, payload }| match kind {
+            message::NEWROUTE | message::DELROUTE => match ChangedRoute::read(payload) {
+                Some(route) if route.protocol == protocol::HOSTGW => {
+                    seen.is_relevant = true;
+                    add(program_at(port));
+                }
+                Some(route) => seen.is_relevant |= relevance.covers(route.destination),
+                None => seen.is_relevant = true,
+            },
+            message::NEWLINK | message::DELLINK | message::NEWADDR | message::DELADDR => {
+                (seen.is_relevant, seen.is_link_or_address) = (true, true);
+            }
+            _ => seen.is_relevant = true,
+        });
+        if let Some(nftables) = &mut self.nftables {
+            let mut is_own = false;
+            seen.is_lossy |= nftables.drain(|Notification { kind, payload, .. }| {
+                let attribute = |wanted: u16| {
+                    let attributes = payload.get(GENERIC_HEADER..).unwrap_or_default();
+                    Attributes::new(attributes)
+                        .flatten()
+                        .find(|(kind, _)| *kind == wanted)
+                        .map(|(_, value)| value)
+                };
+                if kind == NEWGEN {
+                    // It follows the changes of one transaction.
+                    if std::mem::take(&mut is_own) {
+                        add(attribute(NFTA_GEN_PROC_NAME).map(|name| text(name).into()));
+                    }
+                } else if attribute(NFTA_TABLE).is_some_and(|name| text(name) == NatTable::NAME) {
+                    (seen.is_relevant, is_own) = (true, true);
+                }
+            });
+        }
+        seen.is_relevant |= seen.is_lossy;
+        seen.programs = programs;
+        seen
+    }
+}
+
+/// The part of a notification about a route that decides whether it matters.
+struct ChangedRoute {
+    protocol: u8,
+    destination: IpNet,
+}
+
+impl ChangedRoute {
+    fn read(payload: &[u8]) -> Option<Self> {
+        let (&[family, length, _, _, _, protocol, ..], attributes) =
+            payload.split_first_chunk::<ROUTE_HEADER>()?;
+        let mut address = match family {
+            2 => IpAddr::from([0; 4]),
+            10 => IpAddr::from([0; 16]),
+            _ => return None,
+        };
+        for attribute in Attributes::new(attributes) {
+            if let (RTA_DST, value) = attribute.ok()? {
+                address = match address {
+                    IpAddr::V4(_) => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
+                    IpAddr::V6(_) => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+                };
+            }
+        }
+        Some(Self { protocol, destination: IpNet::new(address, length).ok()? })
+    }
+}
+
+/// Returns the name of the program whose socket has this port: the first socket of a process has its ID. A program that
+/// has exited since is not known.
+fn program_at(port: u32) -> Option<Untrusted> {
+    let name = fs::read_to_string(format!("/proc/{port}/comm")).ok().filter(|_| port != 0)?;
+    Some(name.trim_end().into())
+}

@@ -1,0 +1,453 @@
+//! `hostgw agent`: whatever takes a node's state away, it is back soon; what other commands and other programs do is
+//! respected.
+
+use std::{
+    fs,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{NODE_1, NODE_2, NODE_3, cluster, large_cluster, node, settled};
+use crate::support::namespace::{Namespace, Privilege, each};
+
+/// The promise is one second from the end of the cause. Tests run in parallel on busy machines.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A running agent. It is killed when it is dropped.
+struct Agent<'a> {
+    node: &'a Namespace,
+    child: Option<Child>,
+}
+
+impl<'a> Agent<'a> {
+    /// Starts an agent, and waits until it has verified the node.
+    fn start(node: &'a Namespace) -> Self {
+        let agent = Self::spawn(node, &[]);
+        agent.await_condition("inSync");
+        agent
+    }
+
+    fn spawn(node: &'a Namespace, options: &[&str]) -> Self {
+        let log =
+            fs::File::options().create(true).append(true).open(node.folder().join("log")).expect("a log");
+        let mut command = node.hostgw_command(&["agent", "--log", "json"]);
+        let child = command.args(options).stdout(log).stderr(Stdio::inherit()).spawn().expect("hostgw");
+        Self { node, child: Some(child) }
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("it runs"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.process(), signal).expect("our child");
+    }
+
+    /// Ends it, and returns its exit code.
+    fn stop(mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.child.take().expect("it runs").wait().expect("our child").code()
+    }
+
+    /// The lines of its log.
+    fn log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.node.folder().join("log")).expect("a log");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    fn count(&self, event: &str) -> usize {
+        self.log().iter().filter(|line| line["event"] == event).count()
+    }
+
+    /// Waits for the `nth` line of an event, and returns it.
+    #[track_caller]
+    fn await_event(&self, event: &str, nth: usize) -> Value {
+        self.await_true(event, || self.count(event) >= nth);
+        self.log().into_iter().filter(|line| line["event"] == event).nth(nth - 1).expect("it is there")
+    }
+
+    #[track_caller]
+    fn await_true(&self, what: &str, is_true: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_true() {
+            if Instant::now() > deadline {
+                let log: Vec<String> = self.log().iter().map(ToString::to_string).collect();
+                panic!("waited in vain: {what}\n{}\n{}", log.join("\n"), self.report());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it reports about itself.
+    fn report(&self) -> Value {
+        let text = self.node.state_dir().and_then(|dir| fs::read_to_string(dir.join("agent.json")).ok());
+        let text = text.unwrap_or_else(|| "{}".to_owned());
+        serde_json::from_str::<Value>(&text).map(|envelope| envelope["content"].clone()).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn await_condition(&self, condition: &str) {
+        self.await_true(condition, || self.report()["condition"] == condition);
+    }
+
+    /// Waits until `ip` and `nft` show everything as it was.
+    #[track_caller]
+    fn await_state(&self, wanted: &str, after: &str) {
+        let begun = Instant::now();
+        self.await_true(&format!("the state after {after}"), || state(self.node) == wanted);
+        assert!(begun.elapsed() < SOON, "{:?} after {after}", begun.elapsed());
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Routes, NAT and forwarding, as other programs print them.
+fn state(node: &Namespace) -> String {
+    node.observe("ip route; nft -s list ruleset; cat /proc/sys/net/ipv4/ip_forward")
+}
+
+fn three() -> String {
+    cluster("", &[NODE_1, NODE_2, NODE_3])
+}
+
+fn two() -> String {
+    cluster("", &[NODE_1, NODE_2])
+}
+
+/// A node with its bridge, as the CNI plugin leaves it.
+fn node_with_bridge(privilege: Privilege) -> Namespace {
+    let node = node(privilege);
+    node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
+    node.write("hostgw.yaml", &three());
+    node
+}
+
+/// The events that bring routes down (and, where they are not due to the kernel, NAT and sysctls).
+const EVENTS: [&str; 8] = [
+    "ip link set eth0 down; ip link set eth0 up",
+    "ip address del 172.30.0.11/24 dev eth0; ip address add 172.30.0.11/24 dev eth0",
+    "ip link set lan0 down; ip link set lan0 up",
+    "nft flush ruleset",
+    "echo 0 >/proc/sys/net/ipv4/ip_forward",
+    "ip route flush proto 87",
+    "ip route replace 10.244.1.0/24 via 172.30.0.99 dev eth0 proto 87",
+    "nft add rule ip hostgw postrouting ip daddr 192.0.2.1 counter accept",
+];
+
+#[test]
+fn whatever_takes_the_state_away_it_is_back() {
+    each(|privilege| {
+        let node = node_with_bridge(privilege);
+        let agent = Agent::start(&node);
+        let wanted = state(&node);
+        assert!(wanted.contains("10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87"), "{wanted}");
+        for event in EVENTS {
+            node.observe(event);
+            agent.await_state(&wanted, event);
+        }
+        // The history still has the apply alone: a rollback undoes that, not a repair.
+        let history = node.state_dir().expect("records").join("history");
+        assert_eq!(fs::read_dir(history).expect("a folder").count(), 1);
+        assert_eq!(agent.stop(), Some(0));
+        assert_eq!(state(&node), wanted, "the end of the agent changes nothing");
+        settled(&node);
+    });
+}
+
+#[test]
+fn it_waits_for_what_is_missing_at_its_start() {
+    each(|privilege| {
+        let node = Namespace::new(privilege);
+        node.hostgw(&["agent"]).expect(3).warns("no configuration found");
+        let agent = Agent::spawn(&node, &["-f", "hostgw.yaml"]);
+        agent.await_event("refused", 1);
+        node.write("hostgw.yaml", &three());
+        let waiting = agent.await_event("waiting", 1);
+        assert!(waiting["message"].to_string().contains("cannot tell which node"), "{waiting}");
+        node.observe("ip link add eth0 type veth peer name lan0; ip link set lan0 up; ip link set eth0 up");
+        node.observe("ip address add 172.30.0.11/24 dev eth0");
+        agent.await_event("applied", 1);
+        settled(&node);
+    });
+}
+
+#[test]
+fn a_changed_file_is_applied_and_a_bad_one_refused() {
+    each(|privilege| {
+        let node = node_with_bridge(privilege);
+        let agent = Agent::start(&node);
+        node.write("hostgw.yaml", &two());
+        agent.await_event("applied", 2);
+        assert!(!state(&node).contains("10.244.2.0/24"));
+        // As an editor saves: a new file in the place of the old one.
+        node.write(".hostgw.yaml.swp", &three());
+        node.observe("mv .hostgw.yaml.swp hostgw.yaml");
+        agent.await_event("applied", 3);
+        let wanted = state(&node);
+        node.write("hostgw.yaml", "clusterPrefix: nonsense\n");
+        let refused = agent.await_event("refused", 1);
+        assert!(refused["message"].to_string().contains("hostgw.yaml is invalid"), "{refused}");
+        agent.await_condition("degraded");
+        node.observe("ip route flush proto 87");
+        agent.await_state(&wanted, "a flush");
+        assert_eq!(agent.count("recovered"), 0, "the file is still invalid");
+        node.hostgw_ok(&["status"]).says("hostgw.yaml is invalid");
+        node.observe("rm hostgw.yaml");
+        agent.await_event("refused", 2);
+        node.write("hostgw.yaml", &three());
+        agent.await_event("recovered", 1);
+        agent.await_condition("inSync");
+        assert_eq!(state(&node), wanted);
+        assert_eq!(agent.count("applied"), 3, "nothing had to be applied");
+    });
+}
+
+#[test]
+fn a_config_map_is_followed() {
+    each(|privilege| {
+        let node = node_with_bridge(privilege);
+        node.sh("rm hostgw.yaml; mkdir map map/..1 map/..2; ln -s ..1 map/..data; ln -s ..data/hostgw.yaml map/hostgw.yaml");
+        node.write("map/..1/hostgw.yaml", &three());
+        node.write("map/..2/hostgw.yaml", &two());
+        let agent = Agent::spawn(&node, &["-f", "map/hostgw.yaml"]);
+        agent.await_event("applied", 1);
+        node.sh("ln -s ..2 map/..tmp; mv -T map/..tmp map/..data; rm -r map/..1");
+        agent.await_event("applied", 2);
+        assert!(!state(&node).contains("10.244.2.0/24"));
+    });
+}
+
+#[test]
+fn a_mass_removal_is_refused_until_a_person_allows_it() {
+    let node = node(Privilege::Root);
+    node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.64.0.1/24 dev cni0");
+    node.write("hostgw.yaml", &large_cluster(60));
+    let agent = Agent::spawn(&node, &["--node", "linux-0"]);
+    agent.await_event("applied", 1);
+    let wanted = state(&node);
+    node.write("hostgw.yaml", &large_cluster(20));
+    let refused = agent.await_event("refused", 1);
+    assert!(refused["message"].to_string().contains("--allow-removals 40"), "{refused}");
+    node.observe("ip route flush proto 87");
+    agent.await_state(&wanted, "a flush");
+    node.hostgw_ok(&["apply", "--yes", "--node", "linux-0", "--allow-removals", "40"]);
+    agent.await_condition("inSync");
+    agent.await_event("following", 1);
+    assert_eq!(node.managed_routes().len(), 20);
+}
+
+#[test]
+fn what_other_commands_do_stays() {
+    each(|privilege| {
+        let node = node_with_bridge(privilege);
+        let agent = Agent::start(&node);
+        // Another file.
+        node.write("other.yaml", &two());
+        node.hostgw_ok(&["apply", "--yes", "-f", "other.yaml"]);
+        let pinned = agent.await_event("pinned", 1);
+        assert_eq!(pinned["pin"]["reason"], "apply", "{pinned}");
+        let wanted = state(&node);
+        assert!(!wanted.contains("10.244.2.0/24"));
+        node.observe("ip route flush proto 87");
+        agent.await_state(&wanted, "a flush");
+        node.hostgw_ok(&["status"])
+            .says("Pinned: `hostgw apply` put another configuration in effect, other.yaml");
+        // The pin outlives the agent.
+        assert_eq!(agent.stop(), Some(0));
+        let agent = Agent::start(&node);
+        agent.await_event("pinned", 2);
+        assert_eq!(state(&node), wanted);
+        // The same configuration as the agent's, by hand.
+        node.hostgw_ok(&["apply", "--yes"]);
+        agent.await_event("unpinned", 1);
+        assert!(state(&node).contains("10.244.2.0/24"));
+        // A rollback.
+        node.hostgw_ok(&["rollback", "--yes"]);
+        let pinned = agent.await_event("pinned", 3);
+        assert_eq!(pinned["pin"]["reason"], "rollback", "{pinned}");
+        assert_eq!(state(&node), wanted);
+        // Everything removed.
+        node.hostgw_ok(&["destroy", "--yes"]);
+        agent.await_condition("suspended");
+        assert!(node.managed_routes().is_empty());
+        // A new version of the file ends it.
+        node.write("hostgw.yaml", &format!("{}# a comment\n", three()));
+        agent.await_condition("inSync");
+        assert_eq!(node.managed_routes().len(), 3);
+        // A reload ends a pin, too.
+        node.hostgw_ok(&["destroy", "--yes"]);
+        agent.await_condition("suspended");
+        agent.signal(Signal::HUP);
+        agent.await_condition("inSync");
+        assert_eq!(node.managed_routes().len(), 3);
+    });
+}
+
+#[test]
+fn a_pending_apply_is_left_alone() {
+    each(|privilege| {
+        let node = node_with_bridge(privilege);
+        let agent = Agent::start(&node);
+        let before = state(&node);
+        node.write("other.yaml", &two());
+        let pending = super::pending(&node, "10m", &["-f", "other.yaml"]);
+        agent.await_condition("yielding");
+        assert!(!state(&node).contains("10.244.2.0/24"));
+        node.hostgw_ok(&["cancel"]);
+        drop(pending.wait_with_output());
+        agent.await_condition("inSync");
+        assert_eq!(state(&node), before);
+        assert_eq!(agent.count("pinned"), 0);
+        let pending = super::pending(&node, "10m", &["-f", "other.yaml"]);
+        agent.await_condition("yielding");
+        node.hostgw_ok(&["confirm"]);
+        drop(pending.wait_with_output());
+        agent.await_event("pinned", 1);
+        assert!(!state(&node).contains("10.244.2.0/24"));
+    });
+}
+
+#[test]
+fn a_killed_agent_leaves_everything_and_the_next_one_goes_on() {
+    each(|privilege| {
+        let node = node_with_bridge(privilege);
+        let agent = Agent::start(&node);
+        let wanted = state(&node);
+        drop(agent);
+        assert_eq!(state(&node), wanted);
+        node.hostgw_ok(&["status"]).says("Agent: not running");
+        node.observe("ip route flush proto 87");
+        let agent = Agent::start(&node);
+        agent.await_state(&wanted, "a flush");
+        node.hostgw_ok(&["status"]).says("Agent: in sync");
+    });
+}
+
+#[test]
+fn there_is_one_agent_on_a_node() {
+    let node = node_with_bridge(Privilege::Root);
+    let agent = Agent::start(&node);
+    node.hostgw(&["agent"]).expect(4).warns("an agent already runs on this node");
+    assert_eq!(agent.stop(), Some(0));
+    node.hostgw(&["agent", "-f", "-"]).expect(64).warns("the agent follows a file");
+}
+
+#[test]
+fn a_foreign_route_is_not_fought_over_and_the_rest_is_repaired() {
+    each(|privilege| {
+        let node = node_with_bridge(privilege);
+        let agent = Agent::start(&node);
+        node.observe(
+            "ip route replace 10.244.1.0/24 via 172.30.0.99 dev eth0 proto static; ip route del 10.244.2.0/24",
+        );
+        let conflict = agent.await_event("conflict", 1);
+        assert!(conflict["message"].to_string().contains("proto static"), "{conflict}");
+        agent.await_true("the other route", || state(&node).contains("10.244.2.0/24 via 10.244.2.1"));
+        assert!(state(&node).contains("10.244.1.0/24 via 172.30.0.99 dev eth0 proto static"));
+        agent.await_condition("degraded");
+        node.hostgw_ok(&["status"]).says("Conflict: ");
+        node.observe("ip route del 10.244.1.0/24");
+        agent.await_event("conflictOver", 1);
+        agent.await_condition("inSync");
+        assert!(state(&node).contains("10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87"));
+    });
+}
+
+#[test]
+fn somebody_who_keeps_deleting_a_route_is_reported_and_costs_little() {
+    let node = node_with_bridge(Privilege::Root);
+    let agent = Agent::start(&node);
+    let before = cpu_time(&agent);
+    let begun = Instant::now();
+    node.try_sh("for i in $(seq 100); do ip route del 10.244.1.0/24 2>/dev/null; sleep 0.1; done");
+    let contested = agent.await_event("contested", 2);
+    assert_eq!(contested["object"], "route 10.244.1.0/24", "{contested}");
+    let used = cpu_time(&agent) - before;
+    // This is an unoptimized build on a busy machine; the release build stays below 2 %.
+    assert!(used < begun.elapsed() / 10, "{used:?} of {:?}", begun.elapsed());
+    let repairs = agent.count("repaired");
+    assert!((5..15).contains(&repairs), "{repairs}");
+    node.hostgw_ok(&["status"]).says("Contested: ").says("route 10.244.1.0/24");
+    // Others are repaired at once.
+    node.observe("ip route del 10.244.2.0/24");
+    agent.await_true("another route", || state(&node).contains("10.244.2.0/24"));
+    agent.await_true("the route, at last", || state(&node).contains("10.244.1.0/24"));
+}
+
+/// The CPU time of the agent.
+fn cpu_time(agent: &Agent<'_>) -> Duration {
+    let stat =
+        fs::read_to_string(format!("/proc/{}/stat", agent.process().as_raw_nonzero())).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    Duration::from_millis(ticks * 10)
+}
+
+#[test]
+fn the_last_good_configuration_survives_a_boot_with_a_bad_file() {
+    each(|privilege| {
+        let node = node_with_bridge(privilege);
+        let agent = Agent::spawn(&node, &["--last-good", "good.yaml"]);
+        agent.await_condition("inSync");
+        let wanted = state(&node);
+        drop(agent);
+        // A boot: the state of the kernel and /run are gone, and somebody broke the file.
+        node.observe("ip route flush proto 87; nft flush ruleset; rm -r state");
+        node.write("hostgw.yaml", "clusterPrefix: nonsense\n");
+        let agent = Agent::spawn(&node, &["--last-good", "good.yaml"]);
+        agent.await_event("refused", 1);
+        let pinned = agent.await_event("pinned", 1);
+        assert_eq!(pinned["pin"]["reason"], "lastGood", "{pinned}");
+        agent.await_state(&wanted, "a flush");
+        node.write("hostgw.yaml", &two());
+        agent.await_event("applied", 1);
+        agent.await_condition("inSync");
+        assert!(!state(&node).contains("10.244.2.0/24"));
+        assert!(fs::read_to_string(node.folder().join("good.yaml")).expect("a copy") == two());
+    });
+}
+
+#[test]
+fn both_families_are_kept() {
+    each(|privilege| {
+        let node = node(privilege);
+        super::configure_ipv6(&node);
+        let agent = Agent::start(&node);
+        let routes = || node.observe("ip -6 route show proto 87; nft -s list ruleset");
+        let wanted = routes();
+        assert!(wanted.contains("fd00:244:0:1::/64"), "{wanted}");
+        node.observe(
+            "ip link set eth0 down; ip link set eth0 up; ip -6 address add fd00:30::11/64 dev eth0 nodad",
+        );
+        agent.await_true("the routes", || routes() == wanted);
+        node.observe("nft flush ruleset; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding");
+        agent.await_true("NAT", || routes() == wanted);
+        agent.await_true("forwarding", || node.sysctl("net.ipv6.conf.all.forwarding") == "1");
+    });
+}
+
+#[test]
+fn routes_and_paths_are_told_to_status() {
+    let node = node_with_bridge(Privilege::Root);
+    let agent = Agent::start(&node);
+    let status = node.hostgw_ok(&["status", "--json"]).json();
+    assert_eq!(status["agent"]["running"], true, "{status}");
+    assert_eq!(status["agent"]["routes"], 3);
+    node.observe("ip rule add to 10.244.1.0/24 blackhole");
+    let lost = agent.await_event("pathsLost", 1);
+    assert!(lost["nodes"].to_string().contains("linux-2"), "{lost}");
+    let status = node.hostgw_ok(&["status", "--json"]).json();
+    assert_eq!(status["agent"]["unreachable"], serde_json::json!(["linux-2"]));
+    node.observe("ip rule del to 10.244.1.0/24 blackhole");
+    agent.await_event("pathsRestored", 1);
+}
