@@ -39,14 +39,15 @@ const MAX_NAMED: usize = 8;
 const SETTLING: Duration = Duration::from_millis(500);
 /// How often to check whether another command is done.
 const YIELD_INTERVAL: Duration = Duration::from_millis(250);
-/// The pause after a failed change. It doubles with each failure in a row.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// The longest pause after a failed change of a repair. Meanwhile, pods may be cut off.
-const LONGEST_REPAIR_PAUSE: Duration = Duration::from_secs(30);
-/// The longest pause after a failed change to a new configuration.
-const LONGEST_APPLY_PAUSE: Duration = Duration::from_secs(600);
+/// The first and the longest pause after a failed repair. A program that changes the same objects at the same moment makes one
+/// fail, and meanwhile, pods may be cut off.
+const REPAIR_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// The first and the longest pause after a failed change to a new configuration.
+const APPLY_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
+/// The number of repairs in a row that must fail before this is reported.
+const REPORTED_FAILURES: u32 = 3;
 
-/// Pauses that grow with each failure in a row.
+/// Pauses that double with each failure in a row.
 #[derive(Debug, Default)]
 struct Backoff {
     failures: u32,
@@ -54,8 +55,8 @@ struct Backoff {
 }
 
 impl Backoff {
-    fn fail(&mut self, longest: Duration, now: Instant) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(longest);
+    fn fail(&mut self, (first, longest): (Duration, Duration), now: Instant) {
+        let pause = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
         self.until = Some(now + pause);
     }
@@ -535,7 +536,7 @@ impl<'a> Keeper<'a> {
             Failure::RolledBack { cause } => cause,
             Failure::Incomplete(incomplete) => incomplete_error(&incomplete),
         };
-        self.candidate_backoff.fail(LONGEST_APPLY_PAUSE, now);
+        self.candidate_backoff.fail(APPLY_PAUSES, now);
         if let Some(until) = self.candidate_backoff.until {
             self.appoint(until);
         }
@@ -647,10 +648,11 @@ impl<'a> Keeper<'a> {
             Failure::RolledBack { cause } => cause,
             Failure::Incomplete(incomplete) => incomplete_error(&incomplete),
         };
-        self.repair_backoff.fail(LONGEST_REPAIR_PAUSE, now);
+        self.repair_backoff.fail(REPAIR_PAUSES, now);
         self.appoint(self.repair_backoff.until.unwrap_or(now));
         self.is_waiting = false;
-        if !self.node_trouble.as_ref().is_some_and(|known| is_about(known, &error)) {
+        let is_lasting = self.repair_backoff.failures >= REPORTED_FAILURES;
+        if is_lasting && !self.node_trouble.as_ref().is_some_and(|known| is_about(known, &error)) {
             self.node_trouble = Some(trouble(&error));
             self.report.failures += 1;
             self.host.event(AgentEvent::RepairFailed(&error));
@@ -682,7 +684,8 @@ impl<'a> Keeper<'a> {
     }
 
     fn condition(&self, now: Instant) -> AgentCondition {
-        let has_trouble = self.file_trouble.is_some() || self.node_trouble.is_some();
+        let is_failing = self.node_trouble.is_some() || self.repair_backoff.failures > 0;
+        let has_trouble = self.file_trouble.is_some() || is_failing;
         if self.yielding_to.is_some() {
             AgentCondition::Yielding
         } else if self.held.is_none() && self.report.pin.is_some() {

@@ -5,6 +5,7 @@
 //! do both.
 
 mod agent;
+mod agent_process;
 mod changes;
 mod checks;
 mod churn;
@@ -15,6 +16,7 @@ mod confirm;
 mod conflict;
 mod damaged_records;
 mod diff;
+mod disturbances;
 mod doctor;
 mod documents;
 mod drift;
