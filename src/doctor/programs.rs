@@ -59,10 +59,10 @@ pub(super) fn notes(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Str
     let relevant = relevant(examination, paths);
     let programs: Vec<String> = relevant.iter().filter(is_usual).map(ToString::to_string).collect();
     let unseen = (!programs.is_empty())
-        .then(|| format!("not examination: {} (they can drop or divert pod traffic)", list(&programs, 6)));
+        .then(|| format!("not examined: {} (they can drop or divert pod traffic)", list(&programs, 6)));
     let unknown = examination.observed.host.firewall.iter().flat_map(|firewall| &firewall.legacy_unknown);
     let unknown: Vec<&Untrusted> = unknown.collect();
     let unlisted = (!unknown.is_empty())
-        .then(|| format!("not examination: {} (listing their tables requires root)", list(&unknown, 2)));
+        .then(|| format!("not examined: {} (listing their tables requires root)", list(&unknown, 2)));
     unseen.into_iter().chain(unlisted).collect()
 }

@@ -297,7 +297,7 @@ fn a_plan_follows_no_files_of_other_users() {
              echo theirs >file; chmod 666 file; chown 65534 file; ln -s ../precious own");
     for name in ["link", "chain", "pipe"] {
         let outcome = node.hostgw(&["plan", "--out", &format!("shared/{name}")]).expect(1);
-        outcome.warns("of uid 65534, in a directory that others can write to");
+        outcome.warns("owned by uid 65534, in a directory that others can write to");
     }
     assert_eq!(node.sh("cat precious"), "mine\n");
     // The file that replaces theirs belongs to root.
