@@ -191,7 +191,7 @@ proptest! {
 
     /// Every command completes, changes nothing, or reports what is left, which a later command completes.
     #[test]
-    fn every_step_of_a_sequence_keeps_the_promises(steps in sequences(14)) {
+    fn every_step_of_a_sequence_keeps_the_guarantees(steps in sequences(14)) {
         follow(&mut SimulatedNode::new(), &steps);
     }
 }

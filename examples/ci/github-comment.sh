@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Posts a file as a comment on a GitHub pull request, or updates the comment of an earlier run: the one by the same bot
-# that begins with the file's first line, a hidden marker.
+# Posts a file as a comment on a GitHub pull request, or updates the comment of an earlier run: the bot's comment that has
+# the same first line as the file, a hidden marker.
 #
 #   github-comment.sh FILE
 #

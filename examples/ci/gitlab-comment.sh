@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Posts a file as a note on a GitLab merge request, or updates the note of an earlier run: the one by the same user that
-# begins with the file's first line, a hidden marker.
+# Posts a file as a note on a GitLab merge request, or updates the note of an earlier run: the same user's note that
+# has the same first line as the file, a hidden marker.
 #
 #   gitlab-comment.sh FILE
 #

@@ -11,7 +11,7 @@
 #   -PodInterface INDEX    the interface to use as the pod interface; by default the loopback interface,
 #                          which is then both egress and pod interface
 #
-# The authors of hostgw have run it on a substitute for the cmdlets, but not on Windows: please report its output.
+# The authors of hostgw have run it against stubs of the cmdlets, but not on Windows: please report its output.
 param(
     [string] $Script,
     [string] $PowerShell,

@@ -40,7 +40,7 @@ pub(super) struct CniJson {
     node: Option<String>,
     /// The findings, except those about masquerading on Windows, which `policies` contains.
     findings: Vec<FindingJson>,
-    /// The exceptions that its OutBoundNAT policies need.
+    /// The exceptions that its OutBoundNAT policies must have.
     wanted: Vec<String>,
     /// The OutBoundNAT policies in it.
     policies: Vec<PolicyJson>,
@@ -50,9 +50,9 @@ pub(super) struct CniJson {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct FindingJson {
-    /// The rule.
+    /// The kind of finding, in words.
     code: Code,
-    /// The code of the rule: `hostgw help CODE` explains it.
+    /// The code: `hostgw help CODE` explains it.
     rule: &'static str,
     /// Errors must be fixed. With a warning, the configuration works, but perhaps not as intended.
     severity: Severity,
@@ -86,7 +86,7 @@ struct PolicyJson {
     invalid: Vec<String>,
     /// The exceptions that it lacks.
     missing: Vec<String>,
-    /// A key that plugins of this apiVersion ignore.
+    /// A key of the policy that plugins of this `apiVersion` do not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<&'static str>,
 }
@@ -288,7 +288,7 @@ fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palett
             texts(&finding.wanted).iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ");
         add(palette
             .head
-            .apply_to("add one of these policies, depending on the API that the plugin uses:")
+            .apply_to("no OutBoundNAT policy; add one of these, depending on the API that the plugin uses:")
             .to_string());
         for policy in [
             format!(

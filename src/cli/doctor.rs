@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::Loaded,
     diagnose::Severity,
-    doctor::{Patient, examine, notes},
+    doctor::{Examination, examine, notes},
     error::{Error, Kind},
     plan::{ForeignPolicy, Observed, windows::WindowsObserved},
     reconcile::Session,
@@ -63,7 +63,7 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     if options.probe {
         observed.host.neighbors = ask_next_hops(&session)?;
     }
-    let patient = Patient {
+    let examination = Examination {
         cluster: &session.loaded.cluster,
         index: session.index,
         prepared: &session.prepared,
@@ -75,17 +75,17 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
         DiagnosticEntry::new(diagnostic, source)
     };
     let is_live = options.state.is_none();
-    let mut found = examine(&patient);
-    found.extend(doctor_files::cni(options.cni.as_deref(), is_live, patient.cluster, patient.index)?);
+    let mut found = examine(&examination);
+    found.extend(doctor_files::cni(options.cni.as_deref(), is_live, examination.cluster, examination.index)?);
     #[cfg(target_os = "linux")]
     if is_live {
-        let egress = patient.cluster.egress_interface_of(&patient.cluster.nodes[patient.index]);
+        let egress = examination.cluster.egress_interface_of(&examination.cluster.nodes[examination.index]);
         found.extend(super::doctor_managers::examine(
             egress.and_then(|name| observed.host.link(name.as_str())),
             session.node_name(),
         ));
     }
-    let notes: Vec<Untrusted> = notes(&patient).into_iter().map(Into::into).collect();
+    let notes: Vec<Untrusted> = notes(&examination).into_iter().map(Into::into).collect();
     let findings: Vec<DiagnosticEntry> = found.into_iter().map(entry).collect();
     show(findings, notes, session.node_name(), options, output)
 }

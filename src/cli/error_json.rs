@@ -52,7 +52,7 @@ pub(super) struct ErrorJson {
     hint: Option<Untrusted>,
     /// The errors in the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    mistakes: Vec<MistakeJson>,
+    mistakes: Vec<ConfigErrorJson>,
     /// The number of errors that the list omits; absent if it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     more_mistakes: Option<usize>,
@@ -67,7 +67,7 @@ impl ErrorJson {
         let error = Self::from(&Error::new(Kind::Invalid, "the configuration is invalid"));
         let more: usize = invalid.iter().map(config::InvalidConfig::omitted).sum();
         let more_mistakes = (more > 0).then_some(more);
-        Self { mistakes: invalid.iter().flat_map(mistakes).collect(), more_mistakes, ..error }
+        Self { mistakes: invalid.iter().flat_map(config_errors).collect(), more_mistakes, ..error }
     }
 
     /// Sets the cause.
@@ -95,7 +95,7 @@ impl From<&Error> for ErrorJson {
 /// An error in a configuration.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct MistakeJson {
+pub(super) struct ConfigErrorJson {
     /// The file, as named on the command line.
     file: Untrusted,
     /// The path of the invalid or missing value, such as `nodes[3].podCIDR`; empty for the whole file.
@@ -108,7 +108,7 @@ pub(super) struct MistakeJson {
     column: Option<usize>,
     /// The code of the rule that is violated: `hostgw help CODE` explains it.
     code: &'static str,
-    /// The severity of the mistake.
+    /// The severity of the error.
     severity: Severity,
     /// The message.
     message: String,
@@ -136,22 +136,22 @@ struct RelatedJson {
     column: Option<usize>,
 }
 
-fn mistakes(invalid: &config::InvalidConfig) -> impl Iterator<Item = MistakeJson> {
+fn config_errors(invalid: &config::InvalidConfig) -> impl Iterator<Item = ConfigErrorJson> {
     let related = |related: &config::Related| RelatedJson {
         message: related.message.clone(),
         path: related.path.to_string(),
         line: related.position.map(|position| position.line),
         column: related.position.map(|position| position.column),
     };
-    invalid.errors().iter().map(move |mistake| MistakeJson {
+    invalid.errors().iter().map(move |error| ConfigErrorJson {
         file: invalid.name().to_owned(),
-        path: mistake.path.to_string(),
-        line: mistake.position.map(|position| position.line),
-        column: mistake.position.map(|position| position.column),
-        code: mistake.rule.code(),
-        severity: mistake.rule.severity(),
-        message: mistake.message.clone(),
-        hint: mistake.hint.clone(),
-        related: mistake.related.as_ref().map(related),
+        path: error.path.to_string(),
+        line: error.position.map(|position| position.line),
+        column: error.position.map(|position| position.column),
+        code: error.rule.code(),
+        severity: error.rule.severity(),
+        message: error.message.clone(),
+        hint: error.hint.clone(),
+        related: error.related.as_ref().map(related),
     })
 }

@@ -51,23 +51,23 @@ pub(super) struct ImportJson {
     /// The changes of `--update`; absent without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     update: Option<UpdateJson>,
-    /// What `--live` leaves over once hostgw has adopted the routes, in the order of its removal; absent without it.
+    /// The objects that hostgw does not adopt, in the order in which to remove them. Present only with `--live`.
     #[serde(skip_serializing_if = "Option::is_none")]
     leftovers: Option<Vec<LeftoverJson>>,
     /// The warnings.
     warnings: Vec<WarningJson>,
 }
 
-/// A step of the removal of what is left over.
+/// A step of the removal of the objects that hostgw does not adopt.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct LeftoverJson {
-    /// Its kind.
+    /// The kind of step.
     kind: LeftoverKind,
     /// The program that created the object; absent if it was created by hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     plugin: Option<&'static str>,
-    /// The command. One that needs a decision first is a comment.
+    /// The command. It is commented out if it needs your decision.
     command: String,
 }
 

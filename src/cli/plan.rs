@@ -74,7 +74,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
     if let Some(path) = saved {
         let name = text::path(path);
         let apply = ShellCommand::new(["hostgw", "apply", &path.to_string_lossy()]);
-        output.say(&format!("Saved to {name}: {apply} applies exactly this plan."));
+        output.say(&format!("Saved to {name}. `{apply}` applies exactly this plan."));
     }
     if !session.prepared.plan.conflicts.is_empty() {
         output.warn(&refuses(session.prepared.plan.conflicts.len(), "apply", "--adopt"));

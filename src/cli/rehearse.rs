@@ -22,7 +22,7 @@ use crate::{
     plan::{ForeignPolicy, Totals},
     reconcile::{Apply, Operation, Session, look_when_idle},
     render::{DiagnosticEntry, Palette, finding_text},
-    simulate::{ConnectionKind, Promise, Rehearsal, RehearsalOptions, RehearsedConnection, sample},
+    simulate::{ConnectionKind, Guarantee, Rehearsal, RehearsalOptions, RehearsedConnection, sample},
     text::{self, Untrusted, count, printable},
 };
 
@@ -76,7 +76,7 @@ pub(super) struct RehearsalJson<'a> {
     outside_untested: Vec<Family>,
     /// Whether a rollback restores the copy; absent if there was nothing to roll back.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rollback: Option<&'a Promise>,
+    rollback: Option<&'a Guarantee>,
     /// Whether the plan was applied, every connection works, and the rollback restored the copy.
     works: bool,
     /// Whether the copy has everything that can drop or divert packets on the node.
@@ -317,8 +317,8 @@ fn notes(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
         let _ = writeln!(text, "· {family} connections to the outside were not tested: {why}");
     }
     let _ = writeln!(text, "{}", palette.dim.apply_to(NOT_TESTED));
-    if let Some(Promise { promise, kept, broken }) = &rehearsal.rollback {
-        let _ = writeln!(text, "{} {promise}", mark(*kept, palette));
+    if let Some(Guarantee { guarantee, kept, broken }) = &rehearsal.rollback {
+        let _ = writeln!(text, "{} {guarantee}", mark(*kept, palette));
         for line in broken {
             let _ = writeln!(text, "    {line}");
         }
@@ -340,7 +340,7 @@ fn conclusion(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
     };
     let line = match rehearsal.omissions.len() {
         0 => line,
-        number => format!("{line} {} from this node: see Copied.", count(number, "difference")),
+        number => format!("{line} The copy differs from it in {}: see Copied.", count(number, "way")),
     };
     let decisive: Vec<&Untrusted> = rehearsal.decisive_omissions().collect();
     let style = match (rehearsal.works(), decisive.is_empty()) {

@@ -102,10 +102,10 @@ impl Observer for Reporter<'_> {
             Event::CannotCancel(pending, error) => {
                 output.error(error);
                 let until = time(pending.until);
-                output.say(&format!("It cannot be canceled, and rolls back at {until}."));
+                output.say(&format!("The apply cannot be canceled; it rolls back at {until}."));
             }
             Event::SupervisorLost => {
-                output.warn("the supervisor was killed or stopped; this command takes over the wait");
+                output.warn("the supervisor was killed or stopped; this command now enforces the deadline");
             }
         }
     }

@@ -133,11 +133,11 @@ impl SavedPlan {
         };
         let head: SavedPlanHead = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if head.what != WHAT {
-            return Err(wrong(format!("it says that it is {:?}", head.what)));
+            return Err(wrong(format!("its type is {:?}", head.what)));
         }
         if head.format != FORMAT {
             return Err(wrong(format!(
-                "its format is {}, this version of hostgw reads {FORMAT}",
+                "it has format {}, but this version of hostgw reads format {FORMAT}",
                 head.format
             )));
         }

@@ -26,7 +26,7 @@ use crate::{
     model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::node_named,
     render::Palette,
-    simulate::{Connection, ConnectionKind, KeepGoing, NodeResult, Promise, Simulation, sample},
+    simulate::{Connection, ConnectionKind, Guarantee, KeepGoing, NodeResult, Simulation, sample},
     text::{self, Untrusted, count, list, padded, printable},
 };
 
@@ -64,7 +64,8 @@ pub(super) struct SimulationJson<'a> {
     /// The families whose connections to the outside were not tried, because they are not masqueraded.
     outside_untried: Vec<Family>,
     /// The guarantees of hostgw, and whether they held.
-    promises: &'a [Promise],
+    #[serde(rename = "promises")]
+    guarantees: &'a [Guarantee],
     /// Whether every connection works and every guarantee held.
     works: bool,
 }
@@ -86,11 +87,11 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> VerbResult {
     let keep_going = || if interrupt.is_raised() { Err(interrupted()) } else { Ok(()) };
     let scratch = Scratch::new()?;
     let fulls_before = neighbor_table_fulls();
-    let (simulation, connections, promises) = prove(options, &loaded, &choice, &scratch.path, &keep_going)?;
+    let (simulation, connections, guarantees) = prove(options, &loaded, &choice, &scratch.path, &keep_going)?;
     let full = neighbor_table_fulls() > fulls_before;
     let show = || {
         let cluster = &loaded.cluster;
-        output.result(&text(&simulation, &connections, &promises, cluster, &choice, full, &output.palette))
+        output.result(&text(&simulation, &connections, &guarantees, cluster, &choice, full, &output.palette))
     };
     if options.keep {
         show()?;
@@ -106,13 +107,13 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> VerbResult {
             connections: &connections,
             sysctls_left_out: simulation.unsupported_sysctls(),
             outside_untried: simulation.untested_outside(),
-            promises: &promises,
-            works: works(&simulation, &connections, &promises),
+            guarantees: &guarantees,
+            works: works(&simulation, &connections, &guarantees),
         })?;
     } else {
         show()?;
     }
-    if works(&simulation, &connections, &promises) {
+    if works(&simulation, &connections, &guarantees) {
         Ok(0)
     } else {
         Err(VerbFailure::AlreadyReported(Kind::Unexpected))
@@ -144,19 +145,19 @@ fn prove(
     choice: &Choice,
     scratch: &Path,
     keep_going: &KeepGoing,
-) -> Result<(Simulation, Vec<Connection>, Vec<Promise>), Error> {
+) -> Result<(Simulation, Vec<Connection>, Vec<Guarantee>), Error> {
     let simulation =
         Simulation::build(&loaded.cluster, &choice.indexes, &options.networks, scratch, keep_going)?;
     let connections = simulation.probe(keep_going)?;
-    let promises = if options.keep { Vec::new() } else { simulation.promises(keep_going)? };
-    Ok((simulation, connections, promises))
+    let guarantees = if options.keep { Vec::new() } else { simulation.guarantees(keep_going)? };
+    Ok((simulation, connections, guarantees))
 }
 
-fn works(simulation: &Simulation, connections: &[Connection], promises: &[Promise]) -> bool {
+fn works(simulation: &Simulation, connections: &[Connection], guarantees: &[Guarantee]) -> bool {
     let is_applied = simulation.nodes.iter().all(|node| node.refused.is_empty());
     is_applied
         && connections.iter().all(|connection| connection.works)
-        && promises.iter().all(|promise| promise.kept)
+        && guarantees.iter().all(|guarantee| guarantee.kept)
 }
 
 pub(super) fn interrupted() -> Error {
@@ -273,7 +274,7 @@ fn is_in_first_user_namespace() -> bool {
 fn text(
     simulation: &Simulation,
     connections: &[Connection],
-    promises: &[Promise],
+    guarantees: &[Guarantee],
     cluster: &Cluster,
     choice: &Choice,
     full: bool,
@@ -315,15 +316,15 @@ fn text(
     for family in simulation.untested_outside() {
         let _ = writeln!(text, "· {family} connections to the outside were not tested: masquerading is off");
     }
-    for promise in promises {
-        let mark = mark(promise.kept, palette);
-        let _ = writeln!(text, "{mark} {}", promise.promise);
-        for broken in &promise.broken {
+    for guarantee in guarantees {
+        let mark = mark(guarantee.kept, palette);
+        let _ = writeln!(text, "{mark} {}", guarantee.guarantee);
+        for broken in &guarantee.broken {
             let _ = writeln!(text, "    {}", broken);
         }
     }
     let _ = writeln!(text, "{}", palette.dim.apply_to(NOT_SIMULATED));
-    let is_all = works(simulation, connections, promises);
+    let is_all = works(simulation, connections, guarantees);
     conclusion(&mut text, connections, is_all, palette);
     text
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::Loaded,
     diagnose::Diagnostic,
-    doctor::{WindowsPatient, examine_windows},
+    doctor::{WindowsExamination, examine_windows},
     error::{Error, Kind},
     model::Cluster,
     plan::{
@@ -71,9 +71,14 @@ pub(super) fn doctor(
     let (Loaded { document, cluster }, index) = find(&options.target, &observed)?;
     let desired = desired(&cluster, index, name)?;
     let state = options.state.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
-    let patient =
-        WindowsPatient { cluster: &cluster, index, desired: &desired, observed: &observed, state: &state };
-    let mut found = examine_windows(&patient);
+    let examination = WindowsExamination {
+        cluster: &cluster,
+        index,
+        desired: &desired,
+        observed: &observed,
+        state: &state,
+    };
+    let mut found = examine_windows(&examination);
     found.extend(doctor_files::cni(options.cni.as_deref(), false, &cluster, index)?);
     let locator = Locator::new(&document);
     let entry = |diagnostic: Diagnostic| {

@@ -114,7 +114,7 @@ fn check_laid(folder: &OwnedFd, found: &Stat, what: &str) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "it is a {what} of uid {}, in a directory that others can write to",
+        "it is a {what} owned by uid {}, in a directory that others can write to",
         found.st_uid
     )))
 }

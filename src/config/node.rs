@@ -288,7 +288,7 @@ impl Validator<'_> {
                     self.report(problem.hint(default_gateway_hint(draft.os, cidr.value)));
                 }
             } else if draft.has_no_pods {
-                let message = format!("{subject} is not used, because podCIDR is none");
+                let message = format!("{subject} has no effect, because podCIDR is none");
                 let hint = "remove it: nothing is routed to a machine without pods";
                 self.report(Problem::new(Rule::MisplacedGateway, message, location).hint(hint));
             } else if let Some(first) = draft.cidrs_of(family).next() {
@@ -322,7 +322,7 @@ impl Validator<'_> {
     ) -> Option<NextHopOverride> {
         let path = draft.path().key("nextHop");
         if draft.has_no_pods {
-            let message = format!("nextHop of {} is not used, because podCIDR is none", name_of(draft));
+            let message = format!("nextHop of {} has no effect, because podCIDR is none", name_of(draft));
             let hint = "remove it: nothing is routed to a machine without pods";
             self.report(Problem::new(Rule::MisplacedGateway, message, Location::key(path)).hint(hint));
             return None;

@@ -190,6 +190,13 @@ pub(super) struct Offsets<'a> {
     byte: usize,
 }
 
+/// Returns a message of the parser that does not call a value a node, which is a machine in a configuration.
+fn without_nodes(message: &str) -> String {
+    message
+        .replace("while parsing a node, did not find expected node content", "expected a value")
+        .replace("while parsing node", "while parsing a value")
+}
+
 impl<'a> Offsets<'a> {
     pub fn new(text: &'a str) -> Self {
         Self { text, is_ascii: text.is_ascii(), character: 0, byte: 0 }
@@ -199,7 +206,7 @@ impl<'a> Offsets<'a> {
     fn error(&mut self, error: &ScanError) -> SyntaxError {
         SyntaxError {
             rule: Rule::Syntax,
-            message: format!("invalid YAML: {}", error.info()),
+            message: format!("invalid YAML: {}", without_nodes(error.info())),
             span: self.span(*error.marker(), *error.marker()),
             hint: hint_for(error.info()),
         }

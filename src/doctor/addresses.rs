@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Patient, finding};
+use super::{Examination, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Paths, interface_key},
@@ -11,10 +11,10 @@ use crate::{
     text::ShellCommand,
 };
 
-pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
-    let (cluster, node) = (patient.cluster, patient.node());
+pub(super) fn examine(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+    let (cluster, node) = (examination.cluster, examination.node());
     let mut findings: Vec<Diagnostic> =
-        node.pods.iter().filter_map(|network| nobody_is_gateway(patient, paths, network)).collect();
+        node.pods.iter().filter_map(|network| missing_pod_gateway(examination, paths, network)).collect();
     for family in Family::ALL {
         let gateways = node.pod_gateways_of(family).map(|gateway| ("pod gateway", gateway));
         let address = node.addresses.get(family).map(|address| ("address", *address));
@@ -24,7 +24,7 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
             NextHopKind::NodeAddress | NextHopKind::Router(_) => what == "address",
         };
         for (what, address) in address.into_iter().chain(gateways) {
-            if let Some(local) = patient.observed.host.owner_of(address) {
+            if let Some(local) = examination.observed.host.owner_of(address) {
                 findings.extend(judge(what, local, is_next_hop(what)));
             }
         }
@@ -34,9 +34,13 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
 
 /// Reports a pod gateway that no interface has, although other nodes use it as their next hop. Without a pod interface,
 /// HG1003 is reported instead.
-fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, network: &PodNetwork) -> Option<Diagnostic> {
-    let Patient { cluster, observed, .. } = patient;
-    let node = patient.node();
+fn missing_pod_gateway(
+    examination: &Examination<'_>,
+    paths: &Paths<'_>,
+    network: &PodNetwork,
+) -> Option<Diagnostic> {
+    let Examination { cluster, observed, .. } = examination;
+    let node = examination.node();
     let (cidr, family, gateway) = (network.prefix(), network.family(), node.gateway_of(network));
     let answers_for_others = || {
         // IPv6 nodes only answer for single addresses (`ip neigh add proxy`).

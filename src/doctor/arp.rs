@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Patient, egress, finding, journey::spot_text, set_sysctls};
+use super::{Examination, egress, finding, journey::spot_text, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
@@ -14,17 +14,22 @@ use crate::{
     text::{ShellCommand, Untrusted},
 };
 
-pub(super) fn examine(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
-    let findings =
-        [no_arp(patient), arp_ignore(patient), arp_filter(patient, model), discovery(patient, model)];
+pub(super) fn examine(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
+    let findings = [
+        no_arp(examination),
+        arp_ignore(examination),
+        arp_filter(examination, model),
+        discovery(examination, model),
+    ];
     findings.into_iter().flatten().collect()
 }
 
 /// Reports an Ethernet interface without ARP and neighbor discovery. Some virtual interfaces have the flag `NOARP` and resolve
-/// addresses in another way.
-fn no_arp(patient: &Patient<'_>) -> Option<Diagnostic> {
+/// addresses differently.
+fn no_arp(examination: &Examination<'_>) -> Option<Diagnostic> {
     let is_served = |kind: &Untrusted| ["ipvlan", "dummy", "vrf"].iter().any(|served| kind == *served);
-    let link = egress(patient).filter(|link| link.no_arp && !link.kind.as_ref().is_some_and(is_served))?;
+    let link =
+        egress(examination).filter(|link| link.no_arp && !link.kind.as_ref().is_some_and(is_served))?;
     Some(finding(
         Rule::ArpDisabled,
         format!(
@@ -47,9 +52,9 @@ fn asked_for(cluster: &Cluster, node: &Node, family: Family) -> Vec<IpAddr> {
 
 /// Reports an `arp_filter` that prevents answers: the kernel answers only if its route from the address to the other node uses
 /// the same interface (`arp_filter`, net/ipv4/arp.c).
-fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
-    let Patient { cluster, index, observed, .. } = patient;
-    let egress = egress(patient)?;
+fn arp_filter(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
+    let Examination { cluster, index, observed, .. } = examination;
+    let egress = egress(examination)?;
     let sysctls = &observed.state.sysctls;
     let keys = ["all", egress.name.as_raw()]
         .into_iter()
@@ -57,7 +62,7 @@ fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diag
     let set: Vec<SysctlKey> =
         keys.filter(|key| sysctls.get(key).is_some_and(|value| *value != "0")).collect();
     let key = set.first()?;
-    let node = patient.node();
+    let node = examination.node();
     let what = match cluster.next_hop_of(node, Family::V4) {
         NextHopKind::PodGateway => "pod gateway",
         NextHopKind::NodeAddress | NextHopKind::Router(_) => "address",
@@ -79,26 +84,27 @@ fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diag
         ),
         format!(
             "{}, or fix the route that `ip route get {other} from {asked}` shows",
-            set_sysctls(patient, &settings)
+            set_sysctls(examination, &settings)
         ),
     ))
 }
 
 /// Reports an `arp_ignore` that prevents answers: with pod gateways as next hops, a node must answer ARP requests for an address
 /// of another interface.
-fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let node = patient.node();
+fn arp_ignore(examination: &Examination<'_>) -> Option<Diagnostic> {
+    let node = examination.node();
     let gateways: Vec<IpAddr> = node.pod_gateways_of(Family::V4).collect();
-    let is_pod_gateway = patient.cluster.next_hop_of(patient.node(), Family::V4) == NextHopKind::PodGateway;
-    let egress = egress(patient)?;
+    let is_pod_gateway =
+        examination.cluster.next_hop_of(examination.node(), Family::V4) == NextHopKind::PodGateway;
+    let egress = egress(examination)?;
     let value = |name: &str| {
         let key = interface_key(Family::V4, name, "arp_ignore")?;
-        let value: u32 = patient.observed.state.sysctls.get(&key)?.as_raw().parse().ok()?;
+        let value: u32 = examination.observed.state.sysctls.get(&key)?.as_raw().parse().ok()?;
         Some((value, key))
     };
     let values: Vec<(u32, SysctlKey)> = ["all", egress.name.as_raw()].into_iter().filter_map(value).collect();
     let is_on_egress = |gateway: &IpAddr| {
-        patient.observed.host.owner_of(*gateway).is_some_and(|local| local.device == egress.name)
+        examination.observed.host.owner_of(*gateway).is_some_and(|local| local.device == egress.name)
     };
     let elsewhere = gateways.iter().find(|gateway| !is_on_egress(gateway));
     let gateway = elsewhere.or_else(|| gateways.first())?;
@@ -113,7 +119,7 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
         let nonzero = values.iter().filter(|(value, _)| *value > 0);
         let settings: Vec<(SysctlKey, String)> =
             nonzero.map(|(_, key)| (key.clone(), "0".to_owned())).collect();
-        let disable = set_sysctls(patient, &settings);
+        let disable = set_sysctls(examination, &settings);
         finding(
             Rule::ArpIgnored,
             format!(
@@ -129,11 +135,11 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
 }
 
 /// Reports firewall rules that drop neighbor discovery, which IPv6 uses to resolve next hops.
-fn discovery(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
-    let Patient { cluster, index, observed, .. } = patient;
+fn discovery(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
+    let Examination { cluster, index, observed, .. } = examination;
     let chains = ChainIndex::new(observed.host.firewall.as_ref()?);
-    let egress = egress(patient)?;
-    let node = patient.node();
+    let egress = egress(examination)?;
+    let node = examination.node();
     let others = cluster.nodes.iter().enumerate().filter(|(at, _)| at != index);
     let other = others.filter_map(|(_, node)| node.addresses.get(Family::V6)).next().copied()?;
     let IpAddr::V6(other) = other else { return None };
@@ -141,10 +147,10 @@ fn discovery(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagn
     let cases = |own: IpAddr| {
         let IpAddr::V6(own) = own else { return Vec::new() };
         vec![
-            (asks, Way::In, other, solicited_node(own), "so it does not answer other nodes"),
-            (answers, Way::Out, own, other, "so it does not answer other nodes"),
-            (asks, Way::Out, own, solicited_node(other), "so it finds no next hop"),
-            (answers, Way::In, other, own, "so it finds no next hop"),
+            (asks, Way::In, other, solicited_node(own), "so it does not answer other nodes over IPv6"),
+            (answers, Way::Out, own, other, "so it does not answer other nodes over IPv6"),
+            (asks, Way::Out, own, solicited_node(other), "so it cannot resolve IPv6 next hops"),
+            (answers, Way::In, other, own, "so it cannot resolve IPv6 next hops"),
         ]
     };
     asked_for(cluster, node, Family::V6).into_iter().flat_map(cases).find_map(|(transport, way, source, destination, effect)| {
@@ -165,7 +171,7 @@ fn discovery(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagn
         Some(finding(
             Rule::DiscoveryBlocked,
             format!(
-                "{} drops {}s {direction} this node on {}, {effect} in IPv6",
+                "{} drops {}s {direction} this node on {}, {effect}",
                 spot_text(&spot),
                 transport.name(),
                 egress.name

@@ -1,6 +1,6 @@
 //! Cloud networks, which deliver only packets for addresses that they know.
 
-use super::{Patient, egress, finding};
+use super::{Examination, egress, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::NextHopKind,
@@ -79,14 +79,14 @@ impl Cloud {
 
 /// Returns the cloud whose network carries this node's packets. A virtual egress interface, such as a tunnel, uses another
 /// network.
-pub(super) fn of(patient: &Patient<'_>) -> Option<Cloud> {
-    let is_virtual = egress(patient).is_some_and(|link| link.kind.is_some());
-    patient.observed.host.hardware.as_ref().filter(|_| !is_virtual).and_then(Cloud::of)
+pub(super) fn of(examination: &Examination<'_>) -> Option<Cloud> {
+    let is_virtual = egress(examination).is_some_and(|link| link.kind.is_some());
+    examination.observed.host.hardware.as_ref().filter(|_| !is_virtual).and_then(Cloud::of)
 }
 
 /// Returns what to do about a next hop that does not answer.
-pub(super) fn advice(patient: &Patient<'_>) -> String {
-    match of(patient) {
+pub(super) fn advice(examination: &Examination<'_>) -> String {
+    match of(examination) {
         Some(cloud) => format!("in {}, {}", cloud.name(), cloud.cure()),
         None => {
             "most cloud networks drop traffic to addresses that they did not assign: see `hostgw help HG1013`"
@@ -96,11 +96,11 @@ pub(super) fn advice(patient: &Patient<'_>) -> String {
 }
 
 /// Reports pod gateways as next hops in a cloud whose network does not deliver packets to them.
-pub(super) fn examine(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let cloud = of(patient).filter(|cloud| cloud.ignores_pod_gateways())?;
-    let has_others = patient.cluster.nodes.len() > 1;
-    let node = patient.node();
-    let is_pod_gateway = |family| patient.cluster.next_hop_of(node, family) == NextHopKind::PodGateway;
+pub(super) fn examine(examination: &Examination<'_>) -> Option<Diagnostic> {
+    let cloud = of(examination).filter(|cloud| cloud.ignores_pod_gateways())?;
+    let has_others = examination.cluster.nodes.len() > 1;
+    let node = examination.node();
+    let is_pod_gateway = |family| examination.cluster.next_hop_of(node, family) == NextHopKind::PodGateway;
     let mut families = node.pods.families();
     (families.any(is_pod_gateway) && has_others).then(|| {
         finding(
@@ -118,8 +118,8 @@ pub(super) fn examine(patient: &Patient<'_>) -> Option<Diagnostic> {
 }
 
 /// Returns a note about the settings of the cloud's network, which hostgw cannot see.
-pub(super) fn note(patient: &Patient<'_>) -> Option<String> {
-    let cloud = of(patient)?;
+pub(super) fn note(examination: &Examination<'_>) -> Option<String> {
+    let cloud = of(examination)?;
     Some(format!(
         "this machine runs in {}, whose network drops pod traffic by default; hostgw cannot see its settings: {}",
         cloud.name(),

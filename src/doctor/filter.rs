@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{
-    Patient, carriers, finding,
+    Examination, carriers, finding,
     journey::spot_text,
     outside,
     remedy::{allow, is_iptables, remove},
@@ -65,11 +65,11 @@ pub(super) fn errors(
 }
 
 pub(super) fn examine(
-    patient: &Patient<'_>,
+    examination: &Examination<'_>,
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
 ) -> Vec<Diagnostic> {
-    let host = &patient.observed.host;
+    let host = &examination.observed.host;
     let Some(firewall) = &host.firewall else {
         return vec![finding(
             Rule::FirewallUnknown,
@@ -79,8 +79,8 @@ pub(super) fn examine(
     };
     let chains = ChainIndex::new(firewall);
     let (mut findings, dropping) = between_pods(&chains, firewall, host, paths, model, usize::MAX);
-    findings.extend(outside::examine(patient, paths, &chains, model, dropping));
-    findings.extend(below_ip(patient, paths, firewall));
+    findings.extend(outside::examine(examination, paths, &chains, model, dropping));
+    findings.extend(below_ip(examination, paths, firewall));
     if !firewall.legacy.is_empty() {
         findings.push(finding(
             Rule::LegacyTables,
@@ -335,11 +335,11 @@ fn marked(packets: &str, direction: &str, spot: &Spot<'_>, rule: &PolicyRule) ->
 }
 
 /// Reports chains that see pod packets, or ARP requests for pod gateways, before or after all other chains.
-fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec<Diagnostic> {
+fn below_ip(examination: &Examination<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec<Diagnostic> {
     if firewall.lower.is_empty() {
         return Vec::new();
     }
-    let carriers = carriers(patient, paths);
+    let carriers = carriers(examination, paths);
     let is_bridge = |link: &Link| link.kind.as_ref().is_some_and(|kind| kind == "bridge");
     let sees = |chain: &&LowerChain| match chain.family.as_raw() {
         "bridge" => carriers.iter().any(|link| is_bridge(link)),

@@ -256,7 +256,7 @@ impl Guidepost<'_> {
         node.pods.of(family).find_map(|network| self.own_pod_in(network.prefix()))
     }
 
-    /// The same in one of the node's pod CIDRs.
+    /// Returns the address of a pod in `cidr`, one of the node's pod CIDRs, and the interface to it.
     fn own_pod_in(&self, cidr: IpNet) -> Option<(IpAddr, Untrusted)> {
         let local = self.host.addresses.iter().find(|local| cidr.contains(&local.address))?;
         Some((pod_address(cidr, Some(local.address)), local.device.clone()))

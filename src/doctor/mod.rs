@@ -29,7 +29,7 @@ mod surroundings;
 mod windows;
 
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep};
-pub use windows::{WindowsPatient, examine_windows};
+pub use windows::{WindowsExamination, examine_windows};
 
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -40,8 +40,8 @@ use crate::{
     text::{ShellCommand, Untrusted, count},
 };
 
-/// A node to examine.
-pub struct Patient<'a> {
+/// A Linux node to examine.
+pub struct Examination<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
     /// The index of the node.
@@ -54,24 +54,24 @@ pub struct Patient<'a> {
 
 /// Returns everything that is wrong with a node, the causes of lost packets first.
 #[must_use]
-pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
+pub fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
     let paths = crate::plan::paths(
-        patient.cluster,
-        patient.index,
-        &patient.prepared.desired,
-        &patient.prepared.observed,
+        examination.cluster,
+        examination.index,
+        &examination.prepared.desired,
+        &examination.prepared.observed,
     );
-    let model = ForwardingModel::of(&patient.observed.state, &patient.observed.host);
-    let mut findings = plan::examine(patient);
-    findings.extend(paths::examine(patient, &paths));
-    findings.extend(filter::examine(patient, &paths, &model));
-    findings.extend(outside::silent_gateways(patient, &paths));
-    findings.extend(programs::examine(patient, &paths));
-    findings.extend(arp::examine(patient, &model));
-    findings.extend(surroundings::examine(patient, &paths, &model));
-    findings.extend(addresses::examine(patient, &paths));
-    findings.extend(other_cni::examine(patient));
-    findings.extend(cloud::examine(patient));
+    let model = ForwardingModel::of(&examination.observed.state, &examination.observed.host);
+    let mut findings = plan::examine(examination);
+    findings.extend(paths::examine(examination, &paths));
+    findings.extend(filter::examine(examination, &paths, &model));
+    findings.extend(outside::silent_gateways(examination, &paths));
+    findings.extend(programs::examine(examination, &paths));
+    findings.extend(arp::examine(examination, &model));
+    findings.extend(surroundings::examine(examination, &paths, &model));
+    findings.extend(addresses::examine(examination, &paths));
+    findings.extend(other_cni::examine(examination));
+    findings.extend(cloud::examine(examination));
     findings
 }
 
@@ -94,33 +94,33 @@ pub fn firewall_errors(
 
 /// Returns notes about what hostgw cannot examine on this node: sentences in lower case without a period.
 #[must_use]
-pub fn notes(patient: &Patient<'_>) -> Vec<String> {
+pub fn notes(examination: &Examination<'_>) -> Vec<String> {
     let paths = crate::plan::paths(
-        patient.cluster,
-        patient.index,
-        &patient.prepared.desired,
-        &patient.prepared.observed,
+        examination.cluster,
+        examination.index,
+        &examination.prepared.desired,
+        &examination.prepared.observed,
     );
-    cloud::note(patient).into_iter().chain(programs::notes(patient, &paths)).collect()
+    cloud::note(examination).into_iter().chain(programs::notes(examination, &paths)).collect()
 }
 
-impl<'a> Patient<'a> {
+impl<'a> Examination<'a> {
     fn node(&self) -> &'a Node {
         &self.cluster.nodes[self.index]
     }
 }
 
 /// Returns the egress interface, if it exists on the node.
-fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
-    let name = patient.cluster.egress_interface_of(patient.node())?;
-    patient.observed.host.link(name.as_str())
+fn egress<'a>(examination: &Examination<'a>) -> Option<&'a Link> {
+    let name = examination.cluster.egress_interface_of(examination.node())?;
+    examination.observed.host.link(name.as_str())
 }
 
 /// Returns the interfaces that carry pod packets: the pod interface, the egress interface, and the ports of a bridge among them.
-fn carriers<'a>(patient: &Patient<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
-    let links = &patient.observed.host.links;
+fn carriers<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
+    let links = &examination.observed.host.links;
     let mut used: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
-    used.extend(egress(patient).map(|link| link.name.clone()));
+    used.extend(egress(examination).map(|link| link.name.clone()));
     let carries = |link: &&Link| {
         used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))
     };
@@ -133,8 +133,8 @@ fn finding(rule: Rule, message: String, remedy: impl Into<String>) -> Diagnostic
 }
 
 /// Returns how to set sysctls: with a command, or in the configuration if it sets them.
-fn set_sysctls(patient: &Patient<'_>, settings: &[(SysctlKey, String)]) -> String {
-    let configured = &patient.cluster.sysctls;
+fn set_sysctls(examination: &Examination<'_>, settings: &[(SysctlKey, String)]) -> String {
+    let configured = &examination.cluster.sysctls;
     let is_configured = |key: &SysctlKey| configured.iter().any(|(configured, _)| configured == key);
     let (configured, others): (Vec<_>, Vec<_>) = settings.iter().partition(|(key, _)| is_configured(key));
     let mut steps: Vec<String> = configured

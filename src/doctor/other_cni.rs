@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Patient, finding};
+use super::{Examination, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     state::{PLUGIN_CHAINS, PLUGIN_INTERFACES, PLUGIN_PROTOCOLS, Route, protocol},
@@ -11,11 +11,11 @@ use crate::{
 
 /// Reports another CNI that adds routes to pods, as hostgw does. hostgw does not report chains alone: the CNI may be
 /// configured to leave the routes to hostgw.
-pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
-    let host = &patient.observed.host;
+pub(super) fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
+    let host = &examination.observed.host;
     let mut by_cni: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
-    for route in patient.observed.state.routes.iter().chain(&host.foreign).chain(&host.others) {
-        if let Some(cni) = cni_of(route).filter(|_| leads_to_other_pods(patient, route)) {
+    for route in examination.observed.state.routes.iter().chain(&host.foreign).chain(&host.others) {
+        if let Some(cni) = cni_of(route).filter(|_| leads_to_other_pods(examination, route)) {
             by_cni.entry(cni).or_default().push(route);
         }
     }
@@ -69,8 +69,8 @@ fn cni_of(route: &Route) -> Option<&'static str> {
 }
 
 /// Returns `true` if a route leads into a cluster prefix, but not only to this node's own pods.
-fn leads_to_other_pods(patient: &Patient<'_>, route: &Route) -> bool {
+fn leads_to_other_pods(examination: &Examination<'_>, route: &Route) -> bool {
     let destination = route.destination;
-    let is_own = patient.node().pods.around(destination).is_some();
-    !is_own && patient.cluster.prefixes.around(destination).is_some()
+    let is_own = examination.node().pods.around(destination).is_some();
+    !is_own && examination.cluster.prefixes.around(destination).is_some()
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Patient, finding,
+    Examination, finding,
     journey::spot_text,
     remedy::{allow_outside, remove},
     samples,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(super) fn examine<'a>(
-    patient: &Patient<'_>,
+    examination: &Examination<'_>,
     paths: &Paths<'_>,
     chains: &ChainIndex<'a>,
     model: &ForwardingModel<'_>,
@@ -28,15 +28,15 @@ pub(super) fn examine<'a>(
 ) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     for path in samples(paths).into_iter().filter(|path| path.direction == Direction::Out) {
-        findings.extend(excluded(patient, &path, chains, model));
+        findings.extend(excluded(examination, &path, chains, model));
     }
     findings.extend(lost_outside(paths, chains, model, dropping));
     findings
 }
 
 /// Reports gateways of the default route that did not answer the kernel's last request.
-pub(super) fn silent_gateways(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
-    let neighbors = &patient.observed.host.neighbors;
+pub(super) fn silent_gateways(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
+    let neighbors = &examination.observed.host.neighbors;
     let mut gateways: Vec<(IpAddr, Untrusted)> =
         paths.gateways().filter_map(|hop| Some((hop.gateway?, hop.device))).collect();
     gateways.dedup();
@@ -61,12 +61,12 @@ pub(super) fn silent_gateways(patient: &Patient<'_>, paths: &Paths<'_>) -> Optio
 
 /// Reports a masquerade rule of another program for traffic that leaves the cluster and that the configuration does not masquerade.
 fn excluded(
-    patient: &Patient<'_>,
+    examination: &Examination<'_>,
     path: &Path,
     chains: &ChainIndex<'_>,
     model: &ForwardingModel<'_>,
 ) -> Option<Diagnostic> {
-    let cluster = patient.cluster;
+    let cluster = examination.cluster;
     let family = Family::from(path.packet.destination);
     let excluded = cluster.nat.exclude.iter().filter(|prefix| Family::from(**prefix) == family);
     let mut destinations: Vec<(IpAddr, String)> = excluded

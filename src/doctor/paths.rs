@@ -1,15 +1,15 @@
 //! Examines the paths of pod packets through this node.
 
-use super::{Patient, finding};
+use super::{Examination, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ForwardingModel, PathFault, Paths, faults},
     text::list,
 };
 
-pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+pub(super) fn examine(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
-    let Patient { cluster, index, prepared, observed, .. } = patient;
+    let Examination { cluster, index, prepared, observed, .. } = examination;
     // Before the routes are applied, every path is lost, which HG1001 already reports.
     let is_applied = prepared.plan.changes.is_empty();
     if is_applied {

@@ -1,13 +1,13 @@
 //! Examines whether the node matches the configuration, and what would prevent an apply.
 
-use super::{Patient, conflicts, finding};
+use super::{Examination, conflicts, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     plan::{check, foreign},
 };
 
-pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
-    let Patient { cluster, index, prepared, observed } = patient;
+pub(super) fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
+    let Examination { cluster, index, prepared, observed } = examination;
     let mut findings = check(cluster, *index, &prepared.desired, observed);
     let plan = &prepared.plan;
     if !plan.changes.is_empty() {

@@ -1,6 +1,6 @@
 //! Programs and filters that see pod packets besides the firewall.
 
-use super::{Patient, carriers, finding};
+use super::{Examination, carriers, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::Paths,
@@ -9,14 +9,14 @@ use crate::{
 };
 
 /// Returns the programs and filters that see pod packets.
-fn relevant<'a>(patient: &Patient<'a>, paths: &Paths<'_>) -> Vec<&'a PacketProgram> {
-    let carriers = carriers(patient, paths);
+fn relevant<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a PacketProgram> {
+    let carriers = carriers(examination, paths);
     let sees = |device: &Untrusted| carriers.iter().any(|link| link.name == *device);
-    let programs = patient.observed.host.programs.iter();
+    let programs = examination.observed.host.programs.iter();
     programs.filter(|program| program.device.as_ref().is_none_or(sees)).collect()
 }
 
-pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+pub(super) fn examine(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let diagnostic = |program: &PacketProgram| {
         let device = program.device.as_ref()?;
         let show = |words: &[&str]| {
@@ -48,19 +48,19 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
             _ => return None,
         })
     };
-    relevant(patient, paths).into_iter().filter_map(diagnostic).collect()
+    relevant(examination, paths).into_iter().filter_map(diagnostic).collect()
 }
 
 /// Returns notes about programs that many healthy nodes have, and about tables that could not be listed.
-pub(super) fn notes(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<String> {
+pub(super) fn notes(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<String> {
     let is_usual = |program: &&&PacketProgram| {
         !matches!(program.kind, PacketProgramKind::Netem | PacketProgramKind::TcFilter)
     };
-    let relevant = relevant(patient, paths);
+    let relevant = relevant(examination, paths);
     let programs: Vec<String> = relevant.iter().filter(is_usual).map(ToString::to_string).collect();
     let unseen = (!programs.is_empty())
         .then(|| format!("not examined: {} (they can drop or divert pod traffic)", list(&programs, 6)));
-    let unknown = patient.observed.host.firewall.iter().flat_map(|firewall| &firewall.legacy_unknown);
+    let unknown = examination.observed.host.firewall.iter().flat_map(|firewall| &firewall.legacy_unknown);
     let unknown: Vec<&Untrusted> = unknown.collect();
     let unlisted = (!unknown.is_empty())
         .then(|| format!("not examined: {} (listing their tables requires root)", list(&unknown, 2)));

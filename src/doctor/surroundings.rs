@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 
-use super::{Patient, cloud, egress, finding, samples, set_sysctls};
+use super::{Examination, cloud, egress, finding, samples, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
@@ -17,24 +17,24 @@ use crate::{
 };
 
 pub(super) fn examine(
-    patient: &Patient<'_>,
+    examination: &Examination<'_>,
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
 ) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
-    findings.extend(no_carrier(patient));
-    findings.extend(connection_table(patient));
-    findings.extend(neighbor_table(patient));
-    findings.extend(silent_neighbors(patient));
-    findings.extend(mtu(patient, paths));
-    findings.extend(routes_of_nobody(patient));
-    findings.extend(other_networks(patient, paths, model));
+    findings.extend(no_carrier(examination));
+    findings.extend(connection_table(examination));
+    findings.extend(neighbor_table(examination));
+    findings.extend(silent_neighbors(examination));
+    findings.extend(mtu(examination, paths));
+    findings.extend(routes_to_unknown_nodes(examination));
+    findings.extend(other_networks(examination, paths, model));
     findings
 }
 
 /// Reports an egress interface without a carrier. The plan already reports one that is administratively down.
-fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let link = egress(patient).filter(|link| link.up && link.carrier == Some(false))?;
+fn no_carrier(examination: &Examination<'_>) -> Option<Diagnostic> {
+    let link = egress(examination).filter(|link| link.up && link.carrier == Some(false))?;
     Some(finding(
         Rule::NoCarrier,
         format!("egress interface {} has no carrier: no packet leaves the node through it", link.name),
@@ -43,8 +43,8 @@ fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
 }
 
 /// Reports a connection tracking table that is nearly full: the kernel then drops new connections.
-fn connection_table(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let sysctls = &patient.observed.state.sysctls;
+fn connection_table(examination: &Examination<'_>) -> Option<Diagnostic> {
+    let sysctls = &examination.observed.state.sysctls;
     let key = |name| SysctlKey::from_parts(["net", "netfilter", name]).ok();
     let value = |key: &SysctlKey| -> Option<u64> { sysctls.get(key)?.as_raw().parse().ok() };
     let maximum = key("nf_conntrack_max")?;
@@ -58,25 +58,29 @@ fn connection_table(patient: &Patient<'_>) -> Option<Diagnostic> {
             ),
             format!(
                 "find out what opens them, or raise the limit: {}",
-                set_sysctls(patient, &[(maximum, limit.saturating_mul(4).to_string())])
+                set_sysctls(examination, &[(maximum, limit.saturating_mul(4).to_string())])
             ),
         )
     })
 }
 
 /// Reports a neighbor table with too little room for all next hops: `gc_thresh3` is its maximum size.
-fn neighbor_table(patient: &Patient<'_>) -> Vec<Diagnostic> {
+fn neighbor_table(examination: &Examination<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     for (family, name) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
-        if !patient.cluster.prefixes.has(family) {
+        if !examination.cluster.prefixes.has(family) {
             continue;
         }
         let Ok(key) = SysctlKey::from_parts(["net", name, "neigh", "default", "gc_thresh3"]) else {
             continue;
         };
-        let limit =
-            patient.observed.state.sysctls.get(&key).and_then(|value| value.as_raw().parse::<usize>().ok());
-        let nodes = patient.cluster.nodes.len();
+        let limit = examination
+            .observed
+            .state
+            .sysctls
+            .get(&key)
+            .and_then(|value| value.as_raw().parse::<usize>().ok());
+        let nodes = examination.cluster.nodes.len();
         if let Some(limit) = limit.filter(|limit| *limit < 2 * nodes) {
             findings.push(finding(
                 Rule::NeighborTableSmall,
@@ -84,7 +88,7 @@ fn neighbor_table(patient: &Patient<'_>) -> Vec<Diagnostic> {
                     "{key} is {limit}, which is less than twice the {}: the neighbor table can overflow",
                     count(nodes, "node")
                 ),
-                set_sysctls(patient, &[(key, (4 * nodes).to_string())]),
+                set_sysctls(examination, &[(key, (4 * nodes).to_string())]),
             ));
         }
     }
@@ -92,8 +96,8 @@ fn neighbor_table(patient: &Patient<'_>) -> Vec<Diagnostic> {
 }
 
 /// Reports next hops that did not answer the kernel's last request.
-fn silent_neighbors(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let silent: HashSet<_> = patient
+fn silent_neighbors(examination: &Examination<'_>) -> Option<Diagnostic> {
+    let silent: HashSet<_> = examination
         .observed
         .host
         .neighbors
@@ -101,12 +105,12 @@ fn silent_neighbors(patient: &Patient<'_>) -> Option<Diagnostic> {
         .filter(|neighbor| neighbor.is_silent)
         .map(|neighbor| (neighbor.address, &neighbor.device))
         .collect();
-    let desired = &patient.prepared.desired;
+    let desired = &examination.prepared.desired;
     let names: Vec<String> = desired
         .routes_to_nodes()
         .filter_map(|(route, node)| {
             let (gateway, device) = (route.next.gateway?, route.next.device.as_ref()?);
-            let name = &patient.cluster.nodes[node].name;
+            let name = &examination.cluster.nodes[node].name;
             silent.contains(&(gateway, device)).then(|| format!("{gateway} (node {name})"))
         })
         .collect();
@@ -114,17 +118,20 @@ fn silent_neighbors(patient: &Patient<'_>) -> Option<Diagnostic> {
         finding(
             Rule::NextHopSilent,
             format!("{} did not answer: {}", count(names.len(), "next hop"), list(&names, 6)),
-            format!("check that each node is up and has the configured address; {}", cloud::advice(patient)),
+            format!(
+                "check that each node is up and has the configured address; {}",
+                cloud::advice(examination)
+            ),
         )
     })
 }
 
-fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
-    let egress = egress(patient)?;
+fn mtu(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
+    let egress = egress(examination)?;
     let path = samples(paths).into_iter().find(|path| path.direction == Direction::Out)?;
-    let pods = patient.observed.host.link(path.packet.input.as_raw())?;
+    let pods = examination.observed.host.link(path.packet.input.as_raw())?;
     let (outer, inner) = (egress.mtu?, pods.mtu?);
-    let limit = patient.cluster.mtu_of(patient.node()).unwrap_or(outer);
+    let limit = examination.cluster.mtu_of(examination.node()).unwrap_or(outer);
     (inner > outer.min(limit)).then(|| {
         finding(
             Rule::MtuDiffers,
@@ -139,8 +146,8 @@ fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
 }
 
 /// Reports foreign routes to parts of the cluster prefix that no node has, such as those of removed nodes.
-fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
-    let cluster = patient.cluster;
+fn routes_to_unknown_nodes(examination: &Examination<'_>) -> Vec<Diagnostic> {
+    let cluster = examination.cluster;
     let of_nodes: HashSet<IpNet> =
         cluster.nodes.iter().flat_map(|node| node.pods.iter().map(Prefixed::prefix)).collect();
     let belongs = |prefix: IpNet| {
@@ -159,7 +166,7 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
             && !belongs(destination)
             && !of_nodes.iter().any(|prefix| destination.contains(prefix))
     };
-    let routes = patient.observed.state.routes.iter().chain(&patient.observed.host.foreign);
+    let routes = examination.observed.state.routes.iter().chain(&examination.observed.host.foreign);
     routes
         .filter(is_stray)
         .take(20)
@@ -177,9 +184,13 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
 }
 
 /// Reports other networks behind this node whose packets hostgw also masquerades.
-fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
-    let Patient { cluster, observed, .. } = patient;
-    let (Some(egress), Some(firewall)) = (egress(patient), &observed.host.firewall) else {
+fn other_networks(
+    examination: &Examination<'_>,
+    paths: &Paths<'_>,
+    model: &ForwardingModel<'_>,
+) -> Vec<Diagnostic> {
+    let Examination { cluster, observed, .. } = examination;
+    let (Some(egress), Some(firewall)) = (egress(examination), &observed.host.firewall) else {
         return Vec::new();
     };
     if !cluster.nat.masquerade || cluster.nat.source != NatSource::Any {

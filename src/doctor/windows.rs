@@ -8,11 +8,11 @@ use crate::{
         ForeignPolicy,
         windows::{WindowsDesired, WindowsObserved, WindowsPaths, WindowsPlan, windows_paths, windows_plan},
     },
-    text::{ShellCommand, count},
+    text::ShellCommand,
 };
 
 /// A Windows node to examine.
-pub struct WindowsPatient<'a> {
+pub struct WindowsExamination<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
     /// The index of the node.
@@ -27,11 +27,11 @@ pub struct WindowsPatient<'a> {
 
 /// Returns everything that is wrong with a Windows node, the causes of lost packets first.
 #[must_use]
-pub fn examine_windows(patient: &WindowsPatient<'_>) -> Vec<Diagnostic> {
-    let WindowsPatient { cluster, index, desired, observed, .. } = patient;
+pub fn examine_windows(examination: &WindowsExamination<'_>) -> Vec<Diagnostic> {
+    let WindowsExamination { cluster, index, desired, observed, .. } = examination;
     let (mut findings, paths) = match windows_plan(cluster, *index, desired, observed, ForeignPolicy::Respect)
     {
-        Ok(plan) => (patient.plan(&plan), plan.paths),
+        Ok(plan) => (examination.plan(&plan), plan.paths),
         Err(problems) => (problems, windows_paths(cluster, *index, desired, observed)),
     };
     let WindowsPaths { faults, warnings, unrouted } = paths;
@@ -40,15 +40,15 @@ pub fn examine_windows(patient: &WindowsPatient<'_>) -> Vec<Diagnostic> {
         finding(
             Rule::OwnPodsUnrouted,
             format!("no active on-link route leads to this node's pods ({pods})"),
-            patient.run_the_script(),
+            examination.run_the_script(),
         )
     }));
-    findings.extend(patient.forwarding());
+    findings.extend(examination.forwarding());
     findings.extend(warnings);
     findings
 }
 
-impl WindowsPatient<'_> {
+impl WindowsExamination<'_> {
     fn run_the_script(&self) -> String {
         let render =
             ShellCommand::new(["hostgw", "render", "--node", self.cluster.nodes[self.index].name.as_raw()]);
@@ -62,11 +62,10 @@ impl WindowsPatient<'_> {
 
     fn plan(&self, plan: &WindowsPlan) -> Vec<Diagnostic> {
         let mut findings = Vec::new();
-        let changes = plan.changes.len();
-        if changes > 0 {
+        if !plan.changes.is_empty() {
             findings.push(finding(
                 Rule::NotApplied,
-                format!("this node does not match the configuration: {} to apply", count(changes, "change")),
+                format!("this node does not match the configuration: {}", plan.totals()),
                 format!("review the changes with `{}`, then {}", self.plan_command(), self.run_the_script()),
             ));
         }

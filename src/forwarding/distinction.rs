@@ -146,7 +146,7 @@ impl Boundaries {
         bounds.extend([filled(0), filled(0xff).saturating_add(1)]);
     }
 
-    /// Adds the addresses from which on the values from `first` to `last` begin, and from which on they have ended.
+    /// Adds the first address of the range `first` to `last`, and the first address after it.
     fn add_bounds(&mut self, first: &[u8], last: &[u8]) {
         for (length, bounds) in [(4, &mut self.v4), (16, &mut self.v6)] {
             for value in [first, last].into_iter().flat_map(|value| value.windows(length).step_by(4)) {

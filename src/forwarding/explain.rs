@@ -383,7 +383,7 @@ fn by_route(
             Some(
                 match rule.priority.checked_sub(1).filter(|priority| *priority > 0 && path.node().is_some()) {
                     Some(before) => format!(
-                        "if the rule is not meant for pods, {}; otherwise, let pod traffic look up hostgw's routes before it: `{}`",
+                        "if the rule is not meant for pods, {}; otherwise, add a rule before it that uses hostgw's routes for pod traffic: `{}`",
                         remove_rule(rule),
                         ip(
                             rule.family,

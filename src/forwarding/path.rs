@@ -1,4 +1,4 @@
-//! The packets between the pods of this node and those of all others and the outside, and the way they should take.
+//! The packets between the pods of this node and those of all others and the outside, and the path they should take.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -41,7 +41,7 @@ pub struct Path {
     pub direction: Direction,
     /// The packet.
     pub packet: Packet,
-    /// The next hop. To the outside, any other one will do.
+    /// The planned next hop. For a path to the outside, any next hop is accepted.
     pub expected: Hop,
     /// The pod CIDR of this node.
     pub own: IpNet,
@@ -51,18 +51,18 @@ pub struct Path {
     pub cluster: IpNet,
     /// The table of the planned route.
     pub table: u32,
-    /// The part of one of the pod CIDRs that the path stands for, if not for all of it.
+    /// The part of a pod CIDR that the path represents; `None` for all of it.
     pub part: Option<PodPart>,
-    /// Whether the path stands for those of all other nodes, too.
+    /// Whether the path also represents the paths to all other nodes.
     pub is_of_all: bool,
 }
 
 /// A part of a pod CIDR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PodPart {
-    /// Of this node's.
+    /// A part of this node's pod CIDR.
     Own(IpNet),
-    /// Of the other node's.
+    /// A part of the other node's pod CIDR.
     Other(IpNet),
 }
 
@@ -91,11 +91,11 @@ pub struct Paths<'a> {
     /// Parts of the pod CIDR of another node that a foreign route or a policy rule singles out, with the index of the entry
     /// in `others` for the whole node.
     parts: Vec<(IpNet, usize)>,
-    /// The same of this node, with the address of a pod in each.
+    /// Such parts of this node's pod CIDRs, each with the address of a pod.
     own_parts: Vec<(IpNet, IpAddr)>,
     /// The pod CIDRs for which the node has no pod interface yet.
     missing: Vec<IpNet>,
-    /// Prefixes inside the cluster whose packets may take another way than all others.
+    /// Prefixes inside the cluster whose packets may take a different path than all others.
     special: PrefixSet,
     /// The default routes, by which pods reach the outside. A node without one has no outside.
     outside: PerFamily<&'a Route>,
@@ -105,7 +105,7 @@ pub struct Paths<'a> {
 #[derive(Debug, Clone, Default)]
 struct PrefixSet {
     all: HashSet<IpNet>,
-    /// Their lengths in each family.
+    /// The lengths of the prefixes of each family.
     lengths: PerFamily<BTreeSet<u8>>,
     /// The prefixes that contain one of them.
     around: HashSet<IpNet>,
@@ -137,7 +137,7 @@ impl PrefixSet {
 pub enum Rank {
     /// The node does not forward the packet, or only by its default route.
     Lost,
-    /// It forwards the packet another way.
+    /// It forwards the packet via another next hop.
     Elsewhere,
     /// It forwards the packet as planned.
     Planned,
@@ -149,9 +149,9 @@ pub struct Ledger(Vec<Rank>);
 
 impl<'a> Paths<'a> {
     /// Returns the paths of the node at `index` of `cluster`. `routes` are its desired routes to the pods of other nodes,
-    /// each with the index of the node, and `foreign` are the routes of others. The pods are behind the interface with
-    /// an address in the node's pod CIDR, such as the bridge `cni0`, or else behind any interface that has a route to one
-    /// of them.
+    /// each with the index of the node, and `foreign` are the foreign routes. The pods are behind the interface with an
+    /// address in the node's pod CIDR, such as the bridge `cni0`, or else behind any interface that has a route to one of
+    /// them.
     #[must_use]
     pub fn new(
         cluster: &'a Cluster,
@@ -176,7 +176,7 @@ impl<'a> Paths<'a> {
         let (parts, own_parts) = (Vec::new(), Vec::new());
         let mut outside = PerFamily::default();
         for family in cluster.prefixes.families().filter(|_| cluster.nat.masquerade) {
-            // A route of its own makes the address stand for nothing else.
+            // An address with a route of its own does not represent the rest of the outside.
             let is_special = |route: &Route| {
                 route.destination.prefix_len() > 1 && route.destination.contains(&outside_address(family))
             };
@@ -191,7 +191,7 @@ impl<'a> Paths<'a> {
         paths
     }
 
-    /// Adds the ways of packets that foreign routes and rules may divert.
+    /// Adds the paths of packets that foreign routes and rules may divert.
     fn add_foreign(&mut self, index: usize, foreign: impl Iterator<Item = &'a Route>, host: &'a Host) {
         let cluster = self.cluster;
         let is_inside = |prefix: &IpNet| is_inside(cluster, prefix);
@@ -253,12 +253,12 @@ impl<'a> Paths<'a> {
         self.whole_refs().chain(self.other_refs())
     }
 
-    /// The refs that stand for all pods of other nodes.
+    /// The refs that represent all pods of other nodes.
     fn whole_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         self.others.iter().flat_map(|(route, node)| self.whole(route, *node)).flatten()
     }
 
-    /// The refs after those that stand for all pods of other nodes.
+    /// The refs that follow those for all pods of other nodes.
     fn other_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         self.part_refs().chain(self.outside_refs())
     }
@@ -289,7 +289,7 @@ impl<'a> Paths<'a> {
         self.pods.iter().filter(move |pod| pod.family() == family)
     }
 
-    /// The refs that stand for all of another node's pods behind `route`: two for each of this node's pods.
+    /// The refs that represent all of another node's pods behind `route`: two for each of this node's pods.
     fn whole<'p>(&'p self, route: &'p Route, node: usize) -> impl Iterator<Item = [PathRef<'p>; 2]> {
         let gateway = self.cluster.nodes[node].gateway_at(route.destination);
         let address = pod_address(route.destination, gateway);
@@ -304,7 +304,7 @@ impl<'a> Paths<'a> {
         let hops_of = |pod| hops(route).map(move |hop| (pod, hop));
         for (pod, (gateway, device)) in self.pods_of(family).flat_map(hops_of) {
             for path in Self::along(pod, route, gateway, device, None, outside_address(family)) {
-                // All next hops of a route have the way out in common, and those of an interface the way back.
+                // All next hops of a route share the packet to the outside, and those of an interface share the reply.
                 if !refs.iter().any(|known| known.is_same_packet(&path)) {
                     refs.push(path);
                 }
@@ -324,7 +324,7 @@ impl<'a> Paths<'a> {
         Some(Self::along(pod, route, route.next.gateway, route.next.device.as_ref()?, node, address))
     }
 
-    /// The same with one of the next hops of `route`.
+    /// Returns the same two refs by one of the next hops of `route`.
     const fn along<'p>(
         pod: &'p Pod,
         route: &'p Route,
@@ -367,8 +367,8 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Returns the ranks of the paths by a model of the node with all of their routes. Nodes whose packets nothing but
-    /// their own routes can divert are all alike, so one of them is enough.
+    /// Returns the ranks of the paths by a model of the node with all of their routes. Nodes whose packets follow
+    /// only their own routes behave alike, so only one of them is traced.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
         let rank = |path: PathRef<'_>| path.course().rank(&model.trace(&path.packet()).verdict);
@@ -391,7 +391,7 @@ impl<'a> Paths<'a> {
         Ledger(ranks)
     }
 
-    /// Returns `true` if there are none.
+    /// Returns `true` if there are no paths.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.refs().next().is_none()
@@ -424,8 +424,8 @@ impl<'a> Paths<'a> {
         Ok(Ledger(ranks))
     }
 
-    /// Ranks the paths of a node with the `live` routes, of those that hostgw manages. Asks about one node of those that
-    /// have no route yet and whose packets nothing diverts: the kernel treats the packets of all of them alike.
+    /// Ranks the paths of a node whose managed routes are `live`. Asks about only one of the nodes that have no route yet and
+    /// whose packets nothing diverts: the kernel treats the packets of all of them alike.
     ///
     /// # Errors
     /// Returns the error of `ask`.
@@ -473,7 +473,7 @@ impl<'a> Paths<'a> {
     }
 }
 
-/// Asks about paths, some at once, and passes each with its verdict to `take`.
+/// Asks about paths in batches, and passes each with its result to `take`.
 fn ask_all<'p, E>(
     paths: impl Iterator<Item = PathRef<'p>>,
     mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>,
@@ -529,7 +529,7 @@ impl<'p> PathRef<'p> {
     }
 }
 
-/// Where a packet comes from and should go.
+/// The interface through which a packet arrives, and the planned next hop.
 struct Course<'a> {
     /// Whether the other end is outside the cluster.
     is_outside: bool,
@@ -550,7 +550,7 @@ impl Path {
         }
     }
 
-    /// Returns how good a verdict about the packet is.
+    /// Returns how good a result for the packet is.
     #[must_use]
     pub fn rank(&self, verdict: &Verdict) -> Rank {
         self.course().rank(verdict)
@@ -592,8 +592,7 @@ impl Course<'_> {
 
     /// Returns `true` if the node forwards the packet to a next hop that may deliver it.
     fn is_diverted(&self, verdict: &Verdict) -> bool {
-        // Back to where it came from, no packet reaches another node, and on to another router, none reaches this node's
-        // pods.
+        // A packet that is sent back reaches no other node, and one that is sent to a router does not reach this node's pods.
         let is_dead_end = |hop: &Hop| {
             hop.device == *self.input || (self.direction == Direction::In && hop.gateway.is_some())
         };
@@ -602,7 +601,7 @@ impl Course<'_> {
 }
 
 impl Ledger {
-    /// Returns the indexes of the paths that are worse than in the ledger of `before`.
+    /// Returns the indexes of the paths that are ranked worse than in `before`.
     #[must_use]
     pub fn worse_than(&self, before: &Self) -> Vec<usize> {
         let pairs = self.0.iter().zip(&before.0).enumerate();

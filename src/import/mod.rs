@@ -235,7 +235,7 @@ fn no_pod_cidrs(survey: &Survey) -> Diagnostic {
     };
     Diagnostic::new(Rule::NoPodCidrs, message).with_remedy(
         "kube-controller-manager assigns them with --allocate-node-cidrs; if the network plugin assigns them instead, \
-         write `podCIDR` of each node by hand",
+         write each node's `podCIDR` by hand",
     )
 }
 

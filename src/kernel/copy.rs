@@ -120,7 +120,7 @@ impl NodeImage {
     /// Returns an error if the namespace cannot be created, or if something essential is rejected.
     pub fn write(&self, cables: &[Cable<'_>], simulated: &[u32]) -> Result<NodeCopy, Error> {
         let cannot =
-            |error: io::Error| Error::unexpected(format!("cannot make a network namespace: {error}"));
+            |error: io::Error| Error::unexpected(format!("cannot create a network namespace: {error}"));
         let (namespace, void) = (Namespace::new().map_err(cannot)?, Namespace::new().map_err(cannot)?);
         let mut omissions = Vec::new();
         let (sysctls, rules) =

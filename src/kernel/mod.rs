@@ -369,7 +369,7 @@ fn commit_sysctls(
         sysctl::replace(change, accepts).map_err(|error| match error {
             ReplaceError::Refused(error) => refused(error.to_string(), sysctl::hint(&error)),
             ReplaceError::Normalized(now) => refused(
-                format!("the kernel reads it back as {now}"),
+                format!("the kernel stored {now} instead"),
                 Some(format!("set it to {now} in the configuration")),
             ),
             ReplaceError::Moved(now) => CommitError::SysctlChanged { key: change.key.clone(), now },

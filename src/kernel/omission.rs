@@ -13,7 +13,7 @@ pub struct Omission {
     pub object: Untrusted,
     /// What is different in the copy, and why.
     pub why: Untrusted,
-    /// Whether it can drop or divert packets on the node, so that the result there can be another one.
+    /// Whether it can drop or divert packets on the node, so the result on the node may differ.
     pub is_decisive: bool,
 }
 

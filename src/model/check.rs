@@ -44,7 +44,7 @@ impl fmt::Display for CheckTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "tcp {address}"),
-            Self::Neighbor(address) => write!(f, "neighbour {address}"),
+            Self::Neighbor(address) => write!(f, "neighbor {address}"),
         }
     }
 }

@@ -85,8 +85,7 @@ impl Cluster {
         }
     }
 
-    /// Returns what other nodes send packets for the pods of `node` to: what the node's own `nextHop` says, or else the
-    /// cluster's.
+    /// Returns the next hop that other nodes use for the pods of `node`: the node's own `nextHop`, or else the cluster's.
     #[must_use]
     pub fn next_hop_of(&self, node: &Node, family: Family) -> NextHopKind {
         let own = node.next_hop.as_deref();
@@ -255,7 +254,7 @@ pub struct NextHopOverride {
     pub routers: PerFamily<IpAddr>,
 }
 
-/// What the routes to the pods of a node lead to.
+/// The next hop of the routes to a node's pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextHopKind {
     /// Its pod gateway.
@@ -275,7 +274,7 @@ pub enum OffLink {
     Refuse,
     /// The node gets no route.
     Skip,
-    /// The route leads through the gateway that the routing table of this node has for the other node's address.
+    /// The route uses the gateway through which the main routing table of this node reaches the other node.
     Gateway,
     /// The route has the flag `onlink`: the kernel sends packets to the next hop over the egress interface anyway.
     Onlink,
@@ -374,7 +373,7 @@ pub enum ScopeSpread {
 }
 
 impl ScopeSpread {
-    /// The number of nodes from which on spreading saves more than a tenth of the time to add the routes. With 300
+    /// The smallest number of nodes for which spreading saves more than a tenth of the time to add the routes. With 300
     /// nodes, `ip -batch` needs 0.88 of the time; with 1,000, 0.53; with 10,000, 0.09 (Linux 6.18).
     pub const MIN_NODES: usize = 300;
 

@@ -98,7 +98,7 @@ pub fn pod_address(cidr: IpNet, gateway: Option<IpAddr>) -> IpAddr {
     candidates.find(fits).or(gateway).unwrap_or_else(|| cidr.network())
 }
 
-/// Returns the address that follows `address` by this number.
+/// Returns the address `offset` after `address`.
 #[must_use]
 pub fn offset_by(address: IpAddr, offset: u32) -> IpAddr {
     match address {

@@ -244,7 +244,7 @@ fn not_on_link_hint(
     match off_link {
         OffLink::Gateway => {
             format!(
-                "set the address of node {other} to one that this node reaches through a gateway on {device}, or set its nextHop"
+                "set node {other}'s address to one that this node reaches through a gateway on {device}, or set its nextHop"
             )
         }
         OffLink::Refuse | OffLink::Skip | OffLink::Onlink => format!(

@@ -148,7 +148,7 @@ fn route_reason(
     let explained = previous.and_then(|previous| previous.route(key, action));
     let Explanation { text, places } =
         explained.unwrap_or_else(|| Explanation { text: purpose(), places: places() });
-    let text = if adopts { format!("adopt foreign route: {text}") } else { text };
+    let text = if adopts { format!("adopt foreign route ({text})") } else { text };
     Reason { text, places, drift }
 }
 
@@ -180,8 +180,8 @@ fn sysctl_reason(
     }
     let text = match saved.0.get(&change.key) {
         Some(OriginalValue { value, .. }) if *value == change.after => "restore original value".to_owned(),
-        Some(OriginalValue { with: Some(switch), .. }) => format!("as {switch} makes it"),
-        _ => "as it was".to_owned(),
+        Some(OriginalValue { with: Some(switch), .. }) => format!("side effect of {switch}"),
+        _ => "restore previous value".to_owned(),
     };
     let previous = last.and_then(|last| last.previous.as_ref()).filter(|_| cluster.is_some());
     let places = previous.map(|previous| previous.sysctl(&change.key)).into_iter().collect();

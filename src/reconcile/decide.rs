@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// The end of a pending apply, as another command sees it.
 #[derive(Debug)]
 pub struct Settled {
-    /// What was decided, and what became of it.
+    /// The decision, and its result.
     pub outcome: Outcome,
     /// Whether this call made or completed the decision.
     pub is_by_this_call: bool,
@@ -244,7 +244,7 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
         None => format!("{what} is pending here"),
     };
     Ok(Error::new(Kind::Declined, message)
-        .with_details([format!("looked for in {}", text::path(dir.path()))])
+        .with_details([format!("searched {}", text::path(dir.path()))])
         .with_hint(format!(
             "check that this is the right node, network namespace and HOSTGW_STATE_DIR{or_wait}"
         )))

@@ -26,7 +26,7 @@ pub struct PendingApply {
 /// The end of a wait.
 #[derive(Debug)]
 pub struct WaitResult {
-    /// What was decided, and what became of it.
+    /// The decision, and its result.
     pub outcome: Outcome,
     /// Whether a signal to this command arrived during the wait.
     pub was_interrupted: bool,

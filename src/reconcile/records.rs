@@ -25,7 +25,7 @@ pub fn state_dir() -> Result<StateDir, Error> {
 /// Identifies the current boot and network namespace.
 pub(super) fn identity() -> Result<Identity, Error> {
     kernel::identity()
-        .map_err(|error| Error::unexpected(format!("cannot tell which network namespace this is: {error}")))
+        .map_err(|error| Error::unexpected(format!("cannot identify the network namespace: {error}")))
 }
 
 /// Returns the contents of a record, or `None` if this user may not read it, which is not fatal and is added to

@@ -55,7 +55,7 @@ impl Rollback {
     /// Undoes the newest transaction.
     ///
     /// # Errors
-    /// Returns what failed, and what became of the node.
+    /// Returns what failed, and the resulting state of the node.
     pub fn run(self, caller: &dyn Caller<Undo>) -> Result<RollbackResult, Failure> {
         self.run_in(&records::state_dir()?, caller)
     }
@@ -187,7 +187,7 @@ fn check_records(dir: &StateDir) -> Result<(), Error> {
     Err(Error::unexpected(format!(
         "cannot roll back: hostgw manages {managed} here, but there is no record of an apply; nothing was changed"
     ))
-    .with_details([format!("looked for in {}", text::path(dir.path()))])
+    .with_details([format!("searched {}", text::path(dir.path()))])
     .with_hint("check HOSTGW_STATE_DIR, or remove everything hostgw manages with `hostgw destroy`"))
 }
 

@@ -66,7 +66,7 @@ impl Snapshot {
         let head: SnapshotHead = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         if head.format != FORMAT {
             return Err(wrong(format!(
-                "its format is {}, this version of hostgw reads {FORMAT}",
+                "it has format {}, but this version of hostgw reads format {FORMAT}",
                 head.format
             )));
         }

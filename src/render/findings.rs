@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use serde_json::{Value, json};
 
-use super::markdown::escaped_name;
+use super::markdown::{escaped_name, quote_commands};
 use crate::{
     config::{ConfigError, InvalidConfig, Position},
     diagnose::{Rule, Severity},
@@ -175,7 +175,7 @@ pub fn findings_markdown(findings: &[FileFinding], valid: &[(Untrusted, usize)])
             Some(rule) => format!("{}[{rule}]", finding.severity.name()),
             None => finding.severity.name().to_owned(),
         };
-        let (file, message) = (escaped_name(finding.file.as_raw()), escaped_name(finding.message.as_raw()));
+        let (file, message) = (escaped_name(finding.file.as_raw()), code_span(&finding.message));
         let _ = writeln!(text, "- **{head}** `{file}{place}`: `{message}`");
         if let Some(remedy) = &finding.remedy {
             let _ = writeln!(text, "  - help: `{}`", code_span(remedy));
@@ -184,9 +184,9 @@ pub fn findings_markdown(findings: &[FileFinding], valid: &[(Untrusted, usize)])
     text
 }
 
-/// Returns the contents of a code span. Commands in a message are quoted otherwise there.
+/// Returns a message or remedy as the contents of a code span.
 fn code_span(text: &Untrusted) -> String {
-    escaped_name(&text.as_raw().replace('`', "'"))
+    escaped_name(&quote_commands(text))
 }
 
 #[cfg(test)]

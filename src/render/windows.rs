@@ -7,7 +7,7 @@ use super::{
 use crate::{
     model::{Cluster, ConfigPath},
     plan::{
-        Action, Totals,
+        Action,
         compare::Side,
         reason::FORWARDING,
         windows::{
@@ -31,16 +31,8 @@ impl Report {
             WindowsChange::Forwarding(change) => forwarding_entry(change, &locate),
         };
         let changes: Vec<ChangeEntry> = plan.changes.iter().map(entry).collect();
-        let count = |action| changes.iter().filter(|entry| entry.action == action).count();
-        let totals = Totals {
-            add: count(Action::Add),
-            change: count(Action::Change),
-            remove: count(Action::Remove),
-            conflicts: plan.conflicts.len(),
-            unknown: 0,
-        };
         let conflicts = plan.conflicts.iter().map(conflict_entry).collect();
-        let mut report = Self { changes, conflicts, ..Self::empty(totals) };
+        let mut report = Self { changes, conflicts, ..Self::empty(plan.totals()) };
         report.warn_of_paths(plan.paths.faults.iter().cloned(), |_| None);
         report.warn(plan.paths.warnings.iter().cloned(), |_| None);
         report
@@ -72,16 +64,11 @@ fn route_entry(
         WindowsCause::Foreign => ("adopt foreign route".to_owned(), None),
         WindowsCause::Orphaned => ("its interface no longer exists".to_owned(), None),
     };
-    let (before, after) = (object(change.before), object(change.after));
     ChangeEntry {
-        action: match (&before, &after) {
-            (None, _) => Action::Add,
-            (_, None) => Action::Remove,
-            _ => Action::Change,
-        },
+        action: change.action(),
         kind: ObjectKind::Route,
-        before,
-        after,
+        before: object(change.before),
+        after: object(change.after),
         reason: ReasonEntry::new(text, path.and_then(|path| locate(Side::New, &path)), false),
         on: None,
     }

@@ -58,7 +58,7 @@ const DEFAULTS: [(&str, &str); 4] =
 const DEFAULTS_V6: [(&str, &str); 1] = [("accept_dad", "0")];
 
 pub(super) fn namespace() -> Result<Namespace, Error> {
-    let cannot = |error: io::Error| Error::unexpected(format!("cannot make a network namespace: {error}"));
+    let cannot = |error: io::Error| Error::unexpected(format!("cannot create a network namespace: {error}"));
     let namespace = Namespace::new().map_err(cannot)?;
     namespace
         .enter(|| {

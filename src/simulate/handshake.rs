@@ -24,7 +24,8 @@ pub fn shakes_hands(from: &Namespace, to: &Namespace, address: IpAddr, port: u16
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let cannot = |error: io::Error| Error::unexpected(format!("cannot listen to probe with: {error}"));
+    let cannot =
+        |error: io::Error| Error::unexpected(format!("cannot open a listening socket for probes: {error}"));
     let _listener = inside(to, || TcpListener::bind((any, port)).map_err(cannot))?;
     inside(from, || Ok(TcpStream::connect_timeout(&(address, port).into(), TIMEOUT).is_ok()))
 }

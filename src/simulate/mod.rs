@@ -1,16 +1,16 @@
 //! Runs the cluster of a configuration in network namespaces, on the real kernel and with real packets.
 //!
-//! `topology` derives the machines from the configuration, and `build` creates them. Each node is then applied as by
-//! `hostgw apply`. `trial` lists the connections to test, in rounds; `probe` sends the packets of a round, `trace` finds
-//! the hop that dropped one, and `promises` verifies the guarantees of hostgw. `workers` spreads the nodes over the
+//! `topology` derives the machines from the configuration, and `build` creates them. Each node's plan is then applied as
+//! `hostgw apply` does. `trial` lists the connections to test, in rounds; `probe` sends the packets of a round, `trace` finds
+//! the hop that dropped one, and `guarantees` verifies the guarantees of hostgw. `workers` spreads the nodes over the
 //! processors. `rehearse` puts a copy of this node in the place of the first machine. Only file descriptors refer to the
 //! namespaces, so they disappear when the process ends for any reason.
 
 mod build;
+mod guarantees;
 mod handshake;
 mod networks;
 mod probe;
-mod promises;
 mod rehearse;
 mod topology;
 mod trace;
@@ -34,9 +34,9 @@ use crate::{
     text::Untrusted,
 };
 use build::Lab;
+pub use guarantees::Guarantee;
 use networks::Networks;
 use probe::{Endpoint, Probe};
-pub use promises::Promise;
 pub use rehearse::{Rehearsal, RehearsalOptions, RehearsedConnection};
 pub use topology::{Machine, Topology, sample};
 use trial::Trial;
@@ -49,7 +49,7 @@ pub type KeepGoing<'a> = dyn Fn() -> Result<(), Error> + 'a;
 pub struct Simulation {
     topology: Topology,
     lab: Lab,
-    /// Each node's records, and what it was like before its apply.
+    /// Each node's records, and its state before its plan was applied.
     before: Vec<Before>,
     unsupported_sysctls: Vec<SysctlKey>,
     /// The result of each node's apply.
@@ -120,8 +120,8 @@ impl Simulation {
     /// Journals are stored under `scratch`.
     ///
     /// # Errors
-    /// Returns an error if the namespaces cannot be built, if an apply fails, or if `keep_going` returns one. A node that
-    /// refuses its plan is no error.
+    /// Returns an error if the namespaces cannot be built, if an apply fails, or if `keep_going` returns one. A refused
+    /// plan is not an error.
     pub fn build(
         cluster: &Cluster,
         indexes: &[usize],
@@ -155,7 +155,8 @@ impl Simulation {
         self.topology.segments.iter().map(|segment| segment.networks.as_slice())
     }
 
-    /// Returns what puts all nodes on one link, if the links were derived from their addresses: a prefix for each family.
+    /// Returns the prefixes that would put all nodes on one link, one per family, if the links were derived from their
+    /// addresses.
     #[must_use]
     pub fn one_link(&self) -> Option<Vec<IpNet>> {
         self.topology.are_networks_assumed.then(|| {
@@ -303,7 +304,7 @@ impl Simulation {
         Ok(match trial.source {
             Some(source) if source != seen => Some(match trial.kind {
                 ConnectionKind::PodToOutside => {
-                    format!("not masqueraded: the outside saw {seen} instead of the node's {source}")
+                    format!("not masqueraded: the outside host saw {seen} instead of the node's {source}")
                 }
                 _ => format!("masqueraded: the pod saw {seen} instead of the other pod's {source}"),
             }),
@@ -312,7 +313,7 @@ impl Simulation {
     }
 }
 
-/// A node before its apply.
+/// The state of a node before its plan is applied.
 #[derive(Debug)]
 struct Before {
     records: StateDir,
@@ -323,7 +324,7 @@ struct Before {
 /// The totals of a plan that was applied, or why the node refused it.
 type PlanOutcome = Result<Totals, Vec<Untrusted>>;
 
-/// Applies a node. Returns what it was like before, and the result.
+/// Applies the plan of a node. Returns the node's previous state, and the result.
 fn prepare_node(
     topology: &Topology,
     lab: &Lab,
@@ -333,7 +334,7 @@ fn prepare_node(
     let (cluster, index) = (&topology.cluster, topology.machines[number].index);
     inside(&lab.nodes[number].0, || {
         let identity = kernel::identity()
-            .map_err(|error| Error::unexpected(format!("cannot tell the namespace: {error}")))?;
+            .map_err(|error| Error::unexpected(format!("cannot identify the network namespace: {error}")))?;
         let records = StateDir::new_in(scratch, identity);
         // Reading every sysctl of a namespace takes longer than everything else that happens to a node.
         let scope = match plan::desired(cluster, index, &plan::OriginalSysctls::default()) {
@@ -407,7 +408,7 @@ impl Testers {
     }
 }
 
-/// Removes the sysctls from the cluster that the namespaces do not have or cannot write, because the kernel keeps them
+/// Removes from the cluster the sysctls that the namespaces do not have or cannot write, because the kernel keeps them
 /// for the whole machine.
 fn remove_unsupported_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<SysctlKey>, Error> {
     let mut unsupported_sysctls = Vec::new();
@@ -420,7 +421,7 @@ fn remove_unsupported_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<Sy
     Ok(unsupported_sysctls)
 }
 
-/// Applies the node at `index`. That it refuses its plan is no error.
+/// Applies the plan of the node at `index`. A refused plan is not an error.
 fn apply_or_refuse(cluster: &Cluster, index: usize, records: &StateDir) -> Result<PlanOutcome, Error> {
     match apply_node(cluster, index, records) {
         Ok(totals) => Ok(Ok(totals)),
@@ -431,7 +432,7 @@ fn apply_or_refuse(cluster: &Cluster, index: usize, records: &StateDir) -> Resul
     }
 }
 
-/// Applies the node at `index` as `hostgw apply --yes` does, in the namespace of the calling thread.
+/// Applies the plan of the node at `index` as `hostgw apply --yes` does, in the namespace of the calling thread.
 fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals, Failure> {
     reconcile(&cluster.nodes[index].name, &mut ApplyCluster::new(cluster, index, dir))
 }

@@ -1,4 +1,4 @@
-//! The networks of the nodes: which of them are on one link, and the addresses that nobody has yet.
+//! The networks of the nodes: which of them are on one link, and the unused addresses.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -16,7 +16,8 @@ pub struct Networks {
     of_family: PerFamily<Vec<Network>>,
     /// Whether they were derived from the nodes' addresses.
     pub are_assumed: bool,
-    /// The networks on the link of the first machine, by family and number. Empty if its addresses decide.
+    /// The networks on the link of the first machine, by family and number. Empty if the
+    /// addresses of the machine determine the networks.
     pub home: BTreeSet<(Family, usize)>,
     /// The numbers of the networks in which addresses are allocated.
     allocation: PerFamily<usize>,
@@ -35,7 +36,7 @@ struct Network {
 
 impl Networks {
     /// Returns the networks of a cluster: those that are `given`, or else each /24 (IPv4) and /64 (IPv6) that contains an
-    /// address of a node. Without any address, one for documentation (RFC 5737, RFC 3849).
+    /// address of a node. If no node has an address, returns a documentation network (RFC 5737, RFC 3849).
     ///
     /// # Errors
     /// Returns [`Kind::Usage`] if the given networks overlap, or if the cluster does not have their address family, and
@@ -121,7 +122,7 @@ impl Networks {
         Some((number, network.with_length(address)))
     }
 
-    /// Allocates an unused address of a family. Returns the number of its network, too.
+    /// Allocates an unused address of a family. Returns the number of its network and the address.
     ///
     /// # Errors
     /// Returns [`Kind::Invalid`] if none is free.
@@ -224,7 +225,7 @@ fn check(cluster: &Cluster, given: &[IpNet]) -> Result<(), Error> {
 
 fn in_no_network(node: &Untrusted, address: IpAddr, given: &[IpNet]) -> Error {
     Error::new(Kind::Invalid, format!("node {node}: {address} is in none of the networks {}", list(given, 6)))
-        .with_hint("pass a --network for every network of the nodes, or none for an address family")
+        .with_hint("pass --network for each network of that address family, or for none of them")
 }
 
 fn for_documentation(family: Family) -> IpNet {

@@ -58,7 +58,7 @@ impl Endpoint {
         Self::open_at(namespace, any, port)
     }
 
-    /// Opens sockets with `address` in `namespace`. Of a port, they take the packets to this address.
+    /// Opens sockets with `address` in `namespace`. They receive only packets to this address.
     ///
     /// # Errors
     /// Returns an error if it cannot be opened.
@@ -70,9 +70,8 @@ impl Endpoint {
                 Ok(socket)
             };
             let both = || Ok(Self { answering: open(port)?, asking: open(port + ASKING)?, port });
-            both().map_err(|error: io::Error| {
-                Error::unexpected(format!("cannot open a socket to probe with: {error}"))
-            })
+            both()
+                .map_err(|error: io::Error| Error::unexpected(format!("cannot open a probe socket: {error}")))
         })
     }
 }

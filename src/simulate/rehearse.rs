@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use serde::Serialize;
 
 use super::{
-    Connection, ConnectionKind, KeepGoing, Lab, NodeResult, Promise, Simulation, Testers, Topology, Trial,
+    Connection, ConnectionKind, Guarantee, KeepGoing, Lab, NodeResult, Simulation, Testers, Topology, Trial,
     TrialResult, apply_or_refuse, build,
     handshake::shakes_hands,
     node_error, probe, remove_unsupported_sysctls,
@@ -79,7 +79,7 @@ pub struct RehearsedConnection {
     pub reason: Option<Untrusted>,
 }
 
-/// A copy of this node with the plan applied, and what became of it.
+/// A copy of this node with the plan applied, and the results of the tests.
 #[derive(Debug)]
 pub struct Rehearsal {
     simulation: Simulation,
@@ -90,7 +90,7 @@ pub struct Rehearsal {
     families_with_gateway: Vec<Family>,
     families_with_other_default: Vec<Family>,
     faults: Vec<PathFault>,
-    /// How much was copied.
+    /// The numbers of copied objects.
     pub copied: CopyTotals,
     /// What the copy lacks.
     pub omissions: Vec<Omission>,
@@ -99,7 +99,7 @@ pub struct Rehearsal {
     /// The connections of the node.
     pub connections: Vec<RehearsedConnection>,
     /// Whether a rollback restores the copy; `None` if that was not tested.
-    pub rollback: Option<Promise>,
+    pub rollback: Option<Guarantee>,
 }
 
 impl Rehearsal {
@@ -340,7 +340,7 @@ impl Rehearsal {
         Ok(())
     }
 
-    /// Pairs the results, and finds the reasons of those that fail.
+    /// Pairs the results, and finds out why connections fail.
     fn compare(
         &self,
         before: Vec<(Family, Trial, TrialResult)>,
@@ -389,7 +389,7 @@ impl Rehearsal {
         let has_legacy = self.copied.legacy_tables > 0;
         let drops = || self.in_copy(|| Ok(if has_legacy { kernel::legacy_drops() } else { BTreeMap::new() }));
         let before = drops()?;
-        // Long enough for neighbor resolution, whose failure otherwise looks like a loss further on.
+        // Long enough for neighbor resolution, whose failure otherwise looks like a loss at a later hop.
         if result.is_tcp {
             self.shakes_hands(trial, port)?;
         } else {
@@ -444,7 +444,7 @@ impl Rehearsal {
     }
 
     /// Rolls the plan back, and compares the copy with what it was before.
-    fn check_rollback(&self, name: &Untrusted, before: &kernel::Fingerprint) -> Result<Promise, Error> {
+    fn check_rollback(&self, name: &Untrusted, before: &kernel::Fingerprint) -> Result<Guarantee, Error> {
         let _task = Task::begin("rolling back");
         let meta = meta(Command::Apply, name);
         let broken = self.in_copy(|| {
@@ -454,14 +454,14 @@ impl Rehearsal {
             }
             Ok(before.differences(&kernel::fingerprint(&FingerprintScope::Everything)?))
         })?;
-        Ok(Promise::new("rollback restores the copy", broken))
+        Ok(Guarantee::new("rollback restores the copy", broken))
     }
 }
 
 /// The records of the namespace of the calling thread.
 fn records_in(scratch: &Path) -> Result<StateDir, Error> {
     let identity = kernel::identity()
-        .map_err(|error| Error::unexpected(format!("cannot tell the namespace: {error}")))?;
+        .map_err(|error| Error::unexpected(format!("cannot identify the network namespace: {error}")))?;
     Ok(StateDir::new_in(scratch, identity))
 }
 

@@ -155,8 +155,8 @@ impl Topology {
         one.zip(other).is_some_and(|(one, other)| !one.contains(&other.addr()))
     }
 
-    /// Iterates over the pod CIDRs that the router knows because the configuration relies on it, each with the address of the
-    /// node.
+    /// Iterates over the pod CIDRs that the router has routes to, because the configuration relies on it, each with the
+    /// address of the node.
     pub fn routes_of_router(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
         self.machines.iter().flat_map(move |machine| {
             let node = &self.cluster.nodes[machine.index];

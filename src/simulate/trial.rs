@@ -24,8 +24,8 @@ pub struct Trial {
     pub source: Option<IpAddr>,
 }
 
-/// Numbers the endpoints of a family: 2n is node n, 2n + 1 is its pod, and the next one is the outside host. Pods with
-/// several addresses have another endpoint for each further one.
+/// Numbers the endpoints of a family: 2n is node n, 2n + 1 is its pod, and the next one is the outside host. A pod
+/// has one more endpoint for each additional address.
 pub struct Endpoints {
     /// The addresses of each machine's pod.
     pods: Vec<Vec<IpAddr>>,
@@ -50,13 +50,13 @@ impl Endpoints {
         addresses.first().copied().filter(|_| addresses.len() > 1)
     }
 
-    /// Iterates over the further endpoints in the order of their numbers: the machine and the address.
+    /// Iterates over the additional endpoints in the order of their numbers: the machine and the address.
     pub fn further(&self) -> impl Iterator<Item = (usize, IpAddr)> {
         let machines = self.pods.iter().enumerate();
         machines.flat_map(|(machine, pods)| pods.iter().skip(1).map(move |address| (machine, *address)))
     }
 
-    /// Iterates over the numbers of the further endpoints of these machines.
+    /// Iterates over the numbers of the additional endpoints of these machines.
     pub fn further_of(&self, machines: &[usize]) -> impl Iterator<Item = usize> {
         let numbers = (self.outside() + 1..).zip(self.further());
         numbers.filter(|(_, (machine, _))| machines.contains(machine)).map(|(number, _)| number)
@@ -122,7 +122,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// Returns the numbers of the machines, of `count`, that take part.
+    /// Returns which of the `count` machines take part.
     pub fn machines(&self, count: usize) -> Vec<usize> {
         let range = |block: usize| block * BLOCK..count.min((block + 1) * BLOCK);
         let (first, second) = self.blocks;

@@ -1,4 +1,4 @@
-//! Does the same for every node, on all processors.
+//! Runs a function for every node, on all processors.
 
 use std::{
     num::NonZero,
@@ -19,7 +19,8 @@ use crate::{
 /// `keep_going` is called on the calling thread.
 ///
 /// # Errors
-/// Returns the error of the lowest number that failed, or the error of `keep_going`. No other work is begun after it.
+/// Returns the error of the lowest number that failed, or the error of `keep_going`. After an error,
+/// no new work starts.
 pub fn each<T: Send>(
     name: &'static str,
     count: usize,

@@ -420,12 +420,12 @@ impl Field {
     }
 }
 
-/// What stands for the values of one node in the text of an object.
+/// The placeholders for the values of one node in the text of an object.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NatPlaceholders<'a> {
-    /// The source prefix, and what stands for it.
+    /// The source prefix, and its placeholder.
     pub source: Option<(IpNet, &'a str)>,
-    /// The new source address, and what stands for it.
+    /// The new source address, and its placeholder.
     pub address: Option<(IpAddr, &'a str)>,
 }
 

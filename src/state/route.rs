@@ -161,7 +161,7 @@ pub struct NextHop {
 pub enum RouteScope {
     /// Destinations behind a gateway (`RT_SCOPE_UNIVERSE`).
     Global,
-    /// The same, encoded as another number in a managed IPv4 route.
+    /// The global scope, encoded as another number in a managed IPv4 route.
     #[serde(skip)]
     Spread(Spread),
     /// Destinations on the link.

@@ -248,7 +248,7 @@ fn the_command_takes_over_from_a_killed_supervisor() {
         assert_ne!(supervisor, process(&child));
         kill(supervisor, Signal::KILL);
         assert_rolls_back_on_time(&node, &before, "kill -9 of the supervisor");
-        end(&node, child).expect(8).warns("this command takes over the wait");
+        end(&node, child).expect(8).warns("this command now enforces the deadline");
 
         let child = pending(&node, LONG, &[]);
         kill(holder(&node).expect("a lock").0, Signal::KILL);

@@ -368,14 +368,14 @@ fn a_firewall_that_drops_neighbor_discovery_is_a_finding() {
         node.sh("ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; ip6tables-nft -P INPUT DROP");
         node.hostgw(&["doctor"]).expect(11).says(
             "error[HG1046]: the policy of chain INPUT of table ip6 filter drops neighbor solicitations to this node on eth0, \
-             so it does not answer other nodes in IPv6",
+             so it does not answer other nodes over IPv6",
         );
         node.sh("ip6tables-nft -I INPUT -p icmpv6 -j ACCEPT");
         node.hostgw(&["doctor"]).expect(0).says("no findings");
         node.sh("ip6tables-nft -A OUTPUT -p icmpv6 --icmpv6-type neighbor-solicitation -j DROP");
         node.hostgw(&["doctor"])
             .expect(11)
-            .says("drops neighbor solicitations from this node on eth0, so it finds no next hop in IPv6");
+            .says("drops neighbor solicitations from this node on eth0, so it cannot resolve IPv6 next hops");
     });
 }
 

@@ -224,7 +224,7 @@ fn a_normalized_value_is_restored() {
         let before = node.witness();
         node.write("hostgw.yaml", &format!("sysctls: {{net.ipv4.ip_default_ttl: '0x41'}}\n{RECIPE}"));
         let outcome = node.hostgw(&["apply", "--yes"]).expect(6);
-        outcome.warns("net.ipv4.ip_default_ttl = 0x41: the kernel reads it back as 65");
+        outcome.warns("net.ipv4.ip_default_ttl = 0x41: the kernel stored 65 instead");
         node.assert_unchanged(&before, "a failed apply");
         assert_no_record(&node);
     });

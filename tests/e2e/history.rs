@@ -215,7 +215,7 @@ fn a_damaged_journal_is_named() {
         snapshots.conclude();
         // The advice works: the rollback is given up, and the next apply repairs the node.
         let help = node.hostgw(&["plan"]).stderr;
-        let (_, command) = help.split_once("to give up the rollback, run `").expect("a command");
+        let (_, command) = help.split_once("to abandon the rollback, run `").expect("a command");
         let (command, _) = command.split_once('`').expect("the end of the command");
         assert!(command.starts_with("mv "), "{command}");
         node.sh(command);

@@ -533,7 +533,7 @@ fn foreign_and_damaged_files_are_ignored() {
         let path = "/etc/sysctl.d/90-hostgw.conf";
         in_etc(&node, &format!("hostgw render --node linux-1 --persist sysctl.d --out {path}")).expect(0);
         for (damage, problem) in [
-            ("s/\"format\":1/\"format\":2/", "its format is 2"),
+            ("s/\"format\":1/\"format\":2/", "it has format 2"),
             ("s/\"node\"/\"name\"/", "its second line is damaged"),
             ("s/^\\(# hostgw-persist: {\\).*/\\1/", "its second line is damaged"),
             ("s/sysctl.d\"/\\x1b[31m\"/", "its second line is damaged"),

@@ -170,7 +170,7 @@ fn a_value_that_the_kernel_changes_is_restored() {
         let before = node.witness();
         for invalid in ["net.ipv4.ip_default_ttl: '0x41'", "net.ipv4.tcp_rmem: '5000 0 6000000'"] {
             render(&node, &configuration(&format!("sysctls: {{{invalid}}}")));
-            script("sh", &node, "").expect(6).warns("the kernel reads it back as");
+            script("sh", &node, "").expect(6).warns("the kernel stored");
             node.assert_unchanged(&before, invalid);
             assert_no_open_record(&node, "sh");
         }

@@ -5,7 +5,7 @@ use crate::support::namespace::{Namespace, Privilege, Snapshots, can_become_nobo
 
 fn save(node: &Namespace) {
     node.hostgw_ok(&["plan", "--out", "p.json"])
-        .warns("Saved to p.json: hostgw apply p.json applies exactly this plan.");
+        .warns("Saved to p.json. `hostgw apply p.json` applies exactly this plan.");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn files_that_are_not_saved_plans_are_refused() {
             ("{}".to_owned(), "missing field `format`"),
             (
                 plan.replacen("\"format\": 1", "\"format\": 2", 1),
-                "its format is 2, this version of hostgw reads 1",
+                "it has format 2, but this version of hostgw reads format 1",
             ),
             (plan.replace("172.30.0.12", "172.30.0.66"), "it was modified after it was saved"),
             (
@@ -297,7 +297,7 @@ fn a_plan_follows_no_files_of_other_users() {
              echo theirs >file; chmod 666 file; chown 65534 file; ln -s ../precious own");
     for name in ["link", "chain", "pipe"] {
         let outcome = node.hostgw(&["plan", "--out", &format!("shared/{name}")]).expect(1);
-        outcome.warns("of uid 65534, in a directory that others can write to");
+        outcome.warns("owned by uid 65534, in a directory that others can write to");
     }
     assert_eq!(node.sh("cat precious"), "mine\n");
     // The file that replaces theirs belongs to root.

@@ -137,7 +137,7 @@ impl Place for Real {
 /// Twenty sequences of at most fourteen steps, in which commands end in every possible way. They are the same each
 /// time unless `HOSTGW_SEED` is set.
 #[test]
-fn every_step_of_a_random_sequence_keeps_the_promises() {
+fn every_step_of_a_random_sequence_keeps_the_guarantees() {
     each(|privilege| {
         let seeds = requested_seed().map_or_else(|| (1..=20).collect(), |seed| vec![seed]);
         let mut ends = BTreeSet::new();

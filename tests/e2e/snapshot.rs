@@ -103,11 +103,11 @@ fn files_that_are_not_snapshots_are_refused() {
             (&snapshot[..snapshot.len() / 2], "EOF while parsing"),
             (
                 &snapshot.replacen("\"format\": 2", "\"format\": 3", 1),
-                "its format is 3, this version of hostgw reads 2",
+                "it has format 3, but this version of hostgw reads format 2",
             ),
             (
                 &snapshot.replacen("\"format\": 2", "\"format\": 1", 1),
-                "its format is 1, this version of hostgw reads 2",
+                "it has format 1, but this version of hostgw reads format 2",
             ),
         ] {
             node.write("snapshot.json", text);

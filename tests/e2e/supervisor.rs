@@ -57,7 +57,10 @@ fn the_deadline_holds_if_the_supervisor_is_stopped() {
             "rolled back {:?} after 3 s began",
             started.elapsed()
         );
-        end(&node, child).expect(8).warns("this command takes over the wait").warns("was not confirmed by");
+        end(&node, child)
+            .expect(8)
+            .warns("this command now enforces the deadline")
+            .warns("was not confirmed by");
         node.assert_unchanged(&before, "a stopped supervisor");
     });
 }
@@ -173,7 +176,7 @@ fn a_hanging_supervisor_is_replaced_after_its_grace_period() {
         node.wait_until("the supervisor hangs", || node.folder().join("mark").exists());
         node.hostgw_ok(&["status"]).says("rolls back at");
         let outcome = end(&node, child).expect(8);
-        outcome.warns("this command takes over the wait").warns("was not confirmed by");
+        outcome.warns("this command now enforces the deadline").warns("was not confirmed by");
         let elapsed = started.elapsed();
         assert!((13..20).contains(&elapsed.as_secs()), "given up after {elapsed:?}");
         assert!(!std::path::Path::new(&format!("/proc/{process}")).exists(), "the supervisor still exists");

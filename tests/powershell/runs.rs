@@ -131,7 +131,7 @@ fn the_wrong_machine_is_refused_before_the_first_change() {
         (no_pod, 3, "expected exactly one pod interface (with address 10.244.1.2, or named"),
         (two, 3, "one interface that has address 172.30.0.12 (node win-1), found 2"),
         (without_address, 3, "one interface that has address 172.30.0.12 (node win-1), found none"),
-        (no_gateway, 3, "set defaultGateway of node win-1 in the configuration"),
+        (no_gateway, 3, "set defaultGateway for node win-1 in the configuration"),
         (blind, 1, "The WMI repository is corrupted."),
         (ordinary, 1, "only administrators"),
         (locked, 4, "another run holds"),

@@ -511,11 +511,11 @@ pub(super) mod tests {
             (&whole[..whole.len() / 2], "EOF while parsing"),
             (
                 &whole.replace("\"format\":3", "\"format\":4"),
-                "its format is 4, this version of hostgw reads 3",
+                "it has format 4, but this version of hostgw reads format 3",
             ),
             (
                 &whole.replace("\"format\":3", "\"format\":2"),
-                "its format is 2, this version of hostgw reads 3",
+                "it has format 2, but this version of hostgw reads format 3",
             ),
             (&whole.replace("\"id\":1", "\"id\":1,\"more\":2"), "unknown field `more`"),
         ] {

@@ -42,7 +42,8 @@ impl StateDir {
             return Ok(None);
         }
         if header.format != FORMAT {
-            let why = format!("its format is {}, this version of hostgw reads {FORMAT}", header.format);
+            let why =
+                format!("it has format {}, but this version of hostgw reads format {FORMAT}", header.format);
             return Err(self.damaged(name, &why));
         }
         let envelope: Envelope<T> = serde_json::from_slice(&bytes).map_err(damaged)?;
@@ -96,7 +97,7 @@ impl StateDir {
         let cause = "the file is truncated, or was written by another version of hostgw";
         let hint = match name {
             JOURNAL => format!(
-                "{cause}: use that version to roll back the transaction; to give up the rollback, run `{move_aside}`, then \
+                "{cause}: use that version to roll back the transaction; to abandon the rollback, run `{move_aside}`, then \
                  `hostgw plan`"
             ),
             ORIGINAL_SYSCTLS => format!(

@@ -1,5 +1,4 @@
-//! What a network plugin, or whoever set the node up by hand, leaves over once hostgw has adopted the routes, and the commands
-//! that remove it.
+//! The objects of a network plugin or of a manual setup that hostgw does not adopt, and the commands that remove them.
 //!
 //! The commands are in an order in which no packet is lost: what drops packets goes before what accepts them, rules before
 //! the chains that they jump to, chains before the sets that they match, and routes last.
@@ -37,7 +36,7 @@ const KUBE_ROUTER_TABLES: [u32; 3] = [77, 78, 79];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum LeftoverKind {
-    /// Accepts pod traffic as the rules did that are removed next, because the firewall drops forwarded packets.
+    /// Accepts pod traffic, as the rules that are removed next do, because the firewall drops forwarded packets by default.
     Accept,
     /// Removes a rule of a firewall.
     Rule,
@@ -56,7 +55,7 @@ pub enum LeftoverKind {
 /// One step of the removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
-    /// Its kind.
+    /// The kind of step.
     pub kind: LeftoverKind,
     /// The program that created the object; absent if it was created by hand.
     pub plugin: Option<&'static str>,
@@ -328,7 +327,7 @@ pub(super) fn script(node: &Untrusted, steps: &[Leftover], families: &[Family], 
     for condition in conditions(plugins) {
         text.push_str(&format!("#   - {condition}\n"));
     }
-    text.push_str("# If a command fails because its object is gone, write this script again:\n");
+    text.push_str("# If a command fails because its object is gone, generate this script again:\n");
     text.push_str("#   hostgw import --live --cleanup cleanup.sh >/dev/null\nset -e\n\n");
     let option = if families.first() == Some(&Family::V6) { "-6" } else { "-4" };
     text.push_str(&format!(
@@ -358,7 +357,7 @@ const fn heading(kind: LeftoverKind) -> &'static str {
         LeftoverKind::Rule => "Rules",
         LeftoverKind::Chain => "Chains",
         LeftoverKind::Set => "Sets",
-        LeftoverKind::Table => "Tables of nftables",
+        LeftoverKind::Table => "nftables tables",
         LeftoverKind::PolicyRule => "Policy rules",
         LeftoverKind::Route => "Routes",
     }

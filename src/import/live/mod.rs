@@ -351,7 +351,7 @@ fn findings(prefixes: &[PodPrefix], nodes: &[LiveEntry]) -> Vec<Diagnostic> {
         nodes.iter().filter(|node| node.comment == nodes::WINDOWS).map(|node| node.name.as_str()).collect();
     if !windows.is_empty() {
         let message = format!(
-            "{} may run Windows, because the pod gateway is the second address: {}",
+            "{} may run Windows, because the pod gateway is the second address of the pod CIDR: {}",
             count(windows.len(), "node"),
             list(&windows, 8)
         );

@@ -109,8 +109,9 @@ impl KnownPods<'_> {
                 continue;
             }
             if PodCidr::new(route.destination).is_err() {
-                let message =
-                    format!("`{route}` leads to a single pod, but hostgw adds one route for each node");
+                let message = format!(
+                    "`{route}` leads to a single pod, but hostgw only adds routes to whole pod CIDRs"
+                );
                 return Err(not_describable(
                     message,
                     "let each node assign addresses from its own pod CIDR only, and remove this route",
@@ -195,12 +196,17 @@ pub(super) fn common_options(routes: &[NodeRoute<'_>]) -> Result<CommonOptions, 
 /// Describes routes that nothing leads to.
 pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet]) -> Diagnostic {
     let inside = match (prefixes, own) {
-        ([], []) => "pods".to_owned(),
-        ([], own) => format!("pods in networks like this node's {}", list(own, 4)),
-        (prefixes, _) => format!("pods in {}", list(prefixes, 4)),
+        ([], []) => String::new(),
+        ([], own) => {
+            format!(
+                " (looked for prefixes of the same length and private block as this node's {})",
+                list(own, 4)
+            )
+        }
+        (prefixes, _) => format!(" in {}", list(prefixes, 4)),
     };
-    let message = format!("found no route via another node to {inside}");
+    let message = format!("found no routes to the pod CIDRs of other nodes{inside}");
     Diagnostic::new(Rule::NoNodeRoutes, message).with_remedy(
-        "run this on a node whose routes were set up; if they lead to other networks, pass --cluster-prefix and --pod-cidr",
+        "run this on a node whose routes are set up; if they lead to other networks, pass --cluster-prefix and --pod-cidr",
     )
 }

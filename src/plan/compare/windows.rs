@@ -82,7 +82,7 @@ struct WindowsPart<'a> {
     pairing: &'a NodePairing<'a>,
     status: NodeStatus,
     members: &'a [Member],
-    /// The same, to look up.
+    /// The members as a set, for lookups.
     member_set: HashSet<Member>,
     /// The interface of all these nodes under the old configuration and under the new one, if they have the same.
     devices: [Option<&'a str>; 2],

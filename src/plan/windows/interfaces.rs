@@ -100,7 +100,7 @@ impl<'a> NodeInterfaces<'a> {
         FoundInterfaces {
             management: self.unique(&management, &format!("interface that {sought}")).map_err(|message| {
                 Diagnostic::new(Rule::NoManagementInterface, message)
-                    .with_remedy("correct address or egressInterface of the node in the configuration")
+                    .with_remedy("correct the node's address or egressInterface in the configuration")
             }),
             pod: match node.has_pods() {
                 true => self

@@ -164,7 +164,7 @@ impl WindowsObserved {
         let head: SnapshotHeader = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         if head.format != FORMAT {
             return Err(wrong(format!(
-                "its format is {}, this version of hostgw reads {FORMAT}",
+                "it has format {}, but this version of hostgw reads format {FORMAT}",
                 head.format
             )));
         }

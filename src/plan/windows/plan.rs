@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Cluster, Family},
-    plan::ForeignPolicy,
+    plan::{Action, ForeignPolicy, Totals},
     state::{Role, WindowsRoute},
 };
 
@@ -108,6 +108,44 @@ pub struct WindowsConflict {
     pub live: Stores,
     /// The next hop that hostgw needs for that destination.
     pub needed: IpAddr,
+}
+
+impl WindowsPlan {
+    /// Counts the changes and the conflicts.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals { conflicts: self.conflicts.len(), ..Totals::default() };
+        for change in &self.changes {
+            *match change.action() {
+                Action::Add => &mut totals.add,
+                Action::Change => &mut totals.change,
+                Action::Remove => &mut totals.remove,
+            } += 1;
+        }
+        totals
+    }
+}
+
+impl WindowsChange {
+    fn action(&self) -> Action {
+        match self {
+            Self::Route(change) => change.action(),
+            Self::Forwarding(_) => Action::Change,
+        }
+    }
+}
+
+impl StoreChange {
+    /// Whether the route is added, changed or removed.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        let none = Stores::default();
+        match (self.before == none, self.after == none) {
+            (true, _) => Action::Add,
+            (_, true) => Action::Remove,
+            _ => Action::Change,
+        }
+    }
 }
 
 impl Stores {
@@ -313,7 +351,7 @@ fn wanted(
             None => problems.push(Diagnostic::new(
                 Rule::NoDefaultRoute,
                 format!(
-                    "the gateway for {destination} is unknown, because {} has no default route: set defaultGateway of the node in the \
+                    "the gateway for {destination} is unknown, because {} has no default route: set the node's defaultGateway in the \
                      configuration",
                     management.alias
                 ),

@@ -93,23 +93,25 @@ pub(in crate::render) fn title(
         }
     };
     let has_exception = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
-    let exception =
-        block.changes.iter().any(has_exception).then_some("each node omits the route to its own pods");
+    let exception = block.changes.iter().any(has_exception).then_some(match block.status {
+        NodeStatus::Removed => "no node has a route to its own pods",
+        _ => "each node omits the route to its own pods",
+    });
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own = (block.changes.iter().all(is_only))
         .then_some("each node changes only the routes to its own old and new pod CIDRs");
     let is_one = block.nodes.len() == 1;
     let removed = match (block.status, block.os == Some(OperatingSystem::Windows)) {
         (NodeStatus::Removed, false) if is_one => Some("to clean up, run `hostgw destroy` there"),
-        (NodeStatus::Removed, false) => Some("to clean up, run `hostgw destroy` on each of them"),
+        (NodeStatus::Removed, false) => Some("to clean up, run `hostgw destroy` on each"),
         (NodeStatus::Removed, true) if is_one => Some("to clean up, run its script there with -Destroy"),
         (NodeStatus::Removed, true) => Some("to clean up, run each node's script there with -Destroy"),
         _ => None,
     };
-    let notes: Vec<_> = [exception, own, removed].into_iter().flatten().collect();
+    let notes: Vec<_> = [removed, exception, own].into_iter().flatten().collect();
     match notes.is_empty() {
         true => which,
-        false => format!("{which} ({})", notes.join(") (")),
+        false => format!("{which} ({})", notes.join("; ")),
     }
 }
 

@@ -19,5 +19,5 @@ mod tests;
 
 pub use comment::COMMENT_LIMIT;
 pub use comparison::comparison_markdown;
-pub(in crate::render) use escape::name as escaped_name;
+pub(in crate::render) use escape::{name as escaped_name, quote_commands};
 pub use plan::plan_markdown;

@@ -14,7 +14,7 @@ use crate::{
 use super::{
     comment::{ChangeSection, Comment, Importance, RankedLine, RemovalScope, Removals},
     comparison::{code, removal},
-    escape::name,
+    escape::{name, quote_commands},
 };
 
 /// The maximum number of visible lines per kind; more are folded.
@@ -63,8 +63,10 @@ fn conflicts(report: &Report) -> ChangeSection {
 
 fn warnings(report: &Report) -> ChangeSection {
     let line = |DiagnosticEntry { code, severity, message, remedy, .. }: &DiagnosticEntry| Line {
-        text: format!("! {}[{code}]: {message}", severity.name()),
-        annotation: remedy.as_ref().map_or_else(String::new, |remedy| format!("help: {remedy}")),
+        text: format!("! {}[{code}]: {}", severity.name(), quote_commands(message)),
+        annotation: remedy
+            .as_ref()
+            .map_or_else(String::new, |remedy| format!("help: {}", quote_commands(remedy))),
     };
     let shown = report
         .diagnostics

@@ -151,7 +151,7 @@ function Get-DesiredRoutes($plan, $interfaces, $live) {
         if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Management $route.Everything }
         if ($nextHop -eq '') {
             $plan.Problems += 'the gateway for ' + $route.Destination + ' is unknown, because ' + $interfaces.Management.Alias +
-                ' has no default route: set defaultGateway of node ' + $Node + ' in the configuration'
+                ' has no default route: set defaultGateway for node ' + $Node + ' in the configuration'
             continue
         }
         $now = $live[(Get-Key $interfaces.Management.Index $route.Destination $nextHop)]

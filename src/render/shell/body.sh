@@ -573,7 +573,7 @@ commit() {
 write_sysctl() {
     path=$(path_of "$1")
     ! run store "$path" "$2" || [ "$(value_in "$path")" != "$2" ] || return 0
-    fail "cannot set $1 = $2: the kernel reads it back as $(value_in "$path")"
+    fail "cannot set $1 = $2: the kernel stored $(value_in "$path") instead"
     while IFS= read -r line; do
         [ "${line%%:*}" != "$path" ] || store "$path" "${line#*:}" 2>/dev/null
     done <"$state/open/sysctls"
@@ -891,7 +891,7 @@ if [ -z "$device" ]; then
     device=$(for address in $addresses; do ip -o address show to "$address"; done | awk '{ print $2 }' | sort -u)
     case $device in
     '') refuse 3 "no interface has an address of node $node ($addresses); is this the right machine?" ;;
-    lo) refuse 3 "$addresses is assigned to lo: set egressInterface of node $node in the configuration" ;;
+    lo) refuse 3 "$addresses is assigned to lo: set egressInterface for node $node in the configuration" ;;
     *[[:space:]]*) refuse 3 "several interfaces have addresses of node $node ($addresses); set its egressInterface in the configuration" ;;
     esac
 fi

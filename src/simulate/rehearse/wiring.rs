@@ -16,7 +16,7 @@ use crate::{
     state::{Host, InterfaceAddress, Route, RouteType},
 };
 
-/// The port of the node at the switch.
+/// The port of the node on the switch.
 const NODE_PORT: &str = "node";
 
 /// The interface of the node that leads to other nodes.
@@ -24,7 +24,7 @@ const NODE_PORT: &str = "node";
 enum Uplink {
     /// The interface with this number is connected to the switch.
     Link(u32),
-    /// The bridge with this name gets another port, with this name, which is.
+    /// The bridge with the first name gets a new port with the second name, which is connected to the switch.
     NewPort(String, String),
 }
 
@@ -33,18 +33,18 @@ enum Uplink {
 enum PodSide {
     /// The node has no pods.
     None,
-    /// The bridge with this name gets another port, with this name, which leads to the pod.
+    /// The bridge with the first name gets a new port with the second name, which leads to the pod.
     Bridge(String, String),
     /// The interface with this number leads to the pod.
     Link(u32),
     /// The interface with this number leads to a single pod, by a host route and without an address of its own. It answers
     /// for all addresses (`proxy_arp`).
     Routed(u32),
-    /// No interface has the pod gateway: a bridge with this name is added, and a port with this name.
+    /// No interface has the pod gateway: a bridge with the first name is added, with a port with the second name.
     NewBridge(String, String),
 }
 
-/// A default gateway on another interface than the egress interface.
+/// A default gateway on an interface other than the egress interface.
 #[derive(Debug)]
 struct Leg {
     link: u32,
@@ -62,11 +62,12 @@ pub(super) struct Wiring {
     addresses: PerFamily<IpNet>,
     /// The preferred default gateways on the egress interface.
     gateways: PerFamily<IpNet>,
-    /// The other ones there.
+    /// The other default gateways on the egress interface.
     more_gateways: Vec<IpNet>,
     /// The prefixes that routes make reachable on the egress interface.
     on_link: Vec<IpNet>,
-    /// The numbers of the interfaces behind which machines are simulated, besides those with a cable.
+    /// The numbers of the interfaces behind which machines are simulated, other than those connected when the copy is
+    /// created.
     simulated: Vec<u32>,
     /// The addresses of the pod interface and of the pod.
     pods: Vec<PodAddresses>,
@@ -74,7 +75,7 @@ pub(super) struct Wiring {
     pub(super) families_with_gateway: BTreeSet<Family>,
     /// The families with a default route that has no gateway, or one that cannot be simulated.
     pub(super) families_with_other_default: BTreeSet<Family>,
-    /// What differs from the node.
+    /// The differences from the node.
     pub(super) notes: Vec<Omission>,
 }
 
@@ -338,12 +339,13 @@ impl Wiring {
         machine.pods.clone_from(&self.pods);
     }
 
-    /// The numbers of the interfaces behind which machines are simulated, besides those with a cable.
+    /// The numbers of the interfaces behind which machines are simulated, other than those connected when the copy is
+    /// created.
     pub(super) fn simulated(&self) -> &[u32] {
         &self.simulated
     }
 
-    /// The cables that are plugged in when the copy is created.
+    /// The links that are created with the copy.
     pub(super) fn cables<'a>(
         &self,
         switch: &'a Namespace,
@@ -365,7 +367,7 @@ impl Wiring {
         cables
     }
 
-    /// Makes the other connections, and configures the pod and the router.
+    /// Creates the other connections, and configures the pod and the router.
     ///
     /// # Errors
     /// Returns the kernel's error.
@@ -448,9 +450,9 @@ fn free_name(host: &Host, prefix: &str) -> String {
     names.find(is_free).unwrap_or_else(|| prefix.to_owned())
 }
 
-/// Returns how the names of the ports of a pod bridge begin: rules of the firewall may match them.
+/// Returns the prefix of the names of a pod bridge's ports, which firewall rules may match.
 fn port_prefix(host: &Host, bridge: &str) -> String {
-    /// Leaves room for a number.
+    /// The maximum length of the prefix, which leaves room for a number.
     const LONGEST: usize = 10;
     let is_port = |link: &&crate::state::Link| {
         let is_veth = link.kind.as_ref().is_some_and(|kind| *kind == "veth");

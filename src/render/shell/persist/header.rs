@@ -107,7 +107,7 @@ impl PersistHeader {
         let Version { format } = serde_json::from_str(json).map_err(damaged)?;
         if format != FORMAT {
             return Err(UnrecognizedHeader(format!(
-                "its format is {format}, and this version of hostgw supports {FORMAT}"
+                "it has format {format}, but this version of hostgw supports format {FORMAT}"
             )));
         }
         let HeaderJson { program, netplan_id, node, interface, config_hash, .. } =
@@ -147,7 +147,7 @@ mod tests {
         let below = format!("{}{}", "#\n".repeat(LINES), header("n1"));
         assert_eq!(PersistHeader::find(&below), None, "a quotation further down is no header");
         for (damage, message) in [
-            (header("n1").replace("\"format\":1", "\"format\":2"), "its format is 2"),
+            (header("n1").replace("\"format\":1", "\"format\":2"), "it has format 2"),
             (header("n1").replace("netplan\"", "wicked\""), "unknown program"),
             (header("n1").replace("uplink", "../../x"), "unknown program"),
             (header("n1").replace("configHash", "hash"), "damaged"),

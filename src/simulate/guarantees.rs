@@ -14,32 +14,33 @@ use crate::{
     text::Untrusted,
 };
 
-/// A promise of hostgw, and whether it was kept on every node.
+/// A guarantee, and whether it held on every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Promise {
-    /// The promise.
-    pub promise: &'static str,
-    /// Whether it was kept on every node.
+pub struct Guarantee {
+    /// The guarantee, in words.
+    #[serde(rename = "promise")]
+    pub guarantee: &'static str,
+    /// Whether it held on every node.
     pub kept: bool,
     /// The violations: one line for each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub broken: Vec<Untrusted>,
 }
 
-impl Promise {
-    pub(super) fn new(promise: &'static str, broken: Vec<String>) -> Self {
-        Self { promise, kept: broken.is_empty(), broken: broken.into_iter().map(Into::into).collect() }
+impl Guarantee {
+    pub(super) fn new(guarantee: &'static str, broken: Vec<String>) -> Self {
+        Self { guarantee, kept: broken.is_empty(), broken: broken.into_iter().map(Into::into).collect() }
     }
 }
 
 impl Simulation {
-    /// Applies each node again that did not refuse its plan, removes a route manually, and destroys. Returns the results,
-    /// or none if no plan was applied. The nodes are left in their initial state.
+    /// On each node that did not refuse its plan, applies the plan again, removes a route manually, and destroys. Returns
+    /// the results, or none if no plan was applied. The nodes are left in their initial state.
     ///
     /// # Errors
     /// Returns an error if a node cannot be read or changed at all, or if `keep_going` returns one.
-    pub fn promises(&self, keep_going: &KeepGoing) -> Result<Vec<Promise>, Error> {
+    pub fn guarantees(&self, keep_going: &KeepGoing) -> Result<Vec<Guarantee>, Error> {
         let count = self.topology.machines.len();
         if self.nodes.iter().all(|node| !node.refused.is_empty()) {
             return Ok(Vec::new());
@@ -74,14 +75,14 @@ impl Simulation {
             leftovers.extend(left);
         }
         Ok(vec![
-            Promise::new("a second apply changes nothing", repeated),
-            Promise::new("a deleted route is reported as drift, and apply restores it", drift),
-            Promise::new("destroy restores each node", leftovers),
+            Guarantee::new("a second apply changes nothing", repeated),
+            Guarantee::new("a deleted route is reported as drift, and apply restores it", drift),
+            Guarantee::new("destroy restores each node", leftovers),
         ])
     }
 }
 
-/// Applies a node.
+/// Applies the plan of a node.
 type ApplyNode<'a> = dyn Fn() -> Result<Totals, Error> + 'a;
 
 fn check_repeated_apply(apply: &ApplyNode, node: &Before) -> Result<Option<String>, Error> {
