@@ -16,7 +16,7 @@ Exit codes:
     2  changes planned, changes made, or drift found; only with --detailed-exitcode
     3  the configuration is invalid or does not fit this node; check-cni: the file must be
        changed; import: the list cannot be imported
-    4  another hostgw command holds the lock
+    4  another hostgw command holds the lock; agent: another agent is running
     5  the live state changed since the plan was shown or saved; rollback: another command
        ran after the plan was shown
     6  apply failed; rolled back and verified

@@ -338,3 +338,20 @@ fn routes_and_paths_are_told_to_status() {
     node.observe("ip rule del to 10.244.1.0/24 blackhole");
     agent.await_event("pathsRestored", 1);
 }
+
+#[test]
+fn a_thousand_nodes_are_back_soon() {
+    let node = node(Privilege::Root);
+    node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.64.0.1/24 dev cni0");
+    node.write("hostgw.yaml", &large_cluster(1000));
+    let agent = Agent::spawn(&node, &["--node", "linux-0"]);
+    agent.await_condition("inSync");
+    let wanted = state(&node);
+    assert_eq!(node.managed_routes().len(), 1000);
+    for event in ["ip link set eth0 down; ip link set eth0 up", "nft flush ruleset", "ip route flush proto 87"] {
+        node.observe(event);
+        agent.await_state(&wanted, event);
+    }
+    agent.await_condition("inSync");
+    assert_eq!(agent.count("contested"), 0);
+}
