@@ -15,6 +15,7 @@ mod paths;
 mod real;
 mod records;
 mod runs;
+mod task;
 mod text;
 mod traffic;
 
