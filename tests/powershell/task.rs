@@ -365,6 +365,20 @@ fn an_install_that_fails_can_be_repeated() {
     assert_exit_code(&story.run("script.ps1", &script, &["-Install"]), 0);
     assert_eq!(story.machine.network(), applied(machine()).network());
     let installed = story.machine.clone();
+    story.comment("tasks cannot be listed: only a run that needs to know fails");
+    for (switches, code) in [
+        (&["-WhatIf"][..], 0),
+        (&["-Rollback"], 0),
+        (&["-Install"], 1),
+        (&["-Uninstall"], 1),
+        (&["-Destroy"], 1),
+        (&["-Scheduled"], 0),
+    ] {
+        story.machine = installed.clone();
+        story.machine.scheduler["faults"] = json!({ "Get-ScheduledTask": "refuse" });
+        assert_exit_code(&story.run("script.ps1", &script, switches), code);
+    }
+    story.comment("Windows refuses to remove something, or reports a success that is none");
     for (call, kind) in [
         ("Unregister-ScheduledTask", "refuse"),
         ("Unregister-ScheduledTask", "ignore"),

@@ -49,7 +49,7 @@ function Get-InstalledTask {
     try {
         $found = @(Get-ScheduledTask -TaskName $TaskName -TaskPath $TaskPath -ErrorAction Stop)
     } catch {
-        if (-not (Test-NotFound $_)) { throw }
+        if (-not (Test-NotFound $_)) { throw ('cannot read the task ' + $TaskName + ': ' + (Get-Reason $_)) }
         return $null
     }
     if ($found.Count -eq 0) { return $null }
@@ -274,16 +274,22 @@ function Write-NotInstalled {
     Write-Line 'Nothing to uninstall: the task is not installed on this node.'
 }
 
-# Warns after a change that the task will not preserve.
+# Warns about changes that the task will undo. A failure to find out is only a warning, because the run itself succeeded.
 function Write-TaskWarning {
-    if (-not (Test-TaskActive)) { return }
-    if ($Rollback -and -not $Report.IsChanged) { return }
-    if ($Rollback) {
-        Write-WarningLine ('the task ' + $TaskName + ' applies ' + $TaskScript + ' again within 6 minutes')
-        Write-Help ('to prevent that, run this script with -Uninstall, the previous script with -Install, or Disable-ScheduledTask -TaskName ' + $TaskName)
-    } elseif (-not (Test-Text $TaskScript (Read-OwnScript))) {
-        Write-WarningLine ('the task ' + $TaskName + ' runs another script, ' + $TaskScript + ', which applies its own configuration again within 6 minutes')
-        Write-Help 'to replace it, run this script with -Install.'
+    if (-not [System.IO.File]::Exists($TaskScript)) { return }
+    try {
+        if ($Rollback -and -not $Report.IsChanged) { return }
+        if (-not $Rollback -and (Test-Text $TaskScript (Read-OwnScript))) { return }
+        if (-not (Test-TaskActive)) { return }
+        if ($Rollback) {
+            Write-WarningLine ('the task ' + $TaskName + ' applies ' + $TaskScript + ' again within 6 minutes')
+            Write-Help ('to prevent that, run this script with -Uninstall, the previous script with -Install, or Disable-ScheduledTask -TaskName ' + $TaskName)
+        } else {
+            Write-WarningLine ('the task ' + $TaskName + ' runs another script, ' + $TaskScript + ', which applies its own configuration again within 6 minutes')
+            Write-Help 'to replace it, run this script with -Install.'
+        }
+    } catch {
+        Write-WarningLine ('this run may be undone: ' + (Get-Reason $_))
     }
 }
 

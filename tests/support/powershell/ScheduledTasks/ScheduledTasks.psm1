@@ -197,6 +197,7 @@ function Find-TaskName([string] $TaskName, [string] $TaskPath, $cmdlet) {
 
 function Get-ScheduledTask {
     [CmdletBinding()] param([Parameter(Position = 0)] [string] $TaskName, [string] $TaskPath = '\')
+    if (-not (Enter-SchedulerCall 'Get-ScheduledTask' $PSCmdlet)) { return }
     $name = Find-TaskName $TaskName $TaskPath $PSCmdlet
     if (-not $name) { return }
     $task = ConvertTo-Json (Read-Scheduler).tasks[$name] -Depth 8 | ConvertFrom-Json
