@@ -93,7 +93,7 @@ fn the_windows_self_test_renders_on_linux_and_runs_in_both_shells() {
         steps("self-test").iter().filter_map(|step| step.get("shell").cloned()).collect();
     assert_eq!(shells, ["powershell", "pwsh"]);
     for run in runs("self-test") {
-        assert!(run.contains("-File self-test.ps1 -Script self-test-node.ps1"), "{run}");
+        assert!(run.ends_with("-File self-test.ps1 -Script self-test-node.ps1 -Task"), "{run}");
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/windows");
     assert!(folder.join("self-test.ps1").exists() && folder.join("self-test.yaml").exists());

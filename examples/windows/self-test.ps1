@@ -10,12 +10,14 @@
 #   -PowerShell PATH       the PowerShell to run the script in; by default the one that runs the test
 #   -PodInterface INDEX    the interface to use as the pod interface; by default the loopback interface,
 #                          which is then both egress and pod interface
+#   -Task                  also install the scheduled task, run it, and uninstall it
 #
 # The authors of hostgw have run it against stubs of the cmdlets, but not on Windows: please report its output.
 param(
     [string] $Script,
     [string] $PowerShell,
-    [int] $PodInterface = 1
+    [int] $PodInterface = 1,
+    [switch] $Task
 )
 $Extra = @($args)
 Set-StrictMode -Version 2.0
@@ -159,6 +161,73 @@ function Test-Script {
     Assert-That ((Get-Snapshot) -eq $before) '-Destroy restores the state from before the first run'
 }
 
+# ---- The scheduled task
+
+function Get-InstalledTask {
+    return Get-ScheduledTask -TaskName 'hostgw' -TaskPath '\' -ErrorAction SilentlyContinue
+}
+
+# Starts the task once it is idle, and waits for its end. Returns its result.
+function Invoke-InstalledTask {
+    foreach ($phase in @('before', 'after')) {
+        for ($attempt = 1; $attempt -le 120 -and [string] (Get-InstalledTask).State -ne 'Ready'; $attempt++) { Start-Sleep -Seconds 1 }
+        if ($phase -eq 'before') {
+            Start-ScheduledTask -TaskName 'hostgw' -TaskPath '\' -ErrorAction Stop
+            Start-Sleep -Seconds 2
+        }
+    }
+    return (Get-ScheduledTaskInfo -TaskName 'hostgw' -TaskPath '\' -ErrorAction Stop).LastTaskResult
+}
+
+# Returns the IDs of the entries that this test caused, oldest first.
+function Get-EntryIds {
+    $filter = @{ LogName = 'Application'; ProviderName = 'hostgw'; StartTime = $Started }
+    $entries = @(Get-WinEvent -FilterHashtable $filter -ErrorAction SilentlyContinue | Sort-Object -Property TimeCreated, RecordId)
+    return @($entries | ForEach-Object { $_.Id }) -join ' '
+}
+
+function Test-InstalledTask {
+    $installed = Join-Path $env:ProgramFiles (Join-Path 'hostgw' 'hostgw.ps1')
+    Assert-That ((Invoke-Script @('-Install', '-WhatIf')) -eq 0) '-Install -WhatIf exits with 0'
+    Assert-That ($null -eq (Get-InstalledTask)) 'and installs nothing'
+    Assert-That ((Invoke-Script @('-Install')) -eq 0) '-Install exits with 0'
+    Test-AllInForce 'installed'
+    $task = Get-InstalledTask
+    Assert-That ($null -ne $task) 'the task exists'
+    if ($null -eq $task) { return }
+    Assert-That ([string] $task.State -eq 'Ready') 'it is ready'
+    Assert-That ([string] $task.Principal.UserId -eq 'SYSTEM' -and [string] $task.Principal.RunLevel -eq 'Highest') 'it runs as SYSTEM'
+    $classes = @($task.Triggers | ForEach-Object { [string] $_.CimClass.CimClassName }) -join ' '
+    Assert-That ($classes -eq 'MSFT_TaskBootTrigger MSFT_TaskEventTrigger MSFT_TaskTimeTrigger') ('it has three triggers: ' + $classes)
+    Assert-That (@($task.Triggers)[2].Repetition.Interval -eq 'PT5M' -and @($task.Triggers)[2].RandomDelay -eq 'PT1M') 'one repeats every 5 minutes, with jitter'
+    Assert-That ((Get-FileHash -LiteralPath $installed).Hash -eq (Get-FileHash -LiteralPath $Script).Hash) 'its script is a copy of this one'
+    Assert-That ((Invoke-Script @('-Install')) -eq 0) '-Install again exits with 0'
+    Assert-That (@((Get-InstalledTask).Triggers)[2].StartBoundary -eq @($task.Triggers)[2].StartBoundary) 'and does not register the task again'
+
+    Assert-That ((Invoke-InstalledTask) -eq 0) 'a run of the task with nothing to do succeeds'
+    Assert-That ((Get-EntryIds) -eq '') 'and writes no entry'
+    Remove-NetRoute -InterfaceIndex $Loopback -DestinationPrefix $Desired[0].Destination -NextHop $Desired[0].NextHop -PolicyStore ActiveStore -Confirm:$false -ErrorAction Stop
+    Assert-That ((Invoke-InstalledTask) -eq 0) 'a run of the task repairs a lost route'
+    Test-AllInForce 'repaired by the task'
+    Assert-That ((Get-EntryIds) -eq '1') ('and writes one entry: ' + (Get-EntryIds))
+    Add-Route $Foreign[0]
+    Assert-That ((Invoke-InstalledTask) -eq 10) 'a run of the task does not adopt a foreign route'
+    Assert-That ((Invoke-InstalledTask) -eq 10) 'nor does the next one'
+    Assert-That ((Get-EntryIds) -eq '1 110') ('and only the first one writes an entry: ' + (Get-EntryIds))
+    Remove-Route $Foreign[0]
+    Assert-That ((Invoke-InstalledTask) -eq 0) 'a run of the task succeeds again'
+    Assert-That ((Get-EntryIds) -eq '1 110 2') ('and writes an entry: ' + (Get-EntryIds))
+
+    Assert-That ((Invoke-Script @('-Destroy')) -eq 8) '-Destroy is refused while the task is installed'
+    Test-AllInForce 'after that'
+    Assert-That ((Invoke-Script @('-Uninstall')) -eq 0) '-Uninstall exits with 0'
+    Assert-That ($null -eq (Get-InstalledTask)) 'and removes the task'
+    Assert-That (-not (Test-Path -LiteralPath $installed)) 'and its script'
+    Test-AllInForce 'but no route'
+    Assert-That ((Invoke-Script @('-Uninstall')) -eq 0) '-Uninstall again exits with 0'
+    Assert-That ((Invoke-Script @('-Destroy')) -eq 0) '-Destroy exits with 0'
+}
+
 if ([string]::IsNullOrEmpty($Script)) {
     [Console]::Error.WriteLine('error: pass -Script with the script to test')
     exit 64
@@ -167,13 +236,20 @@ if ($Extra.Count -gt 0) {
     [Console]::Error.WriteLine('error: unknown argument: ' + $Extra[0])
     exit 64
 }
+if ($Task -and $null -ne (Get-InstalledTask)) {
+    [Console]::Error.WriteLine('error: hostgw is installed on this machine, and the test would uninstall it; omit -Task')
+    exit 1
+}
+$Started = Get-Date
 $settings = @{ AddressFamily = 'IPv4'; PolicyStore = 'ActiveStore'; SkipAsSource = $true; PrefixLength = 32; ErrorAction = 'Stop' }
 try {
     [void] (New-NetIPAddress @settings -IPAddress $Address -InterfaceIndex $Loopback)
     [void] (New-NetIPAddress @settings -IPAddress $PodGateway -InterfaceIndex $PodInterface)
     Start-Sleep -Seconds 3
     Test-Script
+    if ($Task) { Test-InstalledTask }
 } finally {
+    if ($Task -and $null -ne (Get-InstalledTask)) { [void] (Invoke-Script @('-Uninstall')) }
     foreach ($one in @($Address, $PodGateway)) {
         Remove-NetIPAddress -IPAddress $one -Confirm:$false -ErrorAction SilentlyContinue
     }

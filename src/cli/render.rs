@@ -43,7 +43,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
             let command = ShellCommand::new(["hostgw", "render", "--node", &node]);
             return Err(wrong("--persist works for Linux nodes only", &node, os)
                 .with_hint(format!(
-                    "run `{command}`: the script also writes the routes to the persistent store"
+                    "run `{command}`: the script writes the routes to the persistent store and, with -Install, keeps them in force"
                 ))
                 .into());
         }

@@ -7,7 +7,7 @@ use super::{CLUSTER, PROVENANCE, applied, assert_exit_code, cluster, machine, sc
 use crate::support::powershell::{Setting, real, run, run_both, run_both_in};
 
 /// Unknown arguments, and switches that cannot be combined.
-const INVALID: [&[&str]; 17] = [
+const INVALID: [&[&str]; 25] = [
     &["-Destory"],
     &["-DryRun"],
     &["-Force"],
@@ -25,6 +25,14 @@ const INVALID: [&[&str]; 17] = [
     &["-Rollback", "-WhatIf"],
     &["-Destroy", "-Adopt"],
     &["-Destroy", "-AllowRemovals", "3"],
+    &["-Install", "-Rollback"],
+    &["-Install", "-Uninstall"],
+    &["-Install", "-Destroy"],
+    &["-Uninstall", "-Destroy"],
+    &["-Uninstall", "-Adopt"],
+    &["-Scheduled", "-Install"],
+    &["-Scheduled", "-WhatIf"],
+    &["-Scheduled", "-AllowRemovals", "3"],
 ];
 
 #[test]

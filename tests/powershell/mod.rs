@@ -3,8 +3,9 @@
 //! Windows is not available here. Therefore the scripts are checked by a parser and a lint, and run unmodified in a
 //! small PowerShell interpreter on a model of the two route stores, with a fault at every step. If `pwsh` is
 //! installed, the same cases also run in that real PowerShell, with a substitute for the module NetTCPIP, and both
-//! must have the same output, exit code and result. `HOSTGW_WHOLE=1` runs every fault at every call; by default, an
-//! evenly chosen part of them runs.
+//! must have the same output, exit code and result. The scheduled task is only tested there, with a substitute for the
+//! module ScheduledTasks. `HOSTGW_WHOLE=1` runs every fault at every call; by default, an evenly chosen part of them
+//! runs.
 
 mod arguments;
 mod collected;
@@ -15,6 +16,7 @@ mod paths;
 mod real;
 mod records;
 mod runs;
+mod task;
 mod text;
 mod traffic;
 

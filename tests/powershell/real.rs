@@ -218,8 +218,8 @@ fn powershells_own_parser_accepts_every_script() {
     assert!(mistakes(folder.path()).starts_with("0.ps1: "));
 }
 
-/// The self-test as it is shipped: with one interface for both roles and, with `HOSTGW_WHOLE=1`, also with a separate
-/// pod interface.
+/// The self-test as it is shipped: with one interface for both roles and the scheduled task and, with `HOSTGW_WHOLE=1`,
+/// also with a separate pod interface.
 #[test]
 fn the_shipped_self_test_passes() {
     if real::pwsh().is_none() {
@@ -230,8 +230,8 @@ fn the_shipped_self_test_passes() {
     let (index, desired) = windows_nodes(&cluster).swap_remove(0);
     let script = windows_script(&cluster, index, &desired, &PROVENANCE);
     let test = fs::read_to_string("examples/windows/self-test.ps1").unwrap();
-    let variants = [&[][..], &["-PodInterface", "7"]];
-    // Each run starts 30 processes.
+    let variants = [&["-Task"][..], &["-PodInterface", "7"]];
+    // Each run starts 30 processes or more.
     for (_, arguments) in variants.into_iter().enumerate().filter(|(at, _)| is_sampled(*at)) {
         let mut machine = machine();
         let before = machine.network();
@@ -239,7 +239,8 @@ fn the_shipped_self_test_passes() {
             let folder = test.parent().unwrap();
             fs::write(folder.join("node.ps1"), &script).unwrap();
             command.arg("-File").arg(test).arg("-Script").arg(folder.join("node.ps1"));
-            command.arg("-PowerShell").arg(with_a_profile(folder)).args(arguments);
+            let program = with_a_profile(folder);
+            command.env("HGW_PWSH", &program).arg("-PowerShell").arg(&program).args(arguments);
         });
         let failed: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
         assert_eq!(outcome.code, Some(0), "{failed:#?} {outcome:#?}");

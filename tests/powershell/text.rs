@@ -190,7 +190,11 @@ fn the_checks_find_defects() {
         ("$code = Invoke-Main", "$code = & $main"),
         ("$code = Invoke-Main", "$code = [scriptblock]::Create('Invoke-Main')"),
         ("exit $code", "exit $code }"),
-        ("    return (Invoke-Reconcile $true)\r\n}", "    return (Invoke-Reconcile $true)\r\n"),
+        ("$TaskPath; Confirm = $false; WhatIf", "$TaskPath; WhatIf"),
+        ("TaskName = $TaskName; TaskPath = $TaskPath; Confirm", "TaskName = $TaskName; Confirm"),
+        ("-TaskPath $TaskPath -ErrorAction Stop", "-TaskPath $TaskPath"),
+        ("TaskPath = $TaskPath; ErrorAction = 'Stop'", "TaskPath = $TaskPath"),
+        ("        $lock.Dispose()\r\n    }\r\n}", "        $lock.Dispose()\r\n    }\r\n"),
     ] {
         assert!(script.contains(from), "{from:?}");
         assert!(is_refused(&script.replacen(from, to, 1)), "{from:?} -> {to:?}");

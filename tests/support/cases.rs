@@ -9,9 +9,10 @@ use std::{
 };
 
 /// The parts of generated scripts that are copied from a file.
-const BODIES: [&str; 5] = [
+const BODIES: [&str; 6] = [
     "src/render/powershell/read.ps1",
     "src/render/powershell/paths.ps1",
+    "src/render/powershell/task.ps1",
     "src/render/powershell/apply.ps1",
     "src/render/powershell/collect.ps1",
     "src/render/shell/body.sh",

@@ -3,16 +3,18 @@ $LastFile = Join-Path $Folder 'last.json'
 $LockFile = Join-Path $Folder 'lock'
 $TranscriptFile = Join-Path $Folder 'transcript.log'
 
-# The exit code for Ctrl-C at this point, and what to do about the reason of a rollback.
-$Run = @{ Interrupted = 130; Remedy = '' }
+# The exit code for Ctrl-C at this point, what to do about the reason of a rollback, and the script that the task started.
+$Run = @{ Interrupted = 130; Remedy = ''; Script = '' }
 
 # ---- Output
 
 function Write-Line([string] $text) {
+    [void] $Report.Lines.Add((Format-Printable $text))
     Write-Host (Format-Printable $text)
 }
 
 function Write-WarningLine([string] $text) {
+    [void] $Report.Lines.Add('WARNING: ' + (Format-Printable $text))
     Write-Warning (Format-Printable $text)
 }
 
@@ -290,8 +292,10 @@ function Remove-Orphans($orphans) {
             Write-Record (Format-Orphan $orphan)
             try {
                 Invoke-Step $orphan.Route (Get-OrphanStep)
+                $Report.IsChanged = $true
                 continue
             } catch {
+                [void] $Report.Problems.Add((Get-Reason $_))
                 Write-WarningLine (Get-Reason $_)
                 $orphan.IsRemovable = $false
             }
@@ -736,6 +740,7 @@ function Undo-Journal {
 
 # Restores the state from before a journal and, once that is complete, the records. Returns the remaining commands.
 function Undo-Record($journal) {
+    $Report.IsChanged = $true
     $changes = Get-UndoableChanges $journal
     Undo-Changes $changes
     $remaining = Get-RemainingCommands $changes
@@ -907,6 +912,7 @@ function Invoke-Reconcile([bool] $commit) {
     } else {
         $code = Invoke-Plan $plan $interfaces $removeAll
         if ($code -ne 0) { return $code }
+        $Report.IsChanged = $true
         $Run.Interrupted = 0
     }
     $opening = ''
@@ -927,7 +933,10 @@ function Invoke-Reconcile([bool] $commit) {
 # Shows a plan that is not or cannot be committed. Returns the exit code, or null to continue.
 function Test-Plan($plan, [bool] $commit) {
     if (-not $commit -or $plan.Conflicts.Count -gt 0) {
-        foreach ($conflict in $plan.Conflicts) { Write-Line ('! ' + $conflict) }
+        foreach ($conflict in $plan.Conflicts) {
+            [void] $Report.Problems.Add($conflict)
+            Write-Line ('! ' + $conflict)
+        }
         Write-Faults $plan ''
         foreach ($change in $plan.Changes) {
             foreach ($line in (Format-Change $change)) { Write-Line $line }
@@ -959,28 +968,40 @@ function Test-Plan($plan, [bool] $commit) {
 
 # Rolls back an interrupted run, then does what the arguments request.
 function Invoke-Locked {
+    if ($Scheduled -and (Test-Replaced)) {
+        Write-Line 'This script was replaced or uninstalled.'
+        return 0
+    }
+    if ($Uninstall) { return (Uninstall-Task (Get-UninstallSteps)) }
     if ([System.IO.File]::Exists($JournalFile)) {
         Write-Record 'A previous run was interrupted, or its rollback is incomplete: rolling it back first.'
         $code = Undo-Journal
         if ($code -ne 6) { return $code }
         if ($Rollback) { return 0 }
     } elseif ($Rollback) {
-        if (-not [System.IO.File]::Exists($LastFile)) {
-            Write-Line 'Nothing to roll back: there is no record of a run on this node.'
-            return 0
-        }
-        try {
-            [void] (Read-Journal $LastFile)
-        } catch {
-            Write-DamagedLast (Get-Reason $_)
-            return 1
-        }
-        [System.IO.File]::Move($LastFile, $JournalFile)
-        $code = Undo-Journal
-        if ($code -eq 6) { return 0 }
-        return $code
+        return (Invoke-Rollback)
     }
-    return (Invoke-Reconcile $true)
+    $code = Invoke-Reconcile $true
+    if ($Install -and $code -eq 0) { return (Install-Task) }
+    return $code
+}
+
+# Rolls back the last run. Returns the exit code.
+function Invoke-Rollback {
+    if (-not [System.IO.File]::Exists($LastFile)) {
+        Write-Line 'Nothing to roll back: there is no record of a run on this node.'
+        return 0
+    }
+    try {
+        [void] (Read-Journal $LastFile)
+    } catch {
+        Write-DamagedLast (Get-Reason $_)
+        return 1
+    }
+    [System.IO.File]::Move($LastFile, $JournalFile)
+    $code = Undo-Journal
+    if ($code -eq 6) { return 0 }
+    return $code
 }
 
 function Test-Administrator {
@@ -992,29 +1013,36 @@ function Test-Administrator {
 function Get-ArgumentError {
     if ($AllowRemovals -and $Allowed -lt 1) { return '-AllowRemovals requires the number of removals' }
     if (-not $AllowRemovals -and $Arguments.Count -gt 0) { return 'unknown argument: ' + $Arguments[0] }
-    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals)) { return '-Rollback cannot be combined with other switches' }
-    if ($Destroy -and ($Adopt -or $AllowRemovals)) { return '-Destroy can only be combined with -WhatIf' }
+    $modes = @()
+    if ($Rollback) { $modes += '-Rollback' }
+    if ($Scheduled) { $modes += '-Scheduled' }
+    if ($Destroy) { $modes += '-Destroy' }
+    if ($Install) { $modes += '-Install' }
+    if ($Uninstall) { $modes += '-Uninstall' }
+    if ($modes.Count -gt 1) { return $modes[0] + ' cannot be combined with ' + $modes[1] }
+    $hasConsent = $Adopt -or $AllowRemovals
+    if (($Rollback -or $Scheduled) -and ($WhatIf -or $hasConsent)) { return $modes[0] + ' cannot be combined with other switches' }
+    if (($Destroy -or $Uninstall) -and $hasConsent) { return $modes[0] + ' can only be combined with -WhatIf' }
     return ''
 }
 
-function Invoke-Main {
-    $problem = Get-ArgumentError
-    if ($problem -ne '') {
-        Write-Failure ($problem + '; nothing was changed.')
-        Write-Help 'the switches are -WhatIf, -Adopt, -AllowRemovals N, -Rollback and -Destroy.'
-        return 64
+# Shows what a run would do, and writes nothing. Returns the exit code.
+function Show-Plan {
+    if ($Uninstall) {
+        Show-TaskSteps (Get-UninstallSteps)
+        return 0
     }
-    if ($WhatIf) {
-        if ([System.IO.File]::Exists($JournalFile)) {
-            Write-WarningLine 'a previous run was interrupted: the next run rolls it back first, so this plan will change'
-        }
-        return (Invoke-Reconcile $false)
+    if ([System.IO.File]::Exists($JournalFile)) {
+        Write-WarningLine 'a previous run was interrupted: the next run rolls it back first, so this plan will change'
     }
-    if (-not (Test-Administrator)) {
-        Write-Failure 'only administrators can change routes'
-        Write-Help 'run PowerShell as administrator; -WhatIf works for all users.'
-        return 1
-    }
+    $code = Invoke-Reconcile $false
+    if ($code -ne 0) { return $code }
+    if ($Install) { Show-TaskSteps (Get-InstallSteps) } elseif (-not $Destroy) { Write-TaskWarning }
+    return 0
+}
+
+# Takes the lock, and does what the arguments request. Returns the exit code.
+function Invoke-Exclusive {
     [void] [System.IO.Directory]::CreateDirectory($Folder)
     $lock = $null
     try {
@@ -1030,6 +1058,34 @@ function Invoke-Main {
     } finally {
         $lock.Dispose()
     }
+}
+
+function Invoke-Main {
+    $problem = Get-ArgumentError
+    if ($problem -ne '') {
+        Write-Failure ($problem + '; nothing was changed.')
+        Write-Help 'the switches are -WhatIf, -Adopt, -AllowRemovals N, -Rollback, -Destroy, -Install and -Uninstall.'
+        return 64
+    }
+    if ($Destroy -and (Test-TaskActive)) {
+        Write-Failure ('the task ' + $TaskName + ' would apply its configuration again; nothing was changed')
+        Write-Help 'run this script with -Uninstall first.'
+        return 8
+    }
+    if ($WhatIf) { return (Show-Plan) }
+    if (-not (Test-Administrator)) {
+        Write-Failure 'only administrators can change routes and tasks'
+        Write-Help 'run PowerShell as administrator; -WhatIf works for all users.'
+        return 1
+    }
+    if ($Scheduled) { return (Invoke-Scheduled) }
+    if ($Uninstall -and (Get-UninstallSteps).Count -eq 0) {
+        Write-NotInstalled
+        return 0
+    }
+    $code = Invoke-Exclusive
+    if ($code -eq 0 -and -not ($Destroy -or $Install -or $Uninstall)) { Write-TaskWarning }
+    return $code
 }
 
 $code = 1

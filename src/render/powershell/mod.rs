@@ -10,6 +10,8 @@
 //! | `transcript.log`: a line for each call | before the call |
 //! | `state.json`: the managed objects, because Windows has no mark for them | after the verification |
 //! | `last.json`: the journal of the last run, for `-Rollback` | at the end of the commit |
+//! | `hostgw.ps1`: the copy that the scheduled task runs | by `-Install` |
+//! | `failure.json`: the last failure of the task, which is reported once | when the failure changes |
 //!
 //! A power loss can leave a file empty, truncated or full of zeros. Therefore records are flushed before they are
 //! relied on, and are read and validated completely before use: a damaged record never counts as an empty one.
@@ -36,6 +38,9 @@ const READ: &str = include_str!("read.ps1");
 
 /// Determines which routes packets use, and asks Windows.
 const PATHS: &str = include_str!("paths.ps1");
+
+/// Installs and uninstalls the scheduled task, and reports its runs to the event log.
+const TASK: &str = include_str!("task.ps1");
 
 /// Commits and rolls back.
 const APPLY: &str = include_str!("apply.ps1");
@@ -89,10 +94,15 @@ pub fn windows_script(
         "#
 # Usage:
 #   (no switch)        Apply the changes and verify them; roll everything back on failure.
-#   -WhatIf            Show the changes without making them; does not require administrator rights.
+#   -WhatIf            Show the changes without making them, also those of -Destroy, -Install and -Uninstall; does not
+#                      require administrator rights.
 #   -Adopt             Take over conflicting foreign routes.
 #   -Rollback          Roll back the last run, or resume an incomplete rollback.
 #   -Destroy           Remove everything that hostgw manages on this node, and restore forwarding.
+#   -Install           Apply the changes, then keep them in force: copy this script to Program Files\\hostgw, and register a
+#                      scheduled task of SYSTEM that runs it at startup, when a network connects, and every 5 minutes.
+#   -Uninstall         Remove the task, its copy of the script, and its source in the event log. Routes stay.
+#   -Scheduled         What the task runs: reports changes and failures to the event log, and never asks.
 #   -AllowRemovals N   Allow a mass removal: the exact number of destinations to remove. Required if it is at least 10 and
 #                      more than half of the managed ones, or if no other node remains.
 #
@@ -100,7 +110,7 @@ pub fn windows_script(
 #
 # Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 wrong machine;
 # 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
-# 8 mass removal refused; 10 conflict with foreign objects; 64 invalid arguments; 130 interrupted and rolled back.
+# 8 mass removal, or -Destroy of an installed configuration, refused; 10 conflict with foreign objects; 64 invalid arguments; 130 interrupted and rolled back.
 #
 ",
     );
@@ -111,6 +121,9 @@ pub fn windows_script(
     [switch] $Adopt,
     [switch] $Rollback,
     [switch] $Destroy,
+    [switch] $Install,
+    [switch] $Uninstall,
+    [switch] $Scheduled,
     [switch] $AllowRemovals
 )
 ",
@@ -121,7 +134,7 @@ pub fn windows_script(
     data(&mut text, cluster, node, desired, provenance);
     let _ = write!(
         text,
-        "\n# ---- Body: the same in every script of this version\n\n{}\n{}\n{READ}\n{PATHS}\n{APPLY}",
+        "\n# ---- Body: the same in every script of this version\n\n{}\n{}\n{READ}\n{PATHS}\n{TASK}\n{APPLY}",
         codes(),
         hidden_characters()
     );

@@ -436,10 +436,14 @@ function Write-Faults($plan, [string] $opening) {
     $count = 0
     foreach ($fault in @($plan.Faults) + @($plan.Later)) {
         $count += 1
+        [void] $Report.Problems.Add($fault.Code + ': ' + $fault.Text)
         if ($count -gt $MaxListed) { continue }
         Write-WarningLine ($fault.Code + ': ' + $opening + $fault.Text)
         Write-Line ('  help: ' + $fault.Remedy)
     }
     if ($count -gt $MaxListed) { Write-WarningLine ('and ' + ($count - $MaxListed) + ' more') }
-    if ($plan.Unverified -ne '') { Write-WarningLine ($Codes.Unknown + ': ' + $plan.Unverified) }
+    if ($plan.Unverified -ne '') {
+        [void] $Report.Problems.Add($Codes.Unknown + ': ' + $plan.Unverified)
+        Write-WarningLine ($Codes.Unknown + ': ' + $plan.Unverified)
+    }
 }

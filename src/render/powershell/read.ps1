@@ -77,12 +77,19 @@ function Format-PrintableJson([string] $json) {
     return $lines.ToArray() -join [string] [char] 10
 }
 
+# What this run printed, the problems in it, and whether it changed anything.
+$Report = @{
+    Lines = (New-Object System.Collections.ArrayList); Problems = (New-Object System.Collections.ArrayList); IsChanged = $false
+}
+
 # All output passes through these functions, Write-Line and Write-Record.
 function Write-Detail([string] $text) {
+    [void] $Report.Lines.Add((Format-Printable $text))
     [Console]::Error.WriteLine((Format-Printable $text))
 }
 
 function Write-Failure([string] $text) {
+    [void] $Report.Problems.Add($text)
     Write-Detail ('error: ' + $text)
 }
 
@@ -95,6 +102,12 @@ function Write-Help([string] $text) {
 # The metric of a route that a store does not contain.
 $Absent = -1
 
+# Returns whether a cmdlet failed because it found nothing. A missing cmdlet has the same category.
+function Test-NotFound($failure) {
+    $isMissing = $failure.Exception -is [System.Management.Automation.CommandNotFoundException]
+    return -not $isMissing -and [string] $failure.CategoryInfo.Category -eq 'ObjectNotFound'
+}
+
 # Returns what a cmdlet lists; an empty list is not an error. The cmdlets are functions of a module, which does not see
 # the preferences of a script, so each call needs its own -ErrorAction.
 function Get-Existing([string] $what, [string] $store) {
@@ -104,9 +117,7 @@ function Get-Existing([string] $what, [string] $store) {
         if ($what -eq 'addresses') { $found = @(Get-NetIPAddress -ErrorAction Stop) }
         if ($what -eq 'interfaces') { $found = @(Get-NetIPInterface -ErrorAction Stop) }
     } catch {
-        # A missing cmdlet has the same category.
-        $isMissing = $_.Exception -is [System.Management.Automation.CommandNotFoundException]
-        if ($isMissing -or [string] $_.CategoryInfo.Category -ne 'ObjectNotFound') { throw }
+        if (-not (Test-NotFound $_)) { throw }
     }
     # Every machine has a loopback interface with addresses and active routes.
     if ($found.Count -eq 0 -and $store -ne 'PersistentStore') { throw ('Windows lists no ' + $what) }

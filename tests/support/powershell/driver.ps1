@@ -1,10 +1,11 @@
-# Runs scripts of hostgw on the substitute for NetTCPIP, many in one process, because a PowerShell takes a second to
+# Runs scripts of hostgw on the substitutes for NetTCPIP and ScheduledTasks, many in one process, because a PowerShell takes a second to
 # start.
 #
 # Reads one request per line as JSON, and answers each with a line of '@@' and JSON. A script that calls `exit` only
 # ends itself when it is called by another one.
 $ErrorActionPreference = 'Stop'
 Import-Module NetTCPIP
+Import-Module ScheduledTasks
 
 # Replaces a function that only works on Windows. An alias takes precedence over the function of that name.
 function global:Test-AnsweredAdministrator { return $global:IsAdministrator }
@@ -13,6 +14,7 @@ Set-Alias -Scope Global -Name Test-Administrator -Value Test-AnsweredAdministrat
 function Invoke-Request($request) {
     $env:HGW_MACHINE = Join-Path $request.folder 'machine.json'
     $env:HGW_CALLS = Join-Path $request.folder 'calls'
+    $env:HGW_SCHEDULER = Join-Path $request.folder 'scheduler.json'
     $env:HGW_FAULTS = $request.faults
     $env:HGW_REFUSED_FROM = $request.refusedFrom
     $env:HGW_BLIND = $request.blind

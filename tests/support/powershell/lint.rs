@@ -5,16 +5,31 @@ use super::{
     syntax::{Node, Tree},
 };
 
-/// The cmdlets that change the network, with the parameters that each needs to affect a single object.
-const SELECTORS: [(&str, &[&str]); 4] = [
+/// The cmdlets that change the network or remove tasks, with the parameters that each needs to affect a single object.
+const SELECTORS: [(&str, &[&str]); 5] = [
     ("new-netroute", &["interfaceindex", "destinationprefix", "nexthop", "routemetric"]),
     ("set-netroute", &["interfaceindex", "destinationprefix", "nexthop", "policystore"]),
     ("remove-netroute", &["interfaceindex", "destinationprefix", "nexthop", "policystore"]),
     ("set-netipinterface", &["interfaceindex", "addressfamily"]),
+    ("unregister-scheduledtask", &["taskname", "taskpath"]),
 ];
 
-/// The cmdlets that read the network. Their errors must not be ignored.
-const READERS: [&str; 4] = ["get-netroute", "get-netipaddress", "get-netipinterface", "find-netroute"];
+/// Other cmdlets of modules, which do not see the script's preferences. Their errors must not be ignored.
+const CHECKED: [&str; 13] = [
+    "get-netroute",
+    "get-netipaddress",
+    "get-netipinterface",
+    "find-netroute",
+    "get-scheduledtask",
+    "register-scheduledtask",
+    "new-scheduledtask",
+    "new-scheduledtaskaction",
+    "new-scheduledtasktrigger",
+    "new-scheduledtaskprincipal",
+    "new-scheduledtasksettingsset",
+    "get-cimclass",
+    "new-ciminstance",
+];
 
 /// Commands that execute text as code.
 const CODE: [&str; 4] = ["invoke-expression", "iex", "invoke-command", "add-type"];
@@ -69,9 +84,9 @@ impl<'a> Lint<'a> {
         if CODE.contains(&name.as_str()) {
             self.report(node, "executes text as code");
         }
-        let is_reader = READERS.contains(&name.as_str());
+        let is_checked = CHECKED.contains(&name.as_str());
         let selectors = SELECTORS.iter().find(|(cmdlet, _)| *cmdlet == name).map(|(_, selectors)| *selectors);
-        if selectors.is_none() && !is_reader {
+        if selectors.is_none() && !is_checked {
             return;
         }
         let parameters = self.parameters(node, children.get(1).copied());

@@ -103,6 +103,10 @@ pub struct Machine {
     pub find: Find,
     /// The addresses that `Find-NetRoute` was asked about.
     pub found: Vec<IpAddr>,
+    /// Tasks, event sources and event log entries, in the format of the substitute for ScheduledTasks. The model has none.
+    pub scheduler: serde_json::Value,
+    /// What the machine becomes while a run of the task waits.
+    pub later: Option<Box<Machine>>,
     /// The language mode of the PowerShell, if it is restricted.
     pub language_mode: Option<&'static str>,
     /// The steps so far.

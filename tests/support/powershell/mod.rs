@@ -41,7 +41,8 @@ pub struct Outcome {
 }
 
 /// The parameters of the scripts, which are all switches.
-const PARAMETERS: [&str; 5] = ["WhatIf", "Adopt", "Rollback", "Destroy", "AllowRemovals"];
+const PARAMETERS: [&str; 8] =
+    ["WhatIf", "Adopt", "Rollback", "Destroy", "Install", "Uninstall", "Scheduled", "AllowRemovals"];
 
 /// Runs a script on a machine.
 pub fn run(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {

@@ -1,7 +1,7 @@
-//! A real PowerShell, if there is one: runs the same scripts on the same machines, with a substitute for the module
-//! NetTCPIP.
+//! A real PowerShell, if there is one: runs the same scripts on the same machines, with substitutes for the modules
+//! NetTCPIP and ScheduledTasks and for the event log.
 //!
-//! The substitute keeps the machine in a JSON file and has the same faults as the model. One process serves many runs.
+//! The substitutes keep the machine in JSON files and have the same faults as the model. One process serves many runs.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,9 @@ use crate::support::directory::Directory;
 
 /// The folder that the model calls `C:\Program Files\hostgw\`.
 const MODEL_FOLDER: &str = "C:\\Program Files\\hostgw\\";
+
+/// The path of a script that is not installed.
+const MODEL_SCRIPT: &str = "C:\\script.ps1";
 
 /// The PowerShell on the PATH. Prints a message if there is none.
 pub fn pwsh() -> Option<&'static Path> {
@@ -55,13 +58,14 @@ pub fn command(folder: &Path) -> Command {
         .env("NO_COLOR", "1")
         .env("HGW_MACHINE", folder.join("machine.json"))
         .env("HGW_CALLS", folder.join("calls"))
+        .env("HGW_SCHEDULER", folder.join("scheduler.json"))
         .env("ProgramFiles", folder.join("Program Files"))
         .env_remove("ProgramW6432")
         .env("XDG_CONFIG_HOME", folder);
     // Replaces functions that only work on Windows, for a process that reads its profile.
     let profile = folder.join("powershell");
     fs::create_dir_all(&profile).expect("a folder");
-    let answer = "Import-Module NetTCPIP\nfunction Test-Answered { return $true }\nSet-Alias -Name Test-Administrator -Value Test-Answered\n";
+    let answer = "Import-Module NetTCPIP\nImport-Module ScheduledTasks\nfunction Test-Answered { return $true }\nSet-Alias -Name Test-Administrator -Value Test-Answered\n";
     fs::write(profile.join("profile.ps1"), answer).expect("a profile");
     command
 }
@@ -120,10 +124,21 @@ static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
 
 /// Runs a script as [`super::run`] does, in a real PowerShell.
 pub fn run(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
+    run_at(machine, text, |machine, place| place.request(machine, &place.script(), switches, setting))
+}
+
+/// Runs the installed copy of a script.
+pub fn run_installed(machine: &mut Machine, switches: &[&str]) -> Outcome {
+    run_at(machine, "", |machine, place| {
+        place.request(machine, &place.files().join("hostgw.ps1"), switches, &Setting::default())
+    })
+}
+
+fn run_at(machine: &mut Machine, text: &str, request: impl FnOnce(&Machine, &Place<'_>) -> Value) -> Outcome {
     let folder = Directory::new();
     let place = Place(folder.path());
     place.write(machine, text);
-    let request = place.request(machine, switches, setting);
+    let request = request(machine, &place);
     let idle = IDLE.lock().expect("no panic").pop();
     let mut driver = idle.unwrap_or_else(Driver::start);
     let answer = driver.ask(&request);
@@ -198,13 +213,29 @@ impl Place<'_> {
         if !machine.files.is_empty() || !machine.locked.is_empty() {
             fs::create_dir_all(self.files()).expect("a folder");
         }
-        for (path, text) in &machine.files {
-            fs::write(self.files().join(path.strip_prefix(MODEL_FOLDER).expect("a record")), text)
-                .expect("a record");
+        write_records(&self.files(), machine);
+        let scheduler = map_texts(&machine.scheduler, &|text| self.with_real_paths(text));
+        if !scheduler.is_null() {
+            fs::write(self.scheduler(), scheduler.to_string()).expect("a file");
+        }
+        if let Some(later) = &machine.later {
+            let records = self.later().join("hostgw");
+            fs::create_dir_all(&records).expect("a folder");
+            write_records(&records, later);
+            fs::write(self.later().join("machine.json"), to_json(later).to_string()).expect("a machine");
         }
     }
 
-    fn request(&self, machine: &Machine, switches: &[&str], setting: &Setting) -> Value {
+    fn scheduler(&self) -> PathBuf {
+        self.0.join("scheduler.json")
+    }
+
+    /// What replaces the machine and its records while a run of the task waits.
+    fn later(&self) -> PathBuf {
+        self.0.join("later")
+    }
+
+    fn request(&self, machine: &Machine, script: &Path, switches: &[&str], setting: &Setting) -> Value {
         assert!(
             machine.faults.is_empty() && machine.denied_from.is_none(),
             "faults by steps are of the model"
@@ -227,7 +258,7 @@ impl Place<'_> {
         let preferences: serde_json::Map<String, Value> =
             setting.preferences.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         json!({
-            "script": self.script(), "folder": self.0, "switches": names, "rest": rest,
+            "script": script, "folder": self.0, "switches": names, "rest": rest,
             "calls": machine.calls.len(), "faults": faults(machine),
             "refusedFrom": machine.calls_denied_from.map(|from| from.to_string()).unwrap_or_default(),
             "blind": if machine.is_silent { "silent" } else if machine.blind { "1" } else { "" },
@@ -238,6 +269,15 @@ impl Place<'_> {
 
     /// Reads the result of the run.
     fn read(&self, machine: &mut Machine) {
+        if !self.later().exists()
+            && let Some(later) = machine.later.take()
+        {
+            machine.interfaces = later.interfaces;
+        }
+        if let Ok(text) = fs::read_to_string(self.scheduler()) {
+            let scheduler = serde_json::from_str(&text).expect("JSON");
+            machine.scheduler = map_texts(&scheduler, &|text| self.with_model_paths(text));
+        }
         let text = fs::read_to_string(self.0.join("machine.json")).expect("a machine");
         from_json(machine, &serde_json::from_str(&text).expect("JSON"));
         let calls = fs::read_to_string(self.0.join("calls")).expect("calls");
@@ -259,7 +299,33 @@ impl Place<'_> {
     /// Replaces paths by those of the model.
     fn with_model_paths(&self, text: &str) -> String {
         let folder = format!("{}/", self.files().display());
-        text.replace(&folder, MODEL_FOLDER).replace("\r\n", "\n")
+        let text = text.replace(&folder, MODEL_FOLDER);
+        text.replace(&self.script().display().to_string(), MODEL_SCRIPT).replace("\r\n", "\n")
+    }
+
+    /// Replaces paths of the model by those of this run.
+    fn with_real_paths(&self, text: &str) -> String {
+        text.replace(MODEL_FOLDER, &format!("{}/", self.files().display()))
+    }
+}
+
+/// Writes the files of a machine to the folder of the records.
+fn write_records(folder: &Path, machine: &Machine) {
+    for (path, text) in &machine.files {
+        fs::write(folder.join(path.strip_prefix(MODEL_FOLDER).expect("a record")), text).expect("a record");
+    }
+}
+
+/// Replaces all texts in a JSON value.
+fn map_texts(json: &Value, map: &dyn Fn(&str) -> String) -> Value {
+    match json {
+        Value::String(text) => map(text).into(),
+        Value::Array(items) => items.iter().map(|item| map_texts(item, map)).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| (name.clone(), map_texts(value, map)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
     }
 }
 
