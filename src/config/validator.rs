@@ -199,7 +199,8 @@ impl Validator<'_> {
                 return Some(NextHopOverride { mode, routers: PerFamily::default() });
             }
         }
-        let (routers, complete) = self.per_family(&raw.0, || path.clone(), "router", next_hop_address);
+        let parse = |text: &str| next_hop_address(text, path);
+        let (routers, complete) = self.per_family(&raw.0, || path.clone(), "router", parse);
         let mut is_valid = complete;
         for (family, Located { value: router, item }) in routers.iter() {
             let location = Location::value(item_path(path, *item));
@@ -242,21 +243,25 @@ impl Validator<'_> {
 }
 
 /// Parses the address of a router that is a next hop. What looks like a word is taken for a misspelled mode.
-fn next_hop_address(text: &str) -> Result<IpAddr, ParseError> {
+fn next_hop_address(text: &str, path: &ConfigPath) -> Result<IpAddr, ParseError> {
     let is_word = text.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '-' | '_' | ' '));
     if !is_word || text.is_empty() {
         return parse::router(text);
     }
-    let modes = NextHopMode::ALL.map(|mode| mode.to_string());
-    let hint = match nearest(text, modes.iter().map(String::as_str)) {
-        Some(mode) if mode == text => format!("write `nextHop: {mode}`, not a list"),
-        Some(mode) => format!("did you mean {mode}?"),
-        None => format!("use {}, or the address of a router", modes.join(", ")),
+    let [first, second] = NextHopMode::ALL.map(|mode| mode.to_string());
+    let (expected, hint) = match nearest(text, [first.as_str(), second.as_str()]) {
+        Some(mode) if mode == text => {
+            ("the address of a router".to_owned(), Some(format!("write `nextHop: {mode}`, not a list")))
+        }
+        nearest => (
+            format!("{first}, {second}, or the address of a router"),
+            nearest.map(|mode| format!("did you mean {mode}?")),
+        ),
     };
     Err(ParseError {
         rule: Rule::WrongValue,
-        message: format!("{:?} is neither a kind of next hop nor an address", shortened(text)),
-        hint: Some(hint),
+        message: format!("{path}: expected {expected}, found the string {:?}", shortened(text)),
+        hint,
     })
 }
 
