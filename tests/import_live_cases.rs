@@ -5,6 +5,7 @@
 //! Every configuration is valid, and a plan with it only takes routes over.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -74,6 +75,7 @@ fn imported(folder: &Path) -> (Observed, LiveOptions, Result<LiveImport, String>
         host: &observed.host,
         iptables: &dumps,
         flannel: flannel.as_deref(),
+        written: &BTreeSet::new(),
     };
     let result = import_live(&sources, &options).map_err(|errors| {
         let line = |error: hostgw::diagnose::Diagnostic| {
@@ -334,6 +336,7 @@ proptest! {
                 host: &observed.host,
                 iptables: &[],
                 flannel: None,
+                written: &BTreeSet::new(),
             };
             import_live(&sources, &options)
         };
