@@ -153,7 +153,7 @@ fn is_harmless(change: &RouteChange) -> bool {
     is_taken_over(change) || is_own || is_on_link
 }
 
-fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
+pub fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
     Link {
         name: name.into(),
         index,
@@ -242,7 +242,7 @@ fn route() -> impl Strategy<Value = Route> {
 }
 
 /// A route as flannel or a person adds it.
-fn usual_route((destination, gateway): (&str, Option<&str>)) -> Route {
+pub fn usual_route((destination, gateway): (&str, Option<&str>)) -> Route {
     let destination: IpNet = destination.parse().expect("a prefix");
     let is_v6 = Family::from(destination) == Family::V6;
     Route {

@@ -11,10 +11,13 @@ use hostgw::{
     import::{LiveImport, LiveOptions, LiveSources, import_live},
     model::{Cluster, Family, Node, OffLink, OperatingSystem, SysctlKey},
     plan::{self, ForeignPolicy, Observed, OriginalSysctls, OriginalValue, Scope},
-    state::{Firewall, Host, InterfaceAddress, Link, NeighborEntry, NextHop, Route, RouteScope, RouteType},
+    state::{Firewall, Host, InterfaceAddress, NeighborEntry, NextHop, Route, RouteType},
 };
 
-use crate::support::clusters;
+use crate::{
+    import_live_cases::{link, usual_route},
+    support::clusters,
+};
 
 /// What can differ between two nodes with the same configuration.
 #[derive(Debug, Clone)]
@@ -52,37 +55,13 @@ fn net(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 
-fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
-    Link {
-        name: name.into(),
-        index,
-        up: true,
-        carrier: Some(true),
-        kind: kind.map(Into::into),
-        no_arp: false,
-        master: None,
-        mtu: Some(1500),
-        group: 0,
-        altnames: Vec::new(),
-    }
-}
-
 /// A route that the kernel or the administrator added.
 fn foreign_route(destination: IpNet, gateway: Option<IpAddr>, device: &str) -> Route {
-    let is_v6 = Family::from(destination) == Family::V6;
-    Route {
-        destination,
-        table: 254,
-        tos: None,
-        metric: if is_v6 { 1024 } else { 0 },
-        protocol: if gateway.is_none() { 2 } else { 4 },
-        scope: if is_v6 || gateway.is_some() { RouteScope::Global } else { RouteScope::Link },
-        kind: RouteType::Unicast,
-        next: NextHop { gateway, device: Some(device.into()), onlink: false },
-        source: None,
-        mtu: None,
-        opaque: None,
-    }
+    let protocol = if gateway.is_none() { 2 } else { 4 };
+    let (to, through) = (destination.to_string(), gateway.map(|gateway| gateway.to_string()));
+    let usual = usual_route((&to, through.as_deref()));
+    let next = NextHop { device: Some(device.into()), ..usual.next };
+    Route { protocol, next, ..usual }
 }
 
 /// The addresses of a node on the network of the nodes. A node without configured ones has some, too.
@@ -274,9 +253,9 @@ fn check(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Result
         };
         prop_assert!(cluster.routers.iter().any(hidden), "{:?}\n{}", live.findings, live.text);
         let is_on_link = |route: &Route| route.kind == RouteType::Unicast && route.next.gateway.is_none();
-        wanted.routes = wanted.routes.iter().cloned().filter(|route| !is_on_link(route)).collect();
+        wanted.routes = wanted.routes.iter().filter(|route| !is_on_link(route)).cloned().collect();
         within.state.routes =
-            within.state.routes.iter().cloned().filter(|route| !is_on_link(route)).collect();
+            within.state.routes.iter().filter(|route| !is_on_link(route)).cloned().collect();
     }
     let plan = plan::plan(&wanted, &within.state, ForeignPolicy::Respect);
     prop_assert!(
