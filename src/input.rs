@@ -6,11 +6,11 @@
 
 use std::{
     fmt,
-    io::{self, Read},
+    io::{self, Read, Write},
     path::Path,
 };
 
-use flate2::read::MultiGzDecoder;
+use flate2::{Compression, GzBuilder, read::MultiGzDecoder};
 
 use crate::{progress::Task, text};
 
@@ -100,10 +100,24 @@ pub fn decompressed(name: &str, bytes: Vec<u8>) -> Result<Vec<u8>, InputError> {
     inflated(bytes).map_err(|why| InputError { name: name.to_owned(), whereabouts: None, why })
 }
 
-/// Decompresses what begins like a gzip file (RFC 1952). No text begins with these bytes.
+/// Returns `true` for what begins like a gzip file (RFC 1952). No text begins with these bytes.
+#[must_use]
+pub fn is_compressed(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
+}
+
+/// Compresses a text as `gzip -n` does: equal texts give equal files, because they contain neither a time nor a name.
+///
+/// # Errors
+/// Returns an error if the compressor fails.
+pub fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+    encoder.write_all(text)?;
+    encoder.finish()
+}
+
 fn inflated(bytes: Vec<u8>) -> Result<Vec<u8>, InputProblem> {
-    const MAGIC: &[u8] = &[0x1f, 0x8b];
-    if !bytes.starts_with(MAGIC) {
+    if !is_compressed(&bytes) {
         return Ok(bytes);
     }
     read_limited(MultiGzDecoder::new(bytes.as_slice())).map_err(|why| match why {

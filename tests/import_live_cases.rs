@@ -5,6 +5,7 @@
 //! Every configuration is valid, and a plan with it only takes routes over.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -74,6 +75,7 @@ fn imported(folder: &Path) -> (Observed, LiveOptions, Result<LiveImport, String>
         host: &observed.host,
         iptables: &dumps,
         flannel: flannel.as_deref(),
+        written: &BTreeSet::new(),
     };
     let result = import_live(&sources, &options).map_err(|errors| {
         let line = |error: hostgw::diagnose::Diagnostic| {
@@ -151,7 +153,7 @@ fn is_harmless(change: &RouteChange) -> bool {
     is_taken_over(change) || is_own || is_on_link
 }
 
-fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
+pub fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
     Link {
         name: name.into(),
         index,
@@ -240,7 +242,7 @@ fn route() -> impl Strategy<Value = Route> {
 }
 
 /// A route as flannel or a person adds it.
-fn usual_route((destination, gateway): (&str, Option<&str>)) -> Route {
+pub fn usual_route((destination, gateway): (&str, Option<&str>)) -> Route {
     let destination: IpNet = destination.parse().expect("a prefix");
     let is_v6 = Family::from(destination) == Family::V6;
     Route {
@@ -334,6 +336,7 @@ proptest! {
                 host: &observed.host,
                 iptables: &[],
                 flannel: None,
+                written: &BTreeSet::new(),
             };
             import_live(&sources, &options)
         };

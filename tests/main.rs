@@ -24,6 +24,7 @@ mod guides;
 mod import;
 mod import_cases;
 mod import_live_cases;
+mod import_managed;
 mod manual;
 mod markdown;
 mod plan_cases;

@@ -173,7 +173,7 @@ fn origin(
         PacketSource::Node => {
             let mut addresses = guidepost.host.addresses.iter();
             let is_usable = |local: &&InterfaceAddress| {
-                Family::from(local.address) == family && !local.address.is_loopback()
+                Family::from(local.address) == family && !local.address.is_loopback() && local.is_used()
             };
             let found = addresses.find(is_usable).ok_or_else(|| missing("address"))?;
             // The route can prefer another address.
@@ -186,7 +186,7 @@ fn origin(
             format!("{address} and {} belong to different address families", options.address),
         )
         .with_hint(format!("pass --from with an {family} address"))),
-        PacketSource::Address(address) if guidepost.host.owner_of(address).is_some() => Ok((address, None)),
+        PacketSource::Address(address) if guidepost.host.uses(address) => Ok((address, None)),
         PacketSource::Address(address) => {
             // The packet arrives on the interface that the reply would leave through.
             let back = model.trace_own(options.address, address);

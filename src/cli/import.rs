@@ -23,7 +23,7 @@ use crate::{
     import::{
         self, ImportOptions, LeftoverKind, NodeChange, NodeChangeKind, NodeList, UpdateOptions, Updated,
     },
-    input::InputError,
+    input::{self, InputError},
     model::NextHopMode,
     progress::Task,
     render::Palette,
@@ -191,11 +191,6 @@ fn loaded(file: &Path) -> Result<Loaded, VerbFailure> {
             .with_hint("save the configuration to a file, and pass its path to --update")
             .into());
     }
-    if file.extension().is_some_and(|extension| extension == "gz") {
-        let error = Error::new(Kind::Usage, format!("cannot update {}: it is compressed", text::path(file)))
-            .with_hint("decompress it first with `gunzip`");
-        return Err(error.into());
-    }
     if !file.exists() {
         let error = Error::new(Kind::Invalid, format!("no such file: {}", text::path(file)))
             .with_hint("create it with `hostgw import` first, without --update");
@@ -303,12 +298,18 @@ fn write_text(loaded: &Loaded, file: &Path, text: &str) -> Result<(), Error> {
         Error::unexpected(format!("cannot write {}: {why}; nothing was changed", text::path(file)))
     };
     let before = loaded.document.bytes();
-    if fs::read(file).ok().as_deref() != Some(before) {
+    let now = fs::read(file).map_err(|error| cannot(&error))?;
+    let is_compressed = input::is_compressed(&now);
+    let is_same = input::decompressed(&text::path(file).to_string(), now).is_ok_and(|now| now == before);
+    if !is_same {
         return Err(cannot(&"it changed after it was read"));
     }
     let mark = before.len() - loaded.document.text().len();
     let mut bytes = before.get(..mark).unwrap_or_default().to_vec();
     bytes.extend_from_slice(text.as_bytes());
+    if is_compressed {
+        bytes = input::compressed(&bytes).map_err(|error| cannot(&error))?;
+    }
     write::edit(file, &bytes).map_err(|error| cannot(&error))
 }
 

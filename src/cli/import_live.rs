@@ -18,7 +18,8 @@ use crate::{
     kernel::{self, LiveNode},
     model::Family,
     progress::Task,
-    state::{self, Firewall, Unknown},
+    reconcile::{readable, state_dir},
+    state::{self, Firewall},
     text::{self, count, list},
 };
 
@@ -37,12 +38,16 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
     let iptables = firewall.map(dumps).transpose()?.unwrap_or_default();
     let host_name = kernel::host_name();
     let flannel = flannel();
+    let mut unknown = Vec::new();
+    let saved = readable(state_dir()?.saved(), &mut unknown)?.unwrap_or_default();
+    let written = saved.0.into_iter().filter(|(_, saved)| saved.written).map(|(key, _)| key).collect();
     let sources = LiveSources {
         host_name: host_name.as_deref(),
         state: &observed.state,
         host: &observed.host,
         iptables: &iptables,
         flannel: flannel.as_deref(),
+        written: &written,
     };
     let imported = import_live(&sources, &live).map_err(|errors| failed(output, "this node", errors))?;
     drop(task);
@@ -51,11 +56,13 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
         write::write(script, imported.script.as_bytes()).map_err(cannot)?;
     }
     report(options, &imported, output)?;
-    if firewall.is_some() {
-        return Ok(0);
-    }
-    let unknown: Vec<Unknown> = observed.state.nat_unknowns().cloned().collect();
-    output.incomplete("the list of what is left over", state::hint_for(&unknown));
+    unknown.extend(observed.state.nat_unknowns().cloned());
+    let what = match firewall {
+        Some(_) if unknown.is_empty() => return Ok(0),
+        Some(_) => "the configuration",
+        None => "the list of what is left over",
+    };
+    output.incomplete(what, state::hint_for(&unknown));
     Err(VerbFailure::AlreadyReported(Kind::Incomplete))
 }
 

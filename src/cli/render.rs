@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::Loaded,
     error::{Error, Kind},
-    model::OperatingSystem,
+    model::{OffLink, OperatingSystem},
     plan::{self, OriginalSysctls},
     render::{self, NetplanId, PersistedNode, Provenance, UnwritableInterface},
     text::{self, ShellCommand, Untrusted},
@@ -69,6 +69,9 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
                         !matches!(program, PersistArgument::Nftables | PersistArgument::SysctlD);
                     if interface.is_none() && is_of_interface {
                         return Err(unnamed_interface(&node.name).into());
+                    }
+                    if is_of_interface && cluster.off_link != OffLink::Refuse {
+                        return Err(depends_on_links().into());
                     }
                     let interface = interface.map_or("", |name| name.as_str());
                     let form = form(program, options.netplan_id.as_ref(), interface)?;
@@ -139,6 +142,12 @@ fn form(program: PersistArgument, id: Option<&NetplanId>, interface: &str) -> Re
 fn unnamed_interface(node: &Untrusted) -> Error {
     Error::new(Kind::Invalid, format!("the configuration does not name the egress interface of node {node}"))
         .with_hint("set egressInterface, which a boot file needs; use the interface name from `ip link`, not an altname")
+}
+
+fn depends_on_links() -> Error {
+    let message = "a boot file cannot contain the routes: with offLink, they depend on the links of the node";
+    Error::new(Kind::Invalid, message.to_owned())
+        .with_hint("restore the routes at boot with `hostgw agent`, or set `offLink: refuse`")
 }
 
 fn unwritable(why: UnwritableInterface) -> Error {

@@ -98,6 +98,16 @@ fn judge(what: &str, local: &InterfaceAddress, is_next_hop: bool) -> Option<Diag
             ),
         ));
     }
+    if flags.contains(&AddressFlag::Tentative) {
+        return Some(finding(
+            Rule::AddressDuplicate,
+            format!(
+                "the kernel does not use this node's {what} {address} on {device} yet: duplicate address detection has not finished"
+            ),
+            "wait a few seconds, and run this command again; on an interface without carrier, the detection cannot start"
+                .to_owned(),
+        ));
+    }
     let fleeting = flags.iter().find(|flag| is_fleeting(**flag)).filter(|_| is_next_hop)?;
     Some(finding(
         Rule::AddressFleeting,

@@ -230,7 +230,8 @@ impl Guidepost<'_> {
     fn known(&self, address: IpAddr) -> Option<String> {
         let family = Family::from(address);
         if let Some(local) = self.host.owner_of(address) {
-            return Some(format!("an address of this node, on {}", local.device));
+            let unused = if local.is_used() { "" } else { ", which the kernel does not use" };
+            return Some(format!("an address of this node, on {}{unused}", local.device));
         }
         self.cluster.nodes.iter().enumerate().find_map(|(index, node)| {
             let name = &node.name;

@@ -548,7 +548,7 @@ impl<'a> Walker<'a, '_> {
     fn address_type(&self, address: IpAddr) -> u32 {
         match address {
             _ if address.is_multicast() => MULTICAST,
-            _ if self.model.host().owner_of(address).is_some() => LOCAL,
+            _ if self.model.host().uses(address) => LOCAL,
             _ => UNICAST,
         }
     }

@@ -111,6 +111,7 @@ impl ChangeSet {
             by_name,
             changes: Vec::new(),
         };
+        let renamed = set.find_renamed(survey);
         let known: BTreeSet<usize> =
             survey.listed.iter().filter_map(|node| set.index_of(&node.name)).collect();
         for (index, node) in set.nodes.iter().enumerate() {
@@ -126,7 +127,11 @@ impl ChangeSet {
             else {
                 continue;
             };
-            let keys = file.changes(node);
+            let mut keys = file.changes(node);
+            if renamed.contains(&index) {
+                let (before, after) = (vec![file.name.clone()], vec![node.name.as_raw().to_owned()]);
+                keys.insert(0, KeyChange { key: "name", before, after });
+            }
             if !keys.is_empty() {
                 let name = file.name.as_str().into();
                 set.changes.push(NodeChange {
@@ -147,6 +152,30 @@ impl ChangeSet {
             natural_order(one.node.as_raw(), other.node.as_raw()).then(one.action.cmp(&other.action))
         });
         set
+    }
+
+    /// Finds the nodes of the configuration that the list has with another name: the same machine has the same operating system,
+    /// the same pod CIDRs, and an address in common. Kubernetes gives the pod CIDR of a deleted node to a new machine, and clouds give the address
+    /// of one to another, but not both to the same one.
+    fn find_renamed(&mut self, survey: &Survey) -> BTreeSet<usize> {
+        let listed: BTreeSet<usize> =
+            survey.listed.iter().filter_map(|node| self.index_of(&node.name)).collect();
+        let mut by_cidrs: HashMap<Vec<IpNet>, Vec<usize>> = HashMap::new();
+        for (index, file) in self.nodes.iter().enumerate().filter(|(index, _)| !listed.contains(index)) {
+            by_cidrs.entry(file.sorted_pod_cidrs()).or_default().push(index);
+        }
+        let mut renamed = BTreeMap::new();
+        for node in survey.nodes.iter().filter(|node| self.index_of(&node.name).is_none()) {
+            let mut cidrs = node.pod_cidrs.clone();
+            cidrs.sort_unstable();
+            let Some([index]) = by_cidrs.get(&cidrs).map(Vec::as_slice) else { continue };
+            let is_same = |file: &FileNode| file.os == node.os.to_string() && file.has_address_of(node);
+            if !cidrs.is_empty() && self.nodes.get(*index).is_some_and(is_same) {
+                renamed.insert(*index, folded(node.name.as_raw()));
+            }
+        }
+        self.by_name.extend(renamed.iter().map(|(index, name)| (name.clone(), *index)));
+        renamed.into_keys().collect()
     }
 
     /// Adds the nodes that the configuration lacks: in natural order if its nodes are in that order, otherwise at the end.
@@ -283,6 +312,19 @@ impl FileNode {
     /// Returns `false` for a machine without pods, which Kubernetes may not know.
     fn has_pods(&self) -> bool {
         self.pod_cidrs != [NO_PODS]
+    }
+
+    /// The pod CIDRs, sorted. Empty for a machine without pods.
+    fn sorted_pod_cidrs(&self) -> Vec<IpNet> {
+        let mut cidrs: Vec<IpNet> = self.pod_cidrs.iter().filter_map(|text| text.parse().ok()).collect();
+        cidrs.sort_unstable();
+        cidrs
+    }
+
+    /// Whether the node has an address that a listed one has, too.
+    fn has_address_of(&self, node: &ImportedNode) -> bool {
+        let mut addresses = self.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
+        addresses.any(|address| node.candidates.contains(&address) || node.addresses.contains(&address))
     }
 
     /// The keys that differ from those of a listed node.

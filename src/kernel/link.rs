@@ -31,8 +31,15 @@ const IFF_LOWER_UP: u32 = 1 << 16;
 const ARPHRD_ETHER: u16 = 1;
 
 /// `IFA_F_*` (linux/if_addr.h).
-const ADDRESS_FLAGS: [(u32, AddressFlag); 3] =
-    [(0x01, AddressFlag::Temporary), (0x08, AddressFlag::DadFailed), (0x20, AddressFlag::Deprecated)];
+const ADDRESS_FLAGS: [(u32, AddressFlag); 4] = [
+    (0x01, AddressFlag::Temporary),
+    (0x08, AddressFlag::DadFailed),
+    (0x20, AddressFlag::Deprecated),
+    (0x40, AddressFlag::Tentative),
+];
+
+/// `IFA_F_OPTIMISTIC` (linux/if_addr.h).
+const OPTIMISTIC: u32 = 0x04;
 
 /// `IFLA_*` (linux/if_link.h).
 mod attribute {
@@ -156,7 +163,11 @@ fn address(message: &AddressMessage, links: &Links) -> Option<InterfaceAddress> 
     let prefix = IpNet::new(peer.unwrap_or(address), message.header.prefix_len).ok()?.trunc();
     // In IPv4, the first bit marks a secondary address.
     let is_set = |(bit, _): &(u32, AddressFlag)| bits & bit != 0 && address.is_ipv6();
-    let flags = ADDRESS_FLAGS.into_iter().filter(is_set).map(|(_, flag)| flag).collect();
+    let mut flags: Vec<AddressFlag> =
+        ADDRESS_FLAGS.into_iter().filter(is_set).map(|(_, flag)| flag).collect();
+    // The kernel already uses an optimistic address, and one that another machine has stays tentative.
+    let is_decided = bits & OPTIMISTIC != 0 || flags.contains(&AddressFlag::DadFailed);
+    flags.retain(|flag| !(is_decided && *flag == AddressFlag::Tentative));
     Some(InterfaceAddress { device: links.name(message.header.index)?.clone(), address, prefix, flags })
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Family;
 use crate::text::printable;
 
 /// The key of a kernel parameter under `net`, in the syntax of sysctl(8): `net.ipv4.ip_forward`, or
@@ -48,6 +49,15 @@ impl SysctlKey {
     #[must_use]
     pub fn ipv6_forwarding() -> Self {
         Self("net.ipv6.conf.all.forwarding".to_owned())
+    }
+
+    /// Returns the sysctl that enables forwarding of `family`.
+    #[must_use]
+    pub fn forwarding(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::ipv4_forwarding(),
+            Family::V6 => Self::ipv6_forwarding(),
+        }
     }
 
     /// Returns the parameter's file, relative to `/proc/sys`.

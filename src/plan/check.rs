@@ -208,6 +208,9 @@ fn check_sources(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
             Some(local) if local.flags.contains(&AddressFlag::DadFailed) => {
                 format!("another machine has it, so {} does not use it", local.device)
             }
+            Some(local) if !local.is_used() => {
+                format!("duplicate address detection for it has not finished on {}", local.device)
+            }
             Some(_) => continue,
             None => "no interface has it".to_owned(),
         };

@@ -337,16 +337,8 @@ fn key(cluster: &Cluster, destination: IpNet) -> RouteKey {
 /// listed in the file.
 pub(super) fn sysctls(cluster: &Cluster, has_pods: bool) -> BTreeMap<SysctlKey, Untrusted> {
     let families = cluster.prefixes.families().filter(|_| has_pods);
-    let switches = families.map(|family| (forwarding_switch(family), "1".into()));
+    let switches = families.map(|family| (SysctlKey::forwarding(family), "1".into()));
     switches.chain(cluster.sysctls.iter().cloned()).collect()
-}
-
-/// Returns the sysctl that enables forwarding of `family`.
-pub(super) fn forwarding_switch(family: Family) -> SysctlKey {
-    match family {
-        Family::V4 => SysctlKey::ipv4_forwarding(),
-        Family::V6 => SysctlKey::ipv6_forwarding(),
-    }
 }
 
 /// Returns the next hop of the routes to `pods` of the node `other`.

@@ -177,6 +177,8 @@ pub enum AddressFlag {
     Temporary,
     /// An address whose preferred lifetime has expired.
     Deprecated,
+    /// An address about which the kernel still asks whether another machine has it, so it does not use it yet.
+    Tentative,
     /// An address that another machine has, too, so the kernel does not use it.
     DadFailed,
 }
@@ -186,8 +188,17 @@ impl fmt::Display for AddressFlag {
         f.write_str(match self {
             Self::Temporary => "temporary",
             Self::Deprecated => "deprecated",
+            Self::Tentative => "tentative",
             Self::DadFailed => "dadfailed",
         })
+    }
+}
+
+impl InterfaceAddress {
+    /// Returns `true` if the kernel uses the address: it delivers packets for it to the node, and accepts it as a source.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        !self.flags.iter().any(|flag| matches!(flag, AddressFlag::Tentative | AddressFlag::DadFailed))
     }
 }
 
@@ -202,6 +213,12 @@ impl Host {
     #[must_use]
     pub fn owner_of(&self, address: IpAddr) -> Option<&InterfaceAddress> {
         self.addresses.iter().find(|local| local.address == address)
+    }
+
+    /// Returns `true` if the node has `address`, and the kernel uses it.
+    #[must_use]
+    pub fn uses(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|local| local.address == address && local.is_used())
     }
 
     /// Iterates over the prefixes that foreign routes make reachable on `device`. Addresses do not count: with

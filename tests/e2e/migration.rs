@@ -342,7 +342,16 @@ fn migrate(privilege: Privilege, setup: Setup, arguments: &[&str]) -> SetUpNode 
 
     node.hostgw_ok(&["apply", "--adopt", "--yes"]);
     let again = node.hostgw_ok(&import);
-    assert_eq!(again.stdout, imported.stdout, "{setup:?}: the adopted routes give another file");
+    // Only the comments say where the values come from.
+    let values = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(|line| line.split(" # ").next().unwrap_or_default().to_owned());
+        lines.filter(|line| !line.starts_with('#')).collect()
+    };
+    assert_eq!(
+        values(&again.stdout),
+        values(&imported.stdout),
+        "{setup:?}: the adopted routes give another file"
+    );
     let done = node.sh("sh cleanup.sh");
     assert!(
         ["Done. To check, run `hostgw plan`.\n", "Nothing is left over.\n"].contains(&done.as_str()),

@@ -89,6 +89,103 @@ fn the_script_has_the_result_of_apply_and_its_undo_restores_the_previous_state()
     });
 }
 
+/// A script finds out which next hops are on other links, as hostgw does.
+#[test]
+fn next_hops_on_other_links() {
+    let configuration = |next_hop: &str, off_link: &str| {
+        format!(
+            "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+egressInterface: eth0
+nextHop: {next_hop}
+offLink: {off_link}
+routes: {{mtu: 1400}}
+nodes:
+  - {{name: a, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.11, 'fd00:30::11']}}
+  - {{name: b, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:2::/64'], address: [172.30.0.12, 'fd00:30::12']}}
+  - {{name: far, os: linux, podCIDR: [10.244.2.0/24, 'fd00:244:0:3::/64'], address: [172.31.0.13, 'fd00:31::13']}}
+"
+        )
+    };
+    each(|privilege| {
+        for (at, (next_hop, off_link, route)) in [
+            ("node-address", "skip", ""),
+            ("node-address", "gateway", "10.244.2.0/24 via 172.30.0.1 dev eth0 mtu 1400"),
+            ("node-address", "onlink", "10.244.2.0/24 via 172.31.0.13 dev eth0 onlink mtu 1400"),
+            ("pod-gateway", "skip", ""),
+            ("pod-gateway", "gateway", "10.244.2.0/24 via 172.30.0.1 dev eth0 mtu 1400"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let shell = ["sh", "busybox sh", "bash --posix"][at % 3];
+            let script = |node: &Namespace, options: &str| script_by(shell, node, options);
+            let node = node(privilege);
+            node.sh("ip address add fd00:30::11/64 dev eth0 nodad; ip route add default via 172.30.0.1");
+            node.await_ipv6_addresses();
+            node.sh("ip -6 route add default via fd00:30::1");
+            node.write("hostgw.yaml", &configuration(next_hop, off_link));
+            let before = node.witness();
+            render(&node, "a");
+            let outcome = script(&node, "").expect(0);
+            if off_link == "skip" {
+                outcome.says("note: no route to 2 pod CIDRs, because the next hops are on other links");
+            }
+            let routes = node.sh("ip route show 10.244.2.0/24 proto 87");
+            assert_eq!(routes.trim().replace(" proto 87", ""), route, "{next_hop} {off_link}");
+            node.hostgw(&["plan", "--node", "a", "--detailed-exitcode"]).expect(0).says("No changes");
+            script(&node, "").expect(0).says("No changes");
+            script(&node, "--undo").expect(0);
+            node.assert_unchanged(&before, &format!("--undo: {next_hop} {off_link}"));
+        }
+        let node = node(privilege);
+        node.write("hostgw.yaml", &configuration("node-address", "skip"));
+        for form in ["systemd-networkd", "ifupdown"] {
+            node.hostgw(&["render", "--node", "a", "--persist", form])
+                .expect(3)
+                .warns("with offLink, they depend on the links of the node");
+        }
+        node.hostgw_ok(&["render", "--node", "a", "--persist", "nftables"]);
+    });
+}
+
+/// The kernel rejects the address as a source before duplicate address detection has finished, which an interface without
+/// carrier cannot start.
+#[test]
+fn a_tentative_address_is_not_a_source() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write(
+            "hostgw.yaml",
+            "clusterPrefix: fd00:244::/48
+egressInterface: eth0
+nextHop: node-address
+routes: {source: node-address}
+nat: {to: node-address}
+nodes:
+  - {name: a, os: linux, podCIDR: 'fd00:244:0:1::/64', address: 'fd00:30::11'}
+  - {name: b, os: linux, podCIDR: 'fd00:244:0:2::/64', address: 'fd00:30::12'}
+",
+        );
+        node.sh("ip address add fd00:30::10/64 dev eth0 nodad
+             ip link add off type veth peer name off-peer && sysctl -qw net.ipv6.conf.off.accept_dad=1
+             ip link set off up && ip address add fd00:30::11/128 dev off");
+        let why = "fd00:30::11 (node a) cannot be the source of routes and of masqueraded packets: duplicate address detection for it \
+                   has not finished on off";
+        node.hostgw(&["plan", "--node", "a"]).expect(3).warns(why);
+        let rejected = "ip -6 route add fd00:244:0:2::/64 via fd00:30::12 dev eth0 src fd00:30::11";
+        node.try_sh(rejected).expect(2).warns("Invalid source address");
+        render(&node, "a");
+        script(&node, "").expect(3).warns("duplicate address detection has not finished");
+        node.hostgw(&["doctor", "--node", "a"])
+            .says("the kernel does not use this node's address fd00:30::11 on off yet");
+        node.sh("ip link set off-peer up");
+        node.wait_until("the address is used", || !node.sh("ip -6 address").contains("tentative"));
+        node.hostgw_ok(&["apply", "--yes", "--node", "a"]);
+        let routes = node.sh("ip -6 route show proto 87");
+        assert!(routes.contains("fd00:244:0:2::/64 via fd00:30::12 dev eth0 src fd00:30::11"), "{routes}");
+    });
+}
+
 #[test]
 fn options_of_routes_both_families_and_other_next_hops() {
     each(|privilege| {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Format,
-    model::{Family, MAIN_TABLE, NextHopMode, OperatingSystem, PodCidr},
+    model::{Family, MAIN_TABLE, NextHopMode, OperatingSystem, PodCidr, SysctlKey},
     text::{Untrusted, printable},
 };
 
@@ -28,6 +28,8 @@ pub(super) struct LiveEntry {
     pub hop: Option<HopMode>,
     /// The next hop that only leads to it, if there is one.
     pub reached_by: Option<IpAddr>,
+    /// The MTU of its routes, if it is not that of all.
+    pub mtu: Option<u32>,
     pub comment: &'static str,
 }
 
@@ -48,7 +50,25 @@ impl From<RouteHop> for HopMode {
     }
 }
 
+impl LiveEntry {
+    /// `nextHop` of the node, if it differs from that of the cluster.
+    pub fn override_of(&self, cluster: HopMode) -> Option<HopMode> {
+        let mut families = self.pod_cidrs.iter().map(|cidr| Family::from(*cidr));
+        self.hop.filter(|hop| families.any(|family| cluster.in_family(family) != *hop))
+    }
+}
+
 impl HopMode {
+    pub const POD_GATEWAY: Self = Self::Mode(NextHopMode::PodGateway);
+
+    /// What the routes of a family lead to, if it is that of the cluster: without a router of the family, to pod gateways.
+    pub fn in_family(self, family: Family) -> Self {
+        match self {
+            Self::Router(router) if Family::from(router) != family => Self::POD_GATEWAY,
+            other => other,
+        }
+    }
+
     fn text(self) -> String {
         match self {
             Self::Mode(mode) => mode.to_string(),
@@ -68,8 +88,8 @@ pub(super) struct PodPrefix {
 pub(super) enum PodPrefixOrigin {
     /// The command line.
     Given,
-    /// hostgw's own NAT table.
-    OwnTable,
+    /// The table or the routes of hostgw.
+    Managed,
     /// `/run/flannel/subnet.env`.
     Flannel,
     /// The on-link route of the recipe.
@@ -84,7 +104,7 @@ impl PodPrefixOrigin {
     const fn comment(self) -> &'static str {
         match self {
             Self::Given => "",
-            Self::OwnTable => "from the table hostgw",
+            Self::Managed => "from the objects that hostgw manages",
             Self::Flannel => "FLANNEL_NETWORK in /run/flannel/subnet.env",
             Self::OnLinkRoute => "from the on-link route",
             Self::MasqueradeRule => "from the masquerade rule",
@@ -99,11 +119,21 @@ pub(super) struct LiveDocument<'a> {
     pub host_name: &'a Untrusted,
     /// The programs that set the routes and the firewall up.
     pub plugins: &'a [&'static str],
+    /// Whether hostgw itself added all routes.
+    pub is_managed: bool,
     pub prefixes: &'a [PodPrefix],
     pub options: CommonOptions,
     pub next_hop: HopMode,
     pub is_onlink: bool,
+    pub rejects_unassigned: bool,
+    /// Whether the routes prefer the node's own address as the source.
+    pub has_own_source: bool,
+    /// Whether the source of masqueraded packets is the node's own address.
+    pub has_own_target: bool,
     pub nat: NatChoice,
+    /// Whether hostgw manages the node without showing `nat`, because the node has no pods.
+    pub is_nat_unknown: bool,
+    pub sysctls: &'a [(&'a SysctlKey, &'a Untrusted)],
     pub nodes: &'a [LiveEntry],
 }
 
@@ -124,13 +154,13 @@ impl LiveDocument<'_> {
         for node in self.nodes {
             let comment =
                 if node.comment.is_empty() { String::new() } else { format!(" # {}", node.comment) };
-            let keys = self.keys(node);
+            let entries = self.entries(node, syntax);
             match format {
-                Format::Yaml => text.extend(["  - ", &syntax.inline(&keys, ""), &comment, "\n"]),
+                Format::Yaml => text.extend(["  - {", &entries.join(", "), "}", &comment, "\n"]),
                 Format::Toml => {
                     text.extend(["\n[[nodes]]", &comment, "\n"]);
-                    for (key, values) in &keys {
-                        text.extend([syntax.entry(key, values).as_str(), "\n"]);
+                    for entry in &entries {
+                        text.extend([entry, "\n"]);
                     }
                 }
             }
@@ -140,6 +170,7 @@ impl LiveDocument<'_> {
 
     fn header(&self) -> String {
         let by = match self.plugins {
+            [] if self.is_managed => "the routes that hostgw manages".to_owned(),
             [] => "routes that were added by hand".to_owned(),
             plugins => format!("the routes of {}", plugins.join(" and ")),
         };
@@ -164,13 +195,13 @@ impl LiveDocument<'_> {
             commented(syntax.entry("clusterPrefix", &prefixes), &comments.join("; ")),
             syntax.entry("egressInterface", &[device]),
         ];
-        if self.next_hop != HopMode::Mode(NextHopMode::PodGateway) {
+        if self.next_hop != HopMode::POD_GATEWAY {
             lines.push(syntax.entry("nextHop", &[self.next_hop.text()]));
         }
         if self.is_onlink {
             lines.push(syntax.entry("offLink", &["onlink".to_owned()]));
         }
-        let assign = if syntax == Syntax::Toml { " = " } else { ": " };
+        let assign = assign(syntax);
         let mapping = |key: &str, entries: &[String]| {
             let space = if syntax == Syntax::Toml { " " } else { "" };
             format!("{key}{assign}{{{space}{}{space}}}", entries.join(", "))
@@ -188,8 +219,14 @@ impl LiveDocument<'_> {
         if self.nat.is_source_pods {
             nat.push(syntax.entry("source", &["pods".to_owned()]));
         }
+        if self.has_own_target {
+            nat.push(syntax.entry("to", &["node-address".to_owned()]));
+        }
         if self.nat.is_random_fully {
             nat.push(flag("randomFully", true));
+        }
+        if self.is_nat_unknown {
+            lines.push("# nat is unknown: hostgw masquerades nothing on a machine without pods".to_owned());
         }
         if !nat.is_empty() {
             let comment = if self.nat.masquerade {
@@ -201,10 +238,14 @@ impl LiveDocument<'_> {
         }
         let CommonOptions { table, metric, mtu, .. } = self.options;
         let number = |key: &str, value: Option<u32>| value.map(|value| format!("{key}{assign}{value}"));
+        let word =
+            |key: &str, value: &str, is_set: bool| is_set.then(|| syntax.entry(key, &[value.to_owned()]));
         let routes: Vec<String> = [
             number("table", Some(table).filter(|table| *table != MAIN_TABLE)),
             number("metric", Some(metric).filter(|metric| *metric != 0)),
             number("mtu", mtu),
+            word("source", "node-address", self.has_own_source),
+            word("unassigned", "unreachable", self.rejects_unassigned),
         ]
         .into_iter()
         .flatten()
@@ -212,10 +253,21 @@ impl LiveDocument<'_> {
         if !routes.is_empty() {
             lines.push(commented(mapping("routes", &routes), "from the current routes"));
         }
+        let sysctls: Vec<String> = self
+            .sysctls
+            .iter()
+            .map(|(key, value)| {
+                format!("{}{assign}{}", syntax.scalar(key.as_str()), syntax.scalar(value.as_raw()))
+            })
+            .collect();
+        if !sysctls.is_empty() {
+            lines.push(commented(mapping("sysctls", &sysctls), "written by hostgw"));
+        }
         lines
     }
 
-    fn keys(&self, node: &LiveEntry) -> Vec<(&'static str, Vec<String>)> {
+    /// The keys of a node with their values.
+    fn entries(&self, node: &LiveEntry, syntax: Syntax) -> Vec<String> {
         let texts = |values: &[IpAddr]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
         let pod_cidrs = match node.pod_cidrs.is_empty() {
             true => vec![NO_PODS.to_owned()],
@@ -229,10 +281,20 @@ impl LiveDocument<'_> {
         if !node.gateways.is_empty() {
             keys.push(("gateway", texts(&node.gateways)));
         }
-        if let Some(hop) = node.hop.filter(|hop| *hop != self.next_hop) {
+        if let Some(hop) = node.override_of(self.next_hop) {
             keys.push(("nextHop", vec![hop.text()]));
         }
-        keys
+        let mut entries: Vec<String> = keys.iter().map(|(key, values)| syntax.entry(key, values)).collect();
+        entries.extend(node.mtu.map(|mtu| format!("mtu{}{mtu}", assign(syntax))));
+        entries
+    }
+}
+
+/// What separates a key and its value.
+const fn assign(syntax: Syntax) -> &'static str {
+    match syntax {
+        Syntax::Toml => " = ",
+        Syntax::Yaml | Syntax::Json => ": ",
     }
 }
 
@@ -249,5 +311,7 @@ pub(super) fn name_of(address: IpAddr) -> String {
 
 /// The families of prefixes, IPv4 first.
 pub(super) fn families(prefixes: &[PodPrefix]) -> Vec<Family> {
-    prefixes.iter().map(|it| Family::from(it.prefix)).collect()
+    let mut families: Vec<Family> = prefixes.iter().map(|it| Family::from(it.prefix)).collect();
+    families.dedup();
+    families
 }

@@ -131,6 +131,11 @@ impl IptablesRule {
         self.values("-j").chain(self.values("-g")).map(|(_, target)| target).next()
     }
 
+    /// The first value of an option.
+    pub fn value<'a>(&'a self, option: &'a str) -> Option<&'a str> {
+        self.values(option).map(|(_, value)| value).next()
+    }
+
     pub fn source(&self) -> Option<MatchedPrefix> {
         self.prefix("-s")
     }

@@ -1,5 +1,7 @@
 //! The rules that masquerade the packets of pods, and what they mean for `nat` of the configuration.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::{
@@ -7,10 +9,10 @@ use super::{
     plugin,
 };
 use crate::{
-    model::Family,
+    model::{Family, PerFamily},
     state::{
-        ChainType, Expression, Field, Firewall, FirewallChain, FirewallRule, Hook, NatTable, Operator,
-        PacketPart, RuleBody, RuleVerdict, Tables, Term,
+        ChainType, Field, Firewall, FirewallChain, FirewallRule, Hook, NatTable, Operator, PacketPart,
+        RuleVerdict, Term,
     },
 };
 
@@ -51,6 +53,26 @@ pub(super) enum Concern {
     Others,
 }
 
+/// The source address that masqueraded packets get, or that routes prefer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SourceTarget {
+    /// The one that the kernel chooses from those of the interface.
+    Interface,
+    /// This one.
+    Address(IpAddr),
+    /// Several, or one that the rule does not show.
+    Unclear,
+}
+
+impl SourceTarget {
+    /// What several have in common. `None` if there are none.
+    pub fn common(targets: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut targets = targets.into_iter();
+        let first = targets.next()?;
+        Some(if targets.all(|target| target == first) { first } else { Self::Unclear })
+    }
+}
+
 /// A rule that masquerades packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MasqueradeRule {
@@ -62,6 +84,7 @@ pub(super) struct MasqueradeRule {
     /// Whether it only applies to sources that are pods, although it names no prefix.
     pub is_for_pods: bool,
     pub is_random_fully: bool,
+    pub target: SourceTarget,
 }
 
 impl MasqueradeRule {
@@ -77,6 +100,10 @@ impl MasqueradeRule {
             is_for_pods: plugin == Some(plugin::BRIDGE_PLUGIN)
                 || rule.sets().any(|set| plugin::of_set(set).is_some()),
             is_random_fully: rule.has("--random-fully"),
+            target: match rule.value("--to-source") {
+                None => SourceTarget::Interface,
+                Some(text) => text.parse().map_or(SourceTarget::Unclear, SourceTarget::Address),
+            },
         })
     }
 
@@ -99,6 +126,7 @@ impl MasqueradeRule {
                     || plugin::of_chain(chain.name.as_raw()).is_some(),
                 is_for_pods: false,
                 is_random_fully: false,
+                target: native_target(&rule.terms),
             }
         })
     }
@@ -139,35 +167,37 @@ pub(super) fn rules(chains: &Chains<'_>) -> Vec<MasqueradeRule> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NatChoice {
     pub masquerade: bool,
-    /// The destinations outside the cluster that see the addresses of pods, sorted.
+    /// The destinations outside the cluster that see the addresses of pods.
     pub exclude: Vec<IpNet>,
     pub is_source_pods: bool,
     pub is_random_fully: bool,
+    /// The source addresses that packets get, as far as rules masquerade them.
+    pub targets: PerFamily<SourceTarget>,
 }
 
 impl NatChoice {
     /// hostgw's defaults.
-    const DEFAULT: Self =
-        Self { masquerade: true, exclude: Vec::new(), is_source_pods: false, is_random_fully: false };
+    pub const DEFAULT: Self = Self {
+        masquerade: true,
+        exclude: Vec::new(),
+        is_source_pods: false,
+        is_random_fully: false,
+        targets: PerFamily { v4: None, v6: None },
+    };
 
-    /// What masquerades the packets of pods now: hostgw's own table, or else foreign rules. `rules` are unknown if the firewall
-    /// cannot be read.
-    pub fn new(
-        tables: &Tables,
-        rules: Option<&[MasqueradeRule]>,
-        unmasqueraded: &[IpNet],
-        pods: &[IpNet],
-    ) -> Self {
-        if let Some(own) = tables.iter().find_map(|(_, table)| Self::of_own(table)) {
-            return Self { exclude: own_exclusions(tables), ..own };
-        }
-        let Some(rules) = rules else { return Self::DEFAULT };
+    /// Nothing is masqueraded.
+    pub fn none() -> Self {
+        Self { masquerade: false, ..Self::DEFAULT }
+    }
+
+    /// What foreign `rules` say that masquerade the packets of pods.
+    pub fn of_foreign(rules: &[MasqueradeRule], unmasqueraded: &[IpNet], pods: &[IpNet]) -> Self {
         let about_pods: Vec<&MasqueradeRule> = rules
             .iter()
             .filter(|rule| rule.concern(pods) != Concern::Others && !rule.leads_to_pods(pods))
             .collect();
         if about_pods.is_empty() {
-            return Self { masquerade: false, ..Self::DEFAULT };
+            return Self::none();
         }
         let is_of_pods =
             |rule: &&&MasqueradeRule| rule.is_for_pods || rule.source.is_some_and(|from| !from.is_negated);
@@ -181,33 +211,18 @@ impl NatChoice {
         exclude.retain(|net| can_be_excluded(*net, pods));
         exclude.sort_unstable();
         exclude.dedup();
+        let mut targets = PerFamily::default();
+        for family in Family::ALL {
+            let of_family = about_pods.iter().filter(|rule| rule.family.is_none_or(|it| it == family));
+            *targets.get_mut(family) = SourceTarget::common(of_family.map(|rule| rule.target));
+        }
         Self {
             masquerade: true,
             exclude,
             is_source_pods: about_pods.iter().all(|rule| is_of_pods(&rule)),
             is_random_fully: about_pods.iter().all(|rule| rule.is_random_fully),
+            targets,
         }
-    }
-
-    /// What hostgw's own table says.
-    fn of_own(table: &NatTable) -> Option<Self> {
-        let rules = table.chains.iter().flat_map(|chain| &chain.rules);
-        rules.into_iter().find_map(|rule| {
-            let RuleBody::Known(expressions) = &rule.body else { return None };
-            let flags = expressions.iter().find_map(|expression| match expression {
-                Expression::Masquerade { flags } => Some(*flags),
-                _ => None,
-            })?;
-            let is_source = |expression: &Expression| {
-                matches!(expression, Expression::Address { field: Field::Saddr, negated: false, .. })
-            };
-            Some(Self {
-                masquerade: true,
-                exclude: Vec::new(),
-                is_source_pods: expressions.iter().any(is_source),
-                is_random_fully: flags & Expression::FULLY_RANDOM != 0,
-            })
-        })
     }
 }
 
@@ -218,24 +233,6 @@ fn can_be_excluded(net: IpNet, pods: &[IpNet]) -> bool {
         && !pods.iter().any(|pods| pods.contains(&net))
         && !net.network().is_multicast()
         && net.prefix_len() > 0
-}
-
-/// The destinations in hostgw's own tables that see the addresses of pods, sorted.
-fn own_exclusions(tables: &Tables) -> Vec<IpNet> {
-    let rules = tables.iter().flat_map(|(_, table)| &table.chains).flat_map(|chain| &chain.rules);
-    let mut nets: Vec<IpNet> = rules
-        .filter_map(|rule| match &rule.body {
-            RuleBody::Known(expressions) => match expressions.as_slice() {
-                [Expression::Address { field: Field::Daddr, negated: false, prefix }, Expression::Return] => {
-                    Some(*prefix)
-                }
-                _ => None,
-            },
-            RuleBody::Other { .. } => None,
-        })
-        .collect();
-    nets.sort_unstable();
-    nets
 }
 
 /// The destinations of rules of iptables that end before packets are masqueraded, such as those of ip-masq-agent. Rules with
@@ -257,16 +254,24 @@ pub(super) fn unmasqueraded(chains: &Chains<'_>) -> Vec<IpNet> {
         .collect()
 }
 
-/// The cluster prefixes that hostgw's own tables exclude from masquerading.
-pub(super) fn own_prefixes(tables: &Tables) -> impl Iterator<Item = IpNet> {
-    let rules = tables.iter().flat_map(|(_, table)| &table.chains).flat_map(|chain| &chain.rules);
-    rules.filter_map(|rule| match &rule.body {
-        RuleBody::Known(expressions) => expressions.iter().find_map(|expression| match expression {
-            Expression::Address { field: Field::Daddr, negated: true, prefix } => Some(*prefix),
-            _ => None,
-        }),
-        RuleBody::Other { .. } => None,
-    })
+/// The source address that the terms of a rule set. `snat to` loads it from a constant; `masquerade` has at most constants for
+/// ports.
+fn native_target(terms: &[Term]) -> SourceTarget {
+    let constants = terms.iter().filter_map(|term| match term {
+        Term::Constant { value, .. } if value.len() >= 4 => Some(value.as_slice()),
+        _ => None,
+    });
+    match constants.collect::<Vec<_>>().as_slice() {
+        [] => SourceTarget::Interface,
+        [value] => address_of(value).map_or(SourceTarget::Unclear, SourceTarget::Address),
+        _ => SourceTarget::Unclear,
+    }
+}
+
+fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from);
+    v4().or_else(v6)
 }
 
 /// The prefix that the terms of a rule compare the source or the destination with.

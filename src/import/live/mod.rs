@@ -4,21 +4,25 @@
 //! |---|---|
 //! | `iptables` | reads what `iptables-save` prints |
 //! | `plugin` | recognizes the programs that created rules, chains, sets and interfaces |
+//! | `managed` | what hostgw itself created |
 //! | `masquerade` | the rules that masquerade pod traffic, and `nat` |
 //! | `pods` | the pod CIDRs of the node itself |
 //! | `routes` | the routes to the pods of other nodes |
 //! | `nodes` | the nodes that the routes show |
+//! | `source_address` | whether source addresses are the node's own |
 //! | `document` | writes the configuration |
 //! | `leftover` | what is left over once hostgw has adopted the routes, and the commands that remove it |
 
 mod document;
 mod iptables;
 mod leftover;
+mod managed;
 mod masquerade;
 mod nodes;
 mod plugin;
 mod pods;
 mod routes;
+mod source_address;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -30,15 +34,17 @@ pub use leftover::{Leftover, LeftoverKind};
 use crate::{
     config::{self, ConfigError, Document, Format},
     diagnose::{Diagnostic, Rule},
-    model::{Cluster, Family, NextHopMode, common_prefix},
+    model::{Cluster, Family, SysctlKey, common_prefix},
     state::{Host, PLUGIN_PROTOCOLS, Route, State},
     text::{Untrusted, count, list},
 };
 use document::{HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, families};
 use leftover::LeftoverScope;
+use managed::Managed;
 use masquerade::{Chains, MasqueradeRule, NatChoice};
 use pods::NodeView;
 use routes::{CommonOptions, KnownPods, NodeRoute, RouteHop, common_options};
+use source_address::{SourceAddresses, SourceFacts};
 
 /// What was read on the node.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +59,8 @@ pub struct LiveSources<'a> {
     pub iptables: &'a [IptablesDump],
     /// The contents of `/run/flannel/subnet.env`.
     pub flannel: Option<&'a str>,
+    /// The sysctls that hostgw has written, from its records.
+    pub written: &'a BTreeSet<SysctlKey>,
 }
 
 /// What the command line says.
@@ -110,7 +118,7 @@ impl FlannelNetworks {
 
 /// What is known about the pods of one family.
 struct FamilyPods<'a> {
-    prefix: Option<PodPrefix>,
+    prefixes: Vec<PodPrefix>,
     own: Vec<IpNet>,
     routes: Vec<NodeRoute<'a>>,
 }
@@ -137,28 +145,60 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     }
     let node_routes: Vec<NodeRoute<'_>> =
         by_family.iter().flat_map(|found| found.routes.iter().copied()).collect();
-    let prefixes: Vec<PodPrefix> = by_family.iter().filter_map(|found| found.prefix).collect();
+    let prefixes: Vec<PodPrefix> =
+        by_family.iter().flat_map(|found| found.prefixes.iter().copied()).collect();
     let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
-    if node_routes.is_empty() {
+    let managed = Managed::new(sources.state);
+    let on_link: Vec<&Route> = managed.on_link().filter(|route| nets.contains(&route.destination)).collect();
+    if node_routes.is_empty() && on_link.is_empty() {
         let known: Vec<IpNet> =
             prefixes.iter().filter(|it| it.origin != PodPrefixOrigin::Computed).map(|it| it.prefix).collect();
         return Err(vec![routes::no_routes(&all_own, &known)]);
     }
-    let described = by_family.iter().filter(|found| found.prefix.is_some());
+    let described = by_family.iter().filter(|found| !found.prefixes.is_empty());
     let own: Vec<IpNet> = described.flat_map(|found| found.own.iter().copied()).collect();
-    let common = common_options(&node_routes).map_err(one)?;
-    let rules = sources.host.firewall.is_some().then_some(&masquerades[..]);
-    let mut nodes = nodes::others(&node_routes, &view, &common);
-    let next_hop = nodes::most_frequent(&nodes);
+    let common = common_options(&node_routes, &on_link).map_err(one)?;
+    let mut nodes = nodes::others(&node_routes, &view, &common, &nets);
+    let families = families(&prefixes);
+    let reachable: Vec<(Family, bool)> = families
+        .iter()
+        .filter(|_| managed.has_routes())
+        .map(|family| (*family, on_link.iter().any(|route| route.family() == *family)))
+        .collect();
+    let next_hop = nodes::next_hop(&nodes, &reachable);
     let host_name = Untrusted::from(sources.host_name.unwrap_or("this machine"));
-    nodes.push(nodes::own(sources, options, &view, &own, &nets, &common, &node_routes));
+    let nat = match (managed.nat(), &sources.host.firewall) {
+        (Some(own), _) => own,
+        (None, None) => NatChoice::DEFAULT,
+        (None, Some(_)) if managed.has_routes() && own.is_empty() => NatChoice::DEFAULT,
+        (None, Some(_)) if managed.has_routes() => NatChoice::none(),
+        (None, Some(_)) => NatChoice::of_foreign(&masquerades, &masquerade::unmasqueraded(&chains), &nets),
+    };
+    let with_source: Vec<&Route> =
+        node_routes.iter().map(|found| found.route).chain(on_link.iter().copied()).collect();
+    let found = SourceFacts {
+        host: sources.host,
+        prefixes: &nets,
+        own_pods: &own,
+        routes: &with_source,
+        targets: &nat.targets,
+        others: &nodes,
+        usual: &nodes::usual_addresses(&view, &nets, &common, &node_routes),
+    }
+    .addresses();
+    let addresses = own_addresses(&found, &managed, sources.state, &with_source, &own);
+    nodes.push(nodes::own(sources, options, &view, &own, addresses));
     nodes.sort_by_key(|node| node.pod_cidrs.first().map(|cidr| (Family::from(*cidr), *cidr)));
 
-    let findings = findings(&prefixes, &nodes);
+    let mut findings = findings(&prefixes, &nodes);
+    findings.extend(found.findings);
+    findings.extend(unexplained(&reachable, next_hop, &nodes));
     let scope = LeftoverScope {
         prefixes: &nets,
         own: &own,
-        adopted: &adopted(&view, &nets, &common, &node_routes, next_hop),
+        adopted: &adopted(&view, &nets, &common, &node_routes, |family| {
+            nodes::uses_pod_gateways(next_hop, &nodes, family)
+        }),
     };
     let leftovers = leftover::leftovers(&view, &chains, &scope);
     let mut plugins: BTreeSet<&'static str> = leftover::plugins(&leftovers).into_iter().collect();
@@ -175,16 +215,22 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     let text = LiveDocument {
         host_name: &host_name,
         plugins: &routing,
+        is_managed: with_source.iter().all(|route| route.is_owned()),
         prefixes: &prefixes,
         is_onlink: needs_onlink(&view, &common, &node_routes),
+        rejects_unassigned: managed.rejects_unassigned(),
+        has_own_source: found.are_of_routes,
+        has_own_target: found.are_of_nat,
+        is_nat_unknown: managed.has_routes() && own.is_empty(),
+        sysctls: &sysctls(sources, &families, !own.is_empty()),
         options: common,
         next_hop,
-        nat: NatChoice::new(&sources.state.nat, rules, &masquerade::unmasqueraded(&chains), &nets),
+        nat,
         nodes: &nodes,
     }
     .text(options.format);
     validate(&text, options.format)?;
-    let script = leftover::script(&host_name, &leftovers, &families(&prefixes), &plugins);
+    let script = leftover::script(&host_name, &leftovers, &families, &plugins);
     Ok(LiveImport { text, nodes: nodes.len(), findings, leftovers, script })
 }
 
@@ -202,35 +248,45 @@ fn family_pods<'a>(
     };
     let given = of_family(&options.cluster_prefixes);
     if given.is_empty() && !options.cluster_prefixes.is_empty() {
-        return Ok(FamilyPods { prefix: None, own: Vec::new(), routes: Vec::new() });
+        return Ok(FamilyPods { prefixes: Vec::new(), own: Vec::new(), routes: Vec::new() });
     }
-    if let [first, second, ..] = given.as_slice() {
-        return Err(Diagnostic::new(
-            Rule::NotDescribable,
-            format!(
-                "--live accepts one cluster prefix per address family, got two for {family}: {first} and {second}"
-            ),
-        )
-        .with_remedy("pass only the prefix that contains this node's pods; add the nodes in the other prefix to the file by hand"));
-    }
+    let managed = Managed::new(sources.state);
+    let by_hostgw = managed.prefixes(family);
     let by_flannel = of_family(&flannel.cluster);
     let on_link = pods::on_link(view, family);
     let own = match &options.pod_cidrs {
         Some(cidrs) => of_family(cidrs),
         None => {
-            let wide: Vec<IpNet> = given.iter().chain(&by_flannel).chain(&on_link).copied().collect();
-            let found = pods::own(view, family, &given, &wide)?;
+            let wide: Vec<IpNet> =
+                [&given, &by_hostgw, &by_flannel, &on_link].into_iter().flatten().copied().collect();
+            let mut found = managed.own_pods(family);
+            if found.is_empty() {
+                found = pods::own(view, family, &given, &wide)?;
+            }
             // flannel creates the pod interface together with the first pod.
             if found.is_empty() { of_family(&flannel.own) } else { found }
         }
     };
-    let contains_own = |net: &IpNet| own.iter().all(|own| net.contains(own) && net != own);
-    let known = |nets: &[IpNet], origin| {
-        let net = nets.iter().copied().find(|net| contains_own(net))?;
-        (!own.is_empty() || origin != PodPrefixOrigin::MasqueradeRule)
-            .then_some(PodPrefix { prefix: net, origin })
+    let contains_own = |nets: &[IpNet]| own.iter().all(|own| nets.iter().any(|net| net.contains(own)));
+    let known = |nets: &[IpNet], origin| -> Vec<PodPrefix> {
+        let is_certain = matches!(origin, PodPrefixOrigin::Given | PodPrefixOrigin::Managed);
+        let nets: Vec<IpNet> = match is_certain {
+            true => nets.to_vec(),
+            false => nets
+                .iter()
+                .copied()
+                .find(|net| contains_own(&[*net]) && !own.contains(net))
+                .into_iter()
+                .collect(),
+        };
+        let is_usable = match origin {
+            PodPrefixOrigin::Given => true,
+            PodPrefixOrigin::MasqueradeRule => !own.is_empty(),
+            _ => contains_own(&nets),
+        };
+        let of = |prefix| PodPrefix { prefix, origin };
+        if is_usable { nets.into_iter().map(of).collect() } else { Vec::new() }
     };
-    let own_table: Vec<IpNet> = of_family(&masquerade::own_prefixes(&sources.state.nat).collect::<Vec<_>>());
     let mut masqueraded = masqueraded(masquerades, family);
     let is_of_machines = |net: &IpNet| {
         let mut locals = view.host.addresses.iter().map(|local| local.address);
@@ -238,30 +294,64 @@ fn family_pods<'a>(
     };
     masqueraded.retain(|net| !is_of_machines(net));
     masqueraded.sort_by_key(|net| std::cmp::Reverse(net.prefix_len()));
-    let prefix = given
-        .first()
-        .map(|prefix| PodPrefix { prefix: *prefix, origin: PodPrefixOrigin::Given })
-        .or_else(|| known(&by_flannel, PodPrefixOrigin::Flannel))
-        .or_else(|| known(&on_link, PodPrefixOrigin::OnLinkRoute))
-        .or_else(|| known(&masqueraded, PodPrefixOrigin::MasqueradeRule))
-        .or_else(|| known(&own_table, PodPrefixOrigin::OwnTable));
-    let network = KnownPods {
-        family,
-        own: &own,
-        prefix: prefix.map(|it| it.prefix),
-        device: options.egress_interface.as_deref(),
-    };
+    let by_origin = [
+        (&given, PodPrefixOrigin::Given),
+        (&by_hostgw, PodPrefixOrigin::Managed),
+        (&by_flannel, PodPrefixOrigin::Flannel),
+        (&on_link, PodPrefixOrigin::OnLinkRoute),
+        (&masqueraded, PodPrefixOrigin::MasqueradeRule),
+    ];
+    let prefixes =
+        by_origin.into_iter().map(|(nets, origin)| known(nets, origin)).find(|found| !found.is_empty());
+    let mut prefixes = prefixes.unwrap_or_default();
+    let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
+    let network =
+        KnownPods { family, own: &own, prefixes: &nets, device: options.egress_interface.as_deref() };
     let routes = network.routes(view)?;
     // Nothing shows that pods of other nodes have this family.
-    if routes.is_empty() && (own.is_empty() || prefix.is_none()) {
-        return Ok(FamilyPods { prefix: None, own, routes });
+    let is_managed = prefixes.first().is_some_and(|it| it.origin == PodPrefixOrigin::Managed);
+    if routes.is_empty() && !is_managed && (own.is_empty() || prefixes.is_empty()) {
+        return Ok(FamilyPods { prefixes: Vec::new(), own, routes });
     }
-    let computed = || {
+    if prefixes.is_empty() {
         let cidrs = own.iter().copied().chain(routes.iter().map(|found| found.route.destination));
-        let prefix = common_prefix(cidrs)?;
-        Some(PodPrefix { prefix, origin: PodPrefixOrigin::Computed })
+        let computed = common_prefix(cidrs);
+        prefixes.extend(computed.map(|prefix| PodPrefix { prefix, origin: PodPrefixOrigin::Computed }));
+    }
+    Ok(FamilyPods { prefixes, own, routes })
+}
+
+/// The sysctls that hostgw has written, with their values, except the forwarding switches that the cluster prefixes imply.
+fn sysctls<'a>(
+    sources: &LiveSources<'a>,
+    families: &[Family],
+    has_pods: bool,
+) -> Vec<(&'a SysctlKey, &'a Untrusted)> {
+    let switches: Vec<SysctlKey> = match has_pods {
+        true => families.iter().map(|family| SysctlKey::forwarding(*family)).collect(),
+        false => Vec::new(),
     };
-    Ok(FamilyPods { prefix: prefix.or_else(computed), own, routes })
+    let written = sources.state.sysctls.iter().filter(|(key, _)| sources.written.contains(key));
+    written.filter(|(key, value)| !(switches.contains(key) && **value == "1")).collect()
+}
+
+/// The addresses of this node that the configuration needs.
+fn own_addresses(
+    found: &SourceAddresses,
+    managed: &Managed<'_>,
+    state: &State,
+    routes: &[&Route],
+    own: &[IpNet],
+) -> Vec<IpAddr> {
+    let is_needed = |family: Family| {
+        // Without an address of the family, hostgw masquerades nothing, and the node has no pods of it.
+        let is_masqueraded = !found.are_of_nat || managed.nat().is_none() || state.nat.get(family).is_some();
+        let is_present = routes.iter().any(|route| route.family() == family)
+            || own.iter().any(|cidr| Family::from(*cidr) == family);
+        found.are_of_routes || (is_present && is_masqueraded)
+    };
+    let families = Family::ALL.into_iter().filter(|family| is_needed(*family));
+    families.filter_map(|family| found.own.get(family).copied()).collect()
 }
 
 /// The networks that rules do not masquerade packets to, or masquerade packets from: that of the pods, if they contain the
@@ -282,25 +372,38 @@ fn own_pods_unknown(prefixes: &[IpNet]) -> Diagnostic {
         .with_remedy("pass it with --pod-cidr, or `--pod-cidr none` for a machine without pods")
 }
 
-/// The routes that hostgw adopts: those to other nodes and, if their pod gateways are next hops, those in the place of the
-/// on-link routes.
+/// The routes that hostgw adopts: those to other nodes and, in the families whose pod gateways are next hops, those in the place
+/// of the on-link routes.
 fn adopted<'a>(
     view: &NodeView<'a>,
     prefixes: &[IpNet],
     common: &CommonOptions,
     routes: &[NodeRoute<'a>],
-    next_hop: HopMode,
+    uses_pod_gateways: impl Fn(Family) -> bool,
 ) -> Vec<&'a Route> {
-    let uses_pod_gateways = next_hop == HopMode::Mode(NextHopMode::PodGateway)
-        || routes.iter().any(|found| matches!(found.hop, RouteHop::PodGateway(_)));
     let is_on_link = |route: &&&Route| {
-        uses_pod_gateways
+        uses_pod_gateways(route.family())
             && prefixes.contains(&route.destination)
             && route.table == common.table
-            && routes::metric_of(route) == common.metric
+            && common.has_metric(route)
     };
     let on_link = view.routes.iter().filter(is_on_link).copied();
     routes.iter().map(|found| found.route).chain(on_link).collect()
+}
+
+/// Warns if the next hops do not explain for which families hostgw makes pod gateways reachable.
+fn unexplained(reachable: &[(Family, bool)], next_hop: HopMode, nodes: &[LiveEntry]) -> Option<Diagnostic> {
+    let is_explained = |(family, is_on_link): &&(Family, bool)| {
+        nodes::uses_pod_gateways(next_hop, nodes, *family) == *is_on_link
+    };
+    let (family, is_on_link) = reachable.iter().find(|it| !is_explained(it))?;
+    let what = if *is_on_link { "manages an on-link route" } else { "manages no on-link route" };
+    let message = format!(
+        "hostgw {what} to the {family} cluster prefix, but the next hops of the other routes do not explain it"
+    );
+    Some(Diagnostic::new(Rule::NextHopUnknown, message).with_remedy(
+        "set `nextHop` to what it was, such as the address of a router that no route shows yet, and compare with `hostgw plan`",
+    ))
 }
 
 /// Whether the kernel only accepts the next hops because the routes say that they are on-link.
@@ -375,7 +478,7 @@ fn problem(error: &ConfigError) -> Diagnostic {
         Rule::InvalidNodeName | Rule::DuplicateNodeName => {
             Some("pass the name of this node with --node-name".to_owned())
         }
-        Rule::CidrOutsideCluster | Rule::SpecialPrefix | Rule::AddressInCluster => {
+        Rule::CidrOutsideCluster | Rule::CidrCoversCluster | Rule::SpecialPrefix | Rule::AddressInCluster => {
             Some("pass the cluster prefix with --cluster-prefix".to_owned())
         }
         _ => error.hint.clone(),

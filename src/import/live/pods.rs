@@ -121,11 +121,16 @@ pub(super) fn own(
         ranked.retain(|(_, candidate)| is_inside(candidate));
     }
     let best = ranked.iter().map(|(rank, _)| *rank).min();
+    // One interface with several pod CIDRs.
+    let is_one_interface = |ranked: &[(u8, PodInterface<'_>)]| {
+        ranked.windows(2).all(|two| two[0].1.local.device == two[1].1.local.device)
+            && ranked.iter().all(|(_, candidate)| is_inside(candidate))
+    };
     ranked.retain(|(rank, _)| Some(*rank) == best);
     let mut cidrs: Vec<IpNet> = ranked.iter().map(|(_, candidate)| candidate.cidr).collect();
     cidrs.sort_unstable();
     cidrs.dedup();
-    if cidrs.len() < 2 {
+    if cidrs.len() < 2 || is_one_interface(&ranked) {
         return Ok(cidrs);
     }
     let is_by_gateway = |route: &Route| route.next.gateway.is_some() && route.destination.prefix_len() > 0;

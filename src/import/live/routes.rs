@@ -39,8 +39,8 @@ pub(super) struct KnownPods<'a> {
     pub family: Family,
     /// The node's own pod CIDRs.
     pub own: &'a [IpNet],
-    /// The cluster prefix, if it is known.
-    pub prefix: Option<IpNet>,
+    /// The cluster prefixes; empty if they are unknown.
+    pub prefixes: &'a [IpNet],
     /// The only interface whose routes count, if it is given.
     pub device: Option<&'a str>,
 }
@@ -57,8 +57,14 @@ impl KnownPods<'_> {
         if is_own || destination.prefix_len() == 0 || route.kind != RouteType::Unicast {
             return false;
         }
-        if let Some(prefix) = self.prefix {
-            return prefix.contains(&destination) && prefix != destination;
+        if !self.prefixes.is_empty() {
+            return self
+                .prefixes
+                .iter()
+                .any(|prefix| prefix.contains(&destination) && *prefix != destination);
+        }
+        if route.is_owned() {
+            return route.next.gateway.is_some();
         }
         if PLUGIN_PROTOCOLS.iter().any(|(number, _)| *number == route.protocol) {
             return true;
@@ -118,7 +124,8 @@ impl KnownPods<'_> {
                 ));
             }
             let first = by_destination.entry(route.destination).or_insert(route);
-            if route.metric < first.metric {
+            // Packets use the route with the lowest metric, unless it was added after hostgw's.
+            if (!route.is_owned(), route.metric) < (!first.is_owned(), first.metric) {
                 *first = route;
             }
         }
@@ -150,28 +157,47 @@ pub(super) struct CommonOptions {
     pub table: u32,
     /// The metric; 0 if it is the kernel's default.
     pub metric: u32,
+    /// The largest MTU, if all routes have one. Those of single routes can be smaller.
     pub mtu: Option<u32>,
 }
 
-/// The metric of a route; 0 if it is the kernel's default.
-pub(super) fn metric_of(route: &Route) -> u32 {
-    match (route.family(), route.metric) {
-        (Family::V6, IPV6_DEFAULT_METRIC) => 0,
-        (_, metric) => metric,
+impl CommonOptions {
+    /// Whether a route has the metric.
+    pub fn has_metric(&self, route: &Route) -> bool {
+        has_metric(route, self.metric)
     }
 }
 
-/// Finds what all routes have in common. There is at least one route.
+/// Whether a route has a metric of the configuration, of which 0 stands for the kernel's default.
+const fn has_metric(route: &Route, metric: u32) -> bool {
+    match (route.destination, metric) {
+        (IpNet::V6(_), 0) => route.metric == IPV6_DEFAULT_METRIC,
+        _ => route.metric == metric,
+    }
+}
+
+/// The metric of the configuration that a route has.
+const fn metric_of(route: &Route) -> u32 {
+    if has_metric(route, 0) { 0 } else { route.metric }
+}
+
+/// Finds what all routes have in common: `routes`, and those of hostgw that make pod gateways reachable.
 ///
 /// # Errors
 /// Returns an error if they differ in what hostgw has one value of.
-pub(super) fn common_options(routes: &[NodeRoute<'_>]) -> Result<CommonOptions, Diagnostic> {
-    let Some(first) = routes.first().map(|found| found.route) else {
+pub(super) fn common_options(
+    routes: &[NodeRoute<'_>],
+    on_link: &[&Route],
+) -> Result<CommonOptions, Diagnostic> {
+    let all: Vec<&Route> = match routes {
+        [] => on_link.to_vec(),
+        routes => routes.iter().map(|found| found.route).collect(),
+    };
+    let Some(first) = all.first().copied() else {
         return Ok(CommonOptions { device: Untrusted::default(), table: MAIN_TABLE, metric: 0, mtu: None });
     };
     let differs = |what: &str, remedy: &str, is_same: &dyn Fn(&Route) -> bool| {
-        let other = routes.iter().map(|found| found.route).find(|route| !is_same(route));
-        other.map_or(Ok(()), |other| {
+        all.iter().find(|route| !is_same(route)).map_or(Ok(()), |other| {
             let message =
                 format!("the routes to other nodes use several {what}, such as `{first}` and `{other}`");
             Err(not_describable(message, remedy))
@@ -181,15 +207,18 @@ pub(super) fn common_options(routes: &[NodeRoute<'_>]) -> Result<CommonOptions, 
         route.next.device == first.next.device
     })?;
     differs("routing tables", "move them to one table first", &|route| route.table == first.table)?;
-    differs("metrics", "delete them and add them again with one metric", &|route| {
-        metric_of(route) == metric_of(first)
-    })?;
-    let has_same_mtu = routes.iter().all(|found| found.route.mtu == first.mtu);
+    // The metric of an IPv6 route can be the kernel's default or the same number in the configuration.
+    let metric = all.iter().copied().find(|route| route.family() == Family::V4).unwrap_or(first);
+    let metric = metric_of(metric);
+    differs("metrics", "delete them and add them again with one metric", &|route| has_metric(route, metric))?;
+    // A route has the smaller MTU of the two nodes that it connects, and the one to the pod gateways that of this node.
+    let of_node = on_link.first().map(|route| route.mtu);
+    let largest = || all.iter().map(|route| route.mtu).collect::<Option<Vec<u32>>>()?.into_iter().max();
     Ok(CommonOptions {
         device: first.next.device.clone().unwrap_or_default(),
         table: first.table,
-        metric: metric_of(first),
-        mtu: first.mtu.filter(|_| has_same_mtu),
+        metric,
+        mtu: of_node.unwrap_or_else(largest),
     })
 }
 

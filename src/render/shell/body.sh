@@ -495,18 +495,71 @@ plan_sysctls() {
     }'
 }
 
+# The desired routes, adapted to the links of this node as the key `offLink` of the configuration asks. The kernel knows which
+# addresses are on the link of the egress interface. For a pod gateway, the address of its node decides.
+adapted_routes() {
+    : >"$work/skipped" || return 1
+    if [ "$off_link" = refuse ]; then
+        desired_routes
+        return
+    fi
+    desired_routes >"$work/desired" || return 1
+    pod_gateway_routes >"$work/nodes" || return 1
+    awk -v asked="$work/asked." '
+        FILENAME ~ /nodes$/ { address[$1] = $2; next }
+        $2 == "via" {
+            needed = ($1 in address) ? address[$1] : $3
+            if (needed != "-" && !(needed in seen)) print "route get " needed >(asked (needed ~ /:/ ? 6 : 4))
+            seen[needed]
+        }' "$work/nodes" "$work/desired" || return 1
+    : >"$work/answers"
+    for family in 4 6; do
+        # Without a route to an address, there is no answer.
+        [ ! -f "$work/asked.$family" ] || ip -o "-$family" -force -batch "$work/asked.$family" 2>/dev/null
+    done >"$work/answers"
+    device=$device awk -v off_link="$off_link" -v skipped="$work/skipped" '
+        function option(name,    at) {
+            for (at = 1; at < NF; at++) if ($at == name) return $(at + 1)
+            return ""
+        }
+        FILENAME ~ /nodes$/ { address[$1] = $2; next }
+        FILENAME ~ /answers$/ {
+            if ($1 == "local") on_link[$2]
+            else if (option("dev") == ENVIRON["device"]) {
+                if (option("via") == "") on_link[$1]
+                else gateway[$1] = option("via")
+            }
+            next
+        }
+        {
+            needed = ($1 in address) ? address[$1] : $3
+            if ($2 != "via" || needed == "-" || (needed in on_link)) { print; next }
+            if (off_link == "skip") { print $1 >skipped; next }
+            if (off_link == "gateway" && (needed in gateway)) sub(/ via [^ ]+/, " via " gateway[needed])
+            if (off_link == "onlink" && !($1 in address)) {
+                at = index($0, "  #")
+                route = substr($0, 1, at - 1)
+                sub(/ +$/, "", route)
+                if (!sub(/ mtu /, " onlink mtu ", route)) route = route " onlink"
+                $0 = route substr($0, at)
+            }
+            print
+        }' "$work/nodes" "$work/answers" "$work/desired"
+}
+
 # Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
 # has to change.
 plan() {
     : >"$work/wanted.4" && : >"$work/wanted.6" || return 1
-    desired_routes | named=$named device=$device awk -v wanted="$work/wanted." '
+    adapted_routes >"$work/adapted" || return 1
+    named=$named device=$device awk -v wanted="$work/wanted." '
         BEGIN { from = " dev " ENVIRON["named"] " "; to = " dev " ENVIRON["device"] " " }
         {
             sub(/ scope link/, " scope 253")
             at = index($0, from)
             if (at) $0 = substr($0, 1, at - 1) to substr($0, at + length(from))
             print >(wanted ($1 $2 ~ /:/ ? 6 : 4))
-        }' || return 1
+        }' "$work/adapted" || return 1
     for family in 4 6; do
         live_routes "$family" >"$work/live.$family" || return 1
         plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
@@ -913,12 +966,17 @@ for source in $({ desired_routes; desired_table_ip; desired_table_ip6; } |
     sed -n -e 's/.* src \([^ ]*\).*/\1/p' -e 's/.* snat to \([^ ]*\).*/\1/p' | sort -u); do
     [ -n "$(ip -o address show to "$source")" ] ||
         refuse 3 "no interface has $source, the source address of node $node; is this the right machine?"
+    [ -n "$(ip -o address show -tentative to "$source")" ] ||
+        refuse 3 "the kernel does not use $source, the source address of node $node: duplicate address detection has not finished, or another machine has it"
 done
 desired_sysctls | while read -r key _; do
     [ -e "$(path_of "$key")" ] || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3
 
 plan || refuse 1 "cannot read the live state; nothing was changed"
+if [ -s "$work/skipped" ]; then
+    say "note: no route to $(wc -l <"$work/skipped" | tr -d ' ') pod CIDRs, because the next hops are on other links (offLink: skip)"
+fi
 if [ -n "$(conflicts)" ]; then
     show
     fail "the plan conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them, then run this script again."

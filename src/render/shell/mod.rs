@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use super::Provenance;
 use crate::{
-    model::{Cluster, Family},
+    model::{Cluster, Family, NextHopKind, OffLink},
     plan::{
         Desired, in_write_order,
         reason::{ON_LINK, UNASSIGNED},
@@ -65,7 +65,8 @@ set -u
 
 node={}
 device={}
-{}
+{}off_link={}
+
 # The ranges of characters that are escaped in the output, as pairs of code points.
 hidden='{}'
 ",
@@ -76,9 +77,11 @@ hidden='{}'
         quoted(&node.name.to_string()),
         quoted(device),
         addresses,
+        off_link_word(cluster.off_link),
         hidden_characters(),
     );
     let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
+    let _ = write!(text, "\n{}", function("pod_gateway_routes", &pod_gateway_routes(cluster, desired)));
     for family in Family::ALL {
         let table = desired.state.nat.get(family).map(table).unwrap_or_default();
         let _ = write!(text, "\n{}", function(&format!("desired_table_{}", family.nft()), &table));
@@ -140,6 +143,30 @@ fn routes(cluster: &Cluster, desired: &Desired) -> String {
         .collect();
     let width = lines.iter().map(|(route, _)| route.len()).max().unwrap_or(0);
     lines.iter().map(|(route, purpose)| format!("{}  # {purpose}\n", padded(route, width))).collect()
+}
+
+/// The destinations of the routes that lead to pod gateways, each with the address of the node, or `-` if it is unknown. Empty
+/// if the script does not need them.
+fn pod_gateway_routes(cluster: &Cluster, desired: &Desired) -> String {
+    if cluster.off_link == OffLink::Refuse {
+        return String::new();
+    }
+    let lines = desired.routes_to_nodes().filter_map(|(route, node)| {
+        let (node, family) = (&cluster.nodes[node], route.family());
+        let is_by_gateway = cluster.next_hop_of(node, family) == NextHopKind::PodGateway;
+        let address = node.addresses.get(family).map_or_else(|| "-".to_owned(), ToString::to_string);
+        is_by_gateway.then(|| format!("{} {address}\n", route.destination))
+    });
+    lines.collect()
+}
+
+const fn off_link_word(off_link: OffLink) -> &'static str {
+    match off_link {
+        OffLink::Refuse => "refuse",
+        OffLink::Skip => "skip",
+        OffLink::Gateway => "gateway",
+        OffLink::Onlink => "onlink",
+    }
 }
 
 /// Returns on-link routes first, because the gateways of other routes are reached through them.
