@@ -352,10 +352,10 @@ impl fmt::Display for RouteType {
 }
 
 impl Route {
-    /// Iterates over its next hops, of which the kernel uses one.
-    pub fn hops(&self) -> impl Iterator<Item = &NextHop> {
+    /// Iterates over the gateways and interfaces of its next hops, of which the kernel uses one. Empty if they are unknown.
+    pub fn hops(&self) -> impl Iterator<Item = (Option<IpAddr>, &Untrusted)> {
         let several = self.opaque.iter().flat_map(|opaque| &opaque.hops);
-        several.chain([&self.next]).filter(|hop| hop.device.is_some())
+        several.chain([&self.next]).filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
     }
 
     /// Returns the route's key.
