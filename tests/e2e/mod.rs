@@ -4,6 +4,7 @@
 //! Every scenario runs as root, and as an ordinary user in a user namespace, as far as the user who runs the suite can
 //! do both.
 
+mod alike;
 mod changes;
 mod checks;
 mod churn;
