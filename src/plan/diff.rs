@@ -332,10 +332,13 @@ impl fmt::Display for Change {
     }
 }
 
+/// The change of one route: the action, the route before and the route after.
+pub type RouteLine<'a> = (Action, Option<&'a Route>, Option<&'a Route>);
+
 impl RouteChange {
     /// Returns the change route by route, as action, before and after.
     #[must_use]
-    pub fn lines(&self) -> SmallVec<[(Action, Option<&Route>, Option<&Route>); 1]> {
+    pub fn lines(&self) -> SmallVec<[RouteLine<'_>; 1]> {
         // Almost every change of a plan is one of these.
         match (&self.before[..], &self.after[..]) {
             ([], [new]) => return smallvec![(Action::Add, None, Some(new))],
