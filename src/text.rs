@@ -1,11 +1,13 @@
 //! Helpers for text that people read and write.
 
+mod address;
 mod escape;
 mod json;
 mod sh;
 mod untrusted;
 mod wrap;
 
+pub use address::{FastAddress, FastPrefix};
 pub use escape::{Printable, all_bytes, for_terminal, hidden_ranges, is_hidden, printable, push_printable};
 pub use json::{to_json, write_json};
 pub use sh::{ShellCommand, ShellWord};
@@ -66,7 +68,7 @@ pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
 #[must_use]
 pub fn text_width(text: &str) -> usize {
     // Most text needs no tables of Unicode.
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    if all_bytes(text, |byte| matches!(byte, b' '..=b'~')) {
         text.len()
     } else {
         console::measure_text_width(text)
@@ -81,8 +83,17 @@ pub fn padded(text: &str, width: usize) -> String {
     let missing = width.saturating_sub(text_width(text));
     let mut padded = String::with_capacity(text.len() + missing);
     padded.push_str(text);
-    padded.extend(std::iter::repeat_n(' ', missing));
+    push_spaces(&mut padded, missing);
     padded
+}
+
+/// Appends `number` spaces to `text`, many at once.
+pub fn push_spaces(text: &mut String, number: usize) {
+    const SPACES: &str = "                                ";
+    for _ in 0..number / SPACES.len() {
+        text.push_str(SPACES);
+    }
+    text.push_str(&SPACES[..number % SPACES.len()]);
 }
 
 /// Shortens a value from a file for use in a sentence.

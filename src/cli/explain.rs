@@ -18,7 +18,7 @@ use crate::{
     doctor::{Guidepost, Journey, JourneyEnd, JourneyStep},
     error::{Error, Kind},
     forwarding::{ForwardingModel, owner},
-    model::{Cluster, Family, FoundEgress, InterfaceName, Prefixed},
+    model::{Cluster, Family, InterfaceName, Prefixed},
     plan::{self, Desired, Observed, OriginalSysctls},
     render::Locator,
     state::{
@@ -55,9 +55,10 @@ pub(super) fn run(options: &ExplainOptions, output: &Output) -> VerbResult {
         let mut loaded = loaded;
         let node = &loaded.cluster.nodes[index];
         if loaded.cluster.egress_interface_of(node).is_none() {
-            let interface = InterfaceName::linux(UNNAMED).ok();
-            let found = interface.map(|interface| FoundEgress { node: node.name.clone(), interface });
-            loaded.cluster.found_egress = found;
+            let name = node.name.clone();
+            if let Ok(interface) = InterfaceName::linux(UNNAMED) {
+                loaded.cluster.set_found_egress(name, interface);
+            }
         }
         let desired = plan::desired(&loaded.cluster, index, &OriginalSysctls::default())
             .map_err(|plan::NotLinux| not_linux(&loaded.cluster, index))?;

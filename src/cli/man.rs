@@ -28,7 +28,7 @@ pub(super) fn run(options: &ManOptions, output: &Output) -> VerbResult {
     fs::create_dir_all(folder).map_err(failed)?;
     let pages = pages(DATE).map_err(failed)?;
     for (name, page) in &pages {
-        render::write(&folder.join(name), page)?;
+        render::write_file(&folder.join(name), page)?;
     }
     output.done(&format!("Wrote {} to {}.", text::count(pages.len(), "manual page"), text::path(folder)));
     Ok(0)

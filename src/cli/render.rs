@@ -1,12 +1,6 @@
 //! `hostgw render`
 
-use std::{
-    ffi::OsString,
-    fmt::Display,
-    fs::{self, OpenOptions},
-    io::Write,
-    path::Path,
-};
+use std::{fmt::Display, fs, path::Path};
 
 use super::{
     VerbResult,
@@ -14,6 +8,7 @@ use super::{
     configuration::load,
     environment,
     output::Output,
+    write,
 };
 use crate::{
     config::Loaded,
@@ -82,38 +77,20 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
         }
     };
     match &options.out {
-        Some(path) => write(path, &text)?,
+        Some(path) => write_file(path, &text)?,
         None => output.verbatim(&text)?,
     }
     Ok(0)
 }
 
 /// Creates or replaces the file `path` atomically: other programs see either the old file or the new one.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
+pub(super) fn write_file(path: &Path, text: &str) -> Result<(), Error> {
     let cannot = |why: &dyn Display| Error::unexpected(format!("cannot write {}: {why}", text::path(path)));
     match fs::symlink_metadata(path) {
         Ok(there) if !there.is_file() => return Err(cannot(&"it exists and is not a file")),
         _ => {}
     }
-    let name = path.file_name().ok_or_else(|| cannot(&"it is not a file name"))?;
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.new", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
-    let written = OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|mut file| {
-        #[cfg(unix)]
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-        #[cfg(not(unix))]
-        let _ = mode;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    });
-    written.map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        cannot(&error)
-    })
+    write::publish(path, text.as_bytes(), text.starts_with("#!")).map_err(|error| cannot(&error))
 }
 
 fn wrong(what: &str, node: &str, os: OperatingSystem) -> Error {

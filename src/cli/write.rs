@@ -1,5 +1,5 @@
-//! Writes files where the user asks for them: atomically, readable only by their owner, and never through a symbolic
-//! link that another user planted.
+//! Writes files where the user asks for them: atomically, readable only by their owner unless they are published, and never
+//! through a symbolic link that another user planted.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,6 +19,8 @@ use rustix::{
 };
 
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
+const READABLE: Mode = Mode::from_raw_mode(0o644);
+const EXECUTABLE: Mode = Mode::from_raw_mode(0o755);
 
 /// Writes `bytes` to `path`. A new file is readable only by its owner; an existing file of the caller keeps its mode.
 /// A symbolic link is kept, and its target replaced. A pipe or a terminal is written to directly.
@@ -27,7 +29,7 @@ const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 /// Returns an error if the file cannot be written, or if it is a link or pipe of another user in a directory that
 /// others can write to.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_with(path, bytes, keep_mode)
+    write_with(path, bytes, &keep_mode)
 }
 
 /// Writes `bytes` in place of a file that the user edits, like [`write`]. The file keeps its mode, and its owner if possible.
@@ -35,13 +37,22 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As [`write`].
 pub(super) fn edit(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_with(path, bytes, keep_owner)
+    write_with(path, bytes, &keep_owner)
 }
 
-/// Gives a new file the owner and the mode of the old one, if there was one.
-type Keep = fn(&File, Option<&Stat>) -> io::Result<()>;
+/// Writes `bytes` to a file that everyone may read, and execute if `is_executable`. Otherwise like [`write`].
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn publish(path: &Path, bytes: &[u8], is_executable: bool) -> io::Result<()> {
+    let mode = if is_executable { EXECUTABLE } else { READABLE };
+    write_with(path, bytes, &|file, _| Ok(fchmod(file, mode)?))
+}
 
-fn write_with(path: &Path, bytes: &[u8], keep: Keep) -> io::Result<()> {
+/// Gives a new file its mode, and an owner other than the caller: for example those of the old one, if there was one.
+type Keep<'a> = &'a dyn Fn(&File, Option<&Stat>) -> io::Result<()>;
+
+fn write_with(path: &Path, bytes: &[u8], keep: Keep<'_>) -> io::Result<()> {
     match resolve(path)? {
         WriteTarget::Stream(stream) => File::from(stream).write_all(bytes),
         WriteTarget::File { folder, name, old } => replace(&folder, &name, old.as_ref(), bytes, keep),
@@ -119,7 +130,13 @@ fn check_laid(folder: &OwnedFd, found: &Stat, what: &str) -> io::Result<()> {
     )))
 }
 
-fn replace(folder: &OwnedFd, name: &OsStr, old: Option<&Stat>, bytes: &[u8], keep: Keep) -> io::Result<()> {
+fn replace(
+    folder: &OwnedFd,
+    name: &OsStr,
+    old: Option<&Stat>,
+    bytes: &[u8],
+    keep: Keep<'_>,
+) -> io::Result<()> {
     let (temporary, mut file) = create_temporary(folder, name)?;
     let written = keep(&file, old)
         .and_then(|()| file.write_all(bytes))

@@ -28,8 +28,7 @@ pub(super) struct Source {
 impl Source {
     pub fn new(text: Arc<str>) -> Self {
         let bytes = text.as_bytes();
-        let mut lines = vec![0];
-        lines.extend(text.match_indices('\n').map(|(at, _)| at + 1));
+        let lines = line_starts(bytes);
         let mut characters = Vec::with_capacity(bytes.len() / BLOCK + 1);
         let mut before = 0;
         for block in bytes.chunks(BLOCK) {
@@ -84,6 +83,29 @@ impl Source {
     }
 }
 
+/// Returns the offset of the first byte of each line. Most lines are short, so that comparing eight bytes at once is faster
+/// than searching for one line end after the other.
+fn line_starts(bytes: &[u8]) -> Vec<usize> {
+    const SIZE: usize = size_of::<u64>();
+    const LOW_BITS: u64 = u64::from_ne_bytes([0x7f; SIZE]);
+    const LINE_ENDS: u64 = u64::from_ne_bytes([b'\n'; SIZE]);
+    let (blocks, rest) = bytes.as_chunks::<SIZE>();
+    let mut starts = vec![0];
+    for (index, block) in blocks.iter().enumerate() {
+        let differences = u64::from_le_bytes(*block) ^ LINE_ENDS;
+        // The highest bit of each byte without a difference.
+        let mut ends = !(((differences & LOW_BITS) + LOW_BITS) | differences | LOW_BITS);
+        while ends != 0 {
+            starts.push(index * SIZE + ends.trailing_zeros() as usize / 8 + 1);
+            ends &= ends - 1;
+        }
+    }
+    let whole = bytes.len() - rest.len();
+    let ends = rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    starts.extend(ends.map(|(at, _)| whole + at + 1));
+    starts
+}
+
 /// Counts characters: every UTF-8 byte that is not a continuation byte starts one.
 fn count(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| !is_continuation(**byte)).count()
@@ -107,6 +129,25 @@ mod tests {
         assert_eq!(source.line(1), "a: é1");
         assert_eq!(source.line(2), "ßx: 2");
         assert_eq!((source.line(3), source.line(4), source.line(0)), ("", "", ""));
+    }
+
+    #[test]
+    fn lines_start_after_line_ends_wherever_they_are() {
+        // Bytes that differ from a line end in one bit, and those next to it.
+        let others = ['\u{8}', '\t', '\u{b}', '\u{e}', '\u{2}', '\u{1a}', '*', 'J', '\u{8a}', '\0', '\u{7f}'];
+        for length in 0..40 {
+            for first in 0..=length {
+                for (index, other) in others.iter().enumerate() {
+                    let mut text = vec![*other; length];
+                    for at in [first, first + index, length].map(|at| at.min(length)) {
+                        text.insert(at, '\n');
+                    }
+                    let text = String::from_iter(text);
+                    let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+                    assert_eq!(line_starts(text.as_bytes()), [0].into_iter().chain(ends).collect::<Vec<_>>());
+                }
+            }
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl<'a> Found<'a> {
             (Some((refusal, _)), _) => Verdict::Refused(*refusal),
             (None, Some(route)) if route.kind.is_local() => Verdict::Local,
             (None, Some(route)) => {
-                let hops = hops(route).map(|(gateway, device)| Hop { gateway, device: device.clone() });
+                let hops = route.hops().map(|(gateway, device)| Hop { gateway, device: device.clone() });
                 Verdict::Forwarded { length: route.destination.prefix_len(), hops: hops.collect() }
             }
             (None, None) => Verdict::Refused(Refusal::NoRoute),
@@ -435,14 +435,9 @@ pub fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlK
     SysctlKey::from_parts(["net", family, "conf", device, name]).ok()
 }
 
-/// Returns the next hops of a route, of which the kernel uses one. Empty if they are unknown.
-pub(super) fn hops(route: &Route) -> impl Iterator<Item = (Option<IpAddr>, &Untrusted)> {
-    route.hops().filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
-}
-
 /// Whether a next hop of a route is behind this interface. An unknown one may be.
 fn leads_through(route: &Route, device: &Untrusted) -> bool {
-    let mut hops = hops(route).peekable();
+    let mut hops = route.hops().peekable();
     hops.peek().is_none() && route.kind == RouteType::Unicast || hops.any(|(_, hop)| hop == device)
 }
 

@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    ops::Range,
 };
 
 use ipnet::IpNet;
 
-use super::{ForwardingModel, Hop, Packet, Verdict, model::hops, outside_address};
+use super::{ForwardingModel, Hop, Packet, Verdict, outside_address};
 use crate::{
     model::{Cluster, Family, MAIN_TABLE, PerFamily, Prefixed, pod_address},
     state::{Host, Route, RouteType},
@@ -240,7 +241,7 @@ impl<'a> Paths<'a> {
 
     /// Iterates over the next hops of the default routes.
     pub fn gateways(&self) -> impl Iterator<Item = Hop> + '_ {
-        let hops = self.outside.iter().flat_map(|(_, route)| hops(route));
+        let hops = self.outside.iter().flat_map(|(_, route)| route.hops());
         hops.map(|(gateway, device)| Hop { gateway, device: device.clone() })
     }
 
@@ -301,7 +302,7 @@ impl<'a> Paths<'a> {
     fn to_outside(&self, family: Family) -> Vec<PathRef<'_>> {
         let mut refs: Vec<PathRef<'_>> = Vec::new();
         let Some(route) = self.outside.get(family) else { return refs };
-        let hops_of = |pod| hops(route).map(move |hop| (pod, hop));
+        let hops_of = |pod| route.hops().map(move |hop| (pod, hop));
         for (pod, (gateway, device)) in self.pods_of(family).flat_map(hops_of) {
             for path in Self::along(pod, route, gateway, device, None, outside_address(family)) {
                 // All next hops of a route share the packet to the outside, and those of an interface share the reply.
@@ -367,24 +368,44 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Returns the ranks of the paths by a model of the node with all of their routes. Nodes whose packets follow
-    /// only their own routes behave alike, so only one of them is traced.
+    /// Returns, for each route to another node, the index of the first one that is like it: the node's rules and routes
+    /// treat packets to all of them alike, except for their own routes. A route that a `special` prefix overlaps is only
+    /// like itself.
+    fn first_alike(&self, special: &PrefixSet) -> Vec<usize> {
+        let mut known: PerFamily<(usize, Option<&Untrusted>)> = PerFamily::default();
+        let mut firsts = Vec::with_capacity(self.others.len());
+        for (index, (route, _)) in self.others.iter().enumerate() {
+            let device = route.next.device.as_ref();
+            let alike = known.get(route.family()).filter(|(_, of)| *of == device);
+            firsts.push(match alike {
+                _ if special.overlaps(route.destination) => index,
+                Some((first, _)) => *first,
+                None => {
+                    *known.get_mut(route.family()) = Some((index, device));
+                    index
+                }
+            });
+        }
+        firsts
+    }
+
+    /// Returns the ranks of the paths by a model of the node with all of their routes. The paths along routes that are
+    /// alike have the same ranks.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
         let rank = |path: PathRef<'_>| path.course().rank(&model.trace(&path.packet()).verdict);
-        let mut alike: PerFamily<Vec<Rank>> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
-        for (route, node) in &self.others {
-            let is_special = self.special.overlaps(route.destination);
-            let known = alike.get(route.family()).filter(|_| !is_special);
-            if let Some(known) = known {
-                ranks.extend(known);
-                continue;
-            }
-            let known: Vec<Rank> = self.whole(route, *node).flatten().map(rank).collect();
-            ranks.extend(&known);
-            if !is_special {
-                *alike.get_mut(route.family()) = Some(known);
+        // For each route, the range of its ranks, or of those of a route like it.
+        let mut ranges: Vec<Range<usize>> = Vec::with_capacity(self.others.len());
+        for (index, first) in self.first_alike(&self.special).into_iter().enumerate() {
+            let start = ranks.len();
+            if let Some(known) = ranges.get(first) {
+                ranks.extend_from_within(known.clone());
+                ranges.push(known.clone());
+            } else {
+                let (route, node) = self.others[index];
+                ranks.extend(self.whole(route, node).flatten().map(rank));
+                ranges.push(start..ranks.len());
             }
         }
         ranks.extend(self.other_refs().map(rank));
@@ -441,20 +462,14 @@ impl<'a> Paths<'a> {
         let mut asked: Vec<PathRef<'_>> = Vec::new();
         // For each route, the index of the first of its packets, or of those of a route like it.
         let mut places = Vec::with_capacity(self.others.len());
-        let mut alike: PerFamily<(usize, Option<&Untrusted>)> = PerFamily::default();
-        for (route, node) in &self.others {
-            let is_special = special.overlaps(route.destination);
-            let device = route.next.device.as_ref();
-            let known = alike.get(route.family()).filter(|(_, of)| !is_special && *of == device);
-            if let Some((place, _)) = known {
+        for (index, first) in self.first_alike(&special).into_iter().enumerate() {
+            if let Some(place) = places.get(first) {
                 places.push(*place);
                 continue;
             }
-            if !is_special {
-                *alike.get_mut(route.family()) = Some((asked.len(), device));
-            }
+            let (route, node) = self.others[index];
             places.push(asked.len());
-            asked.extend(self.whole(route, *node).flatten());
+            asked.extend(self.whole(route, node).flatten());
         }
         let whole = asked.len();
         asked.extend(self.other_refs());
@@ -629,7 +644,7 @@ fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
 /// Returns the default route that the kernel prefers.
 fn default_route<'a>(family: Family, routes: impl Iterator<Item = &'a Route>) -> Option<&'a Route> {
     let is_default = |route: &&Route| {
-        let is_usable = route.kind == RouteType::Unicast && hops(route).next().is_some();
+        let is_usable = route.kind == RouteType::Unicast && route.hops().next().is_some();
         is_usable
             && route.destination.prefix_len() == 0
             && route.family() == family

@@ -70,6 +70,11 @@ impl Cluster {
     /// The maximum number of sysctls in a configuration.
     pub const MAX_SYSCTLS: usize = 1000;
 
+    /// Sets the egress interface that was found on the node with this name.
+    pub fn set_found_egress(&mut self, node: Untrusted, interface: InterfaceName) {
+        self.found_egress = Some(FoundEgress { node, interface });
+    }
+
     /// Returns the egress interface of `node`: the one that was found there, or else its own, or else the cluster's. The
     /// cluster's interface only applies to Linux nodes. `None` if it is the one with the node's address, which only the node
     /// knows.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Family;
-use crate::text::printable;
+use crate::text::{all_bytes, printable};
 
 /// The key of a kernel parameter under `net`, in the syntax of sysctl(8): `net.ipv4.ip_forward`, or
 /// `net.ipv4.conf.eth0/100.rp_filter` for the interface `eth0.100`.
@@ -76,16 +76,17 @@ impl SysctlKey {
     /// # Errors
     /// Same as [`FromStr`].
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidSysctlKey> {
-        let mut key = String::new();
+        /// Enough for almost all keys.
+        const TYPICAL: usize = 64;
+        let mut key = String::with_capacity(TYPICAL);
         for (at, part) in parts.into_iter().enumerate() {
             if at > 0 {
                 key.push('.');
             }
-            for (at, name) in part.split('.').enumerate() {
-                if at > 0 {
-                    key.push('/');
-                }
-                key.push_str(name);
+            let start = key.len();
+            key.push_str(part);
+            if part.contains('.') {
+                key.replace_range(start.., &part.replace('.', "/"));
             }
         }
         Self::from_dotted(key)
@@ -93,11 +94,11 @@ impl SysctlKey {
 
     /// Checks a key whose parts are separated by dots.
     fn from_dotted(dotted: String) -> Result<Self, InvalidSysctlKey> {
-        let is_plain = dotted.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_plain = all_bytes(&dotted, |byte| byte.is_ascii_graphic());
         let is_invalid = |part: &str| {
             part.is_empty()
                 || part.len() > MAX_PART_LEN
-                || part.bytes().all(|byte| byte == b'/')
+                || (part.starts_with('/') && part.bytes().all(|byte| byte == b'/'))
                 || (!is_plain && part.chars().any(|c| c.is_whitespace() || c.is_control()))
         };
         if dotted.split('.').any(is_invalid) {
@@ -148,12 +149,13 @@ impl fmt::Display for SysctlKey {
 
 /// Converts the two spellings of a key into each other.
 fn swapped(key: &str) -> String {
-    let swap = |c| match c {
-        '/' => '.',
-        '.' => '/',
+    let swap = |byte| match byte {
+        b'/' => b'.',
+        b'.' => b'/',
         other => other,
     };
-    key.chars().map(swap).collect()
+    // Both are ASCII, so the text remains UTF-8.
+    String::from_utf8(key.bytes().map(swap).collect()).unwrap_or_default()
 }
 
 /// Normalizes a value for comparison: the kernel separates the parts of a vector with tabs and ends every value with a

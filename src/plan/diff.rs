@@ -7,6 +7,8 @@ use std::{
     ops::Range,
 };
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::{
     model::{Family, SysctlKey},
     state::{NatObject, NatTable, ObjectKind, Route, RouteKey, RouteList, State, Unknown, protocol},
@@ -307,11 +309,11 @@ impl Plan {
 
 impl Change {
     /// Returns what happens to each of its objects.
-    fn actions(&self) -> Vec<Action> {
+    fn actions(&self) -> SmallVec<[Action; 4]> {
         match self {
             Self::Route(route) => route.lines().into_iter().map(|(action, ..)| action).collect(),
             Self::Nat(nat) => nat.lines().into_iter().map(|(action, ..)| action).collect(),
-            Self::Sysctl(_) => vec![Action::Change],
+            Self::Sysctl(_) => smallvec![Action::Change],
         }
     }
 }
@@ -330,14 +332,17 @@ impl fmt::Display for Change {
     }
 }
 
+/// The change of one route: the action, the route before and the route after.
+pub type RouteLine<'a> = (Action, Option<&'a Route>, Option<&'a Route>);
+
 impl RouteChange {
     /// Returns the change route by route, as action, before and after.
     #[must_use]
-    pub fn lines(&self) -> Vec<(Action, Option<&Route>, Option<&Route>)> {
+    pub fn lines(&self) -> SmallVec<[RouteLine<'_>; 1]> {
         // Almost every change of a plan is one of these.
         match (&self.before[..], &self.after[..]) {
-            ([], [new]) => return vec![(Action::Add, None, Some(new))],
-            ([old], []) => return vec![(Action::Remove, Some(old), None)],
+            ([], [new]) => return smallvec![(Action::Add, None, Some(new))],
+            ([old], []) => return smallvec![(Action::Remove, Some(old), None)],
             _ => {}
         }
         let removed = missing_from(self.before.iter(), self.after.iter());

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use crate::{
     diagnose::{Diagnostic, Rule},
     error::{Error, Kind},
-    model::{Cluster, FoundEgress, InterfaceName, Node, OperatingSystem},
+    model::{Cluster, InterfaceName, Node, OperatingSystem},
     state::{Host, Link},
     text::{Untrusted, list, printable},
 };
@@ -32,7 +32,7 @@ pub fn find_egress(cluster: &mut Cluster, index: usize, host: &Host) -> Result<(
     let interface = InterfaceName::linux(found.as_raw()).map_err(|why| {
         Error::new(Kind::Invalid, format!("cannot use the interface {found} of node {}: {why}", node.name))
     })?;
-    cluster.found_egress = Some(FoundEgress { node: node.name.clone(), interface });
+    cluster.set_found_egress(node.name.clone(), interface);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::TransactionMeta;
 use crate::{
     config::{Document, Loaded, StoredConfig},
-    model::{FoundEgress, InterfaceName},
+    model::InterfaceName,
     plan,
     state::{Route, RouteKey, State},
     text::Untrusted,
@@ -47,7 +47,7 @@ impl LastApplied {
     fn with_egress(&self, mut loaded: Loaded) -> Option<Loaded> {
         if let (Some(node), Some(name)) = (&self.meta.node, &self.egress_interface) {
             let interface = InterfaceName::linux(name.as_raw()).ok()?;
-            loaded.cluster.found_egress = Some(FoundEgress { node: node.clone(), interface });
+            loaded.cluster.set_found_egress(node.clone(), interface);
         }
         Some(loaded)
     }

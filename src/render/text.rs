@@ -15,7 +15,7 @@ use crate::{
     plan::Action,
     progress::Task,
     state::{ObjectKind, Unknown, Word, join_words},
-    text::{self, Printable, printable, text_width},
+    text::{self, Printable, printable, push_spaces, text_width},
 };
 
 /// The maximum width of an object whose reason is aligned with the others.
@@ -50,6 +50,8 @@ impl Symbols {
 #[derive(Debug, Clone)]
 pub struct Palette {
     pub(super) symbols: Symbols,
+    /// Whether the styles have colors.
+    is_colored: bool,
     /// The columns of the terminal. Lines are unlimited if the output is not a terminal.
     pub width: usize,
     /// Unchanged text.
@@ -75,6 +77,7 @@ impl Palette {
         let style = || Style::new().force_styling(colored);
         Self {
             symbols: Symbols::TERMINAL,
+            is_colored: colored,
             width: usize::MAX,
             plain: style(),
             head: style().bold(),
@@ -99,6 +102,11 @@ impl Palette {
             Action::Change => &self.change,
             Action::Remove => &self.remove,
         }
+    }
+
+    /// Returns the style, unless the output has no colors: then, text is much faster to append without one.
+    fn paint<'a>(&self, style: &'a Style) -> Option<&'a Style> {
+        self.is_colored.then_some(style)
     }
 
     /// Sets the number of columns of the terminal.
@@ -294,11 +302,16 @@ fn each_aligned<'a>(
             let column = column.max(width) + 2;
             let fits = column + "# ".len() + text_width(annotation) <= palette.width;
             if fits {
-                text.extend(std::iter::repeat_n(' ', column - width));
+                push_spaces(&mut text, column - width);
             } else {
                 text.push_str("\n    ");
             }
-            let _ = write!(text, "{}", palette.dim.apply_to(format_args!("# {annotation}")));
+            match palette.paint(&palette.dim) {
+                Some(style) => {
+                    let _ = write!(text, "{}", style.apply_to(format_args!("# {annotation}")));
+                }
+                None => text.extend(["# ", annotation]),
+            }
         }
         take(&text);
     }
@@ -366,7 +379,7 @@ impl Columns {
     fn put(&self, text: &mut String, line: &str) -> usize {
         let mut width = 0;
         for (gap, cell) in self.cells(line) {
-            text.extend(std::iter::repeat_n(' ', gap));
+            push_spaces(text, gap);
             text.push_str(cell);
             width += gap + text_width(cell);
         }
@@ -421,17 +434,23 @@ fn put_change(text: &mut String, columns: &mut [String; 4], entry: &ChangeEntry,
             let _ = write!(text, "{} {inline_diff}", palette.change.apply_to(palette.symbols.change));
         }
         (Action::Remove, Some(object), _) => {
-            put_colored(text, columns, Symbols::REMOVE, object, &palette.remove);
+            put_colored(text, columns, Symbols::REMOVE, object, palette.paint(&palette.remove));
         }
         (_, _, Some(object)) | (_, Some(object), None) => {
-            put_colored(text, columns, Symbols::ADD, object, &palette.add);
+            put_colored(text, columns, Symbols::ADD, object, palette.paint(&palette.add));
         }
         (_, None, None) => {}
     }
 }
 
-/// Appends an object with its symbol, in one color. Overwrites `columns`.
-fn put_colored(text: &mut String, columns: &mut [String; 4], symbol: char, object: &Object, style: &Style) {
+/// Appends an object with its symbol, in one color or none. Overwrites `columns`.
+fn put_colored(
+    text: &mut String,
+    columns: &mut [String; 4],
+    symbol: char,
+    object: &Object,
+    style: Option<&Style>,
+) {
     match object {
         Object::Route(route) => route.put_columns(columns),
         Object::SharedRoute { .. }
@@ -441,11 +460,22 @@ fn put_colored(text: &mut String, columns: &mut [String; 4], symbol: char, objec
             Some(cells) => *columns = cells.map(|words| join_words(&words)),
             None => {
                 let object = printable(&object.text());
-                let _ = write!(text, "{}", style.apply_to(format_args!("{symbol} {object}")));
+                let _ = match style {
+                    Some(style) => write!(text, "{}", style.apply_to(format_args!("{symbol} {object}"))),
+                    None => write!(text, "{symbol} {object}"),
+                };
                 return;
             }
         },
     }
+    let Some(style) = style else {
+        text.extend([symbol, ' ']);
+        for (at, cell) in columns.iter().enumerate() {
+            text.push_str(if at == 0 { "" } else { "\t" });
+            Printable(cell).push_to(text);
+        }
+        return;
+    };
     for (at, cell) in columns.iter().enumerate() {
         let _ = match (at, cell.is_empty()) {
             (0, _) => write!(text, "{}", style.apply_to(format_args!("{symbol} {}", Printable(cell)))),
@@ -510,7 +540,8 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
     };
     let line = |object| {
         let mut text = String::new();
-        put_colored(&mut text, &mut Default::default(), Symbols::CONFLICT, object, &palette.conflict);
+        let style = palette.paint(&palette.conflict);
+        put_colored(&mut text, &mut Default::default(), Symbols::CONFLICT, object, style);
         Line { text, annotation: annotation.clone() }
     };
     conflict.foreign.iter().map(line).collect()
@@ -518,8 +549,8 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
 
 /// Appends a reason with the file and line of its source.
 pub(super) fn put_reason(text: &mut String, reason: &ReasonEntry) {
-    let drift = if reason.drift { "drift: " } else { "" };
-    let _ = write!(text, "{drift}{}", Printable(&reason.text));
+    text.push_str(if reason.drift { "drift: " } else { "" });
+    Printable(&reason.text).push_to(text);
     if let Some(SourceLocation { file, line, apply, .. }) = &reason.source {
         let _ = write!(text, ", {file}:{line}");
         if let Some(id) = apply {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::word::{Column, Word, write_word};
 use crate::{
     model::{Family, MAIN_TABLE},
-    text::{Untrusted, list},
+    text::{FastAddress, FastPrefix, Untrusted, list},
 };
 
 /// Route protocol numbers, which identify the program that added a route.
@@ -37,6 +37,7 @@ pub mod protocol {
     #[must_use]
     pub fn name(protocol: u8) -> Cow<'static, str> {
         Cow::Borrowed(match protocol {
+            HOSTGW => "87",
             0 => "unspec",
             1 => "redirect",
             2 => "kernel",
@@ -352,10 +353,10 @@ impl fmt::Display for RouteType {
 }
 
 impl Route {
-    /// Iterates over its next hops, of which the kernel uses one.
-    pub fn hops(&self) -> impl Iterator<Item = &NextHop> {
+    /// Iterates over the gateways and interfaces of its next hops, of which the kernel uses one. Empty if they are unknown.
+    pub fn hops(&self) -> impl Iterator<Item = (Option<IpAddr>, &Untrusted)> {
         let several = self.opaque.iter().flat_map(|opaque| &opaque.hops);
-        several.chain([&self.next]).filter(|hop| hop.device.is_some())
+        several.chain([&self.next]).filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
     }
 
     /// Returns the route's key.
@@ -418,8 +419,10 @@ impl Route {
             each(Destination, "tos", Some(&format_args!("{tos:#04x}")));
         }
         if let Some(gateway) = self.next.gateway {
-            let inet6 = if self.family() == Family::V4 && gateway.is_ipv6() { "inet6 " } else { "" };
-            each(NextHop, "via", Some(&format_args!("{inet6}{gateway}")));
+            match (self.family(), gateway) {
+                (Family::V4, IpAddr::V6(_)) => each(NextHop, "via", Some(&format_args!("inet6 {gateway}"))),
+                _ => each(NextHop, "via", Some(&FastAddress(gateway))),
+            }
         }
         if let Some(device) = &self.next.device {
             each(Interface, "dev", Some(device));
@@ -493,9 +496,9 @@ impl fmt::Display for ShownPrefix {
         if prefix.prefix_len() == 0 {
             f.write_str("default")
         } else if prefix.prefix_len() == prefix.max_prefix_len() {
-            prefix.addr().fmt(f)
+            FastAddress(prefix.addr()).fmt(f)
         } else {
-            prefix.fmt(f)
+            FastPrefix(*prefix).fmt(f)
         }
     }
 }

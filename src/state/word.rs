@@ -69,7 +69,10 @@ pub(super) fn write_word(
     }
     match (keyword, value) {
         ("", Some(value)) => write!(f, "{value}"),
-        (_, Some(value)) => write!(f, "{keyword} {value}"),
+        (_, Some(value)) => {
+            f.write_str(keyword)?;
+            write!(f, " {value}")
+        }
         (_, None) => f.write_str(keyword),
     }
 }

@@ -60,17 +60,25 @@ pub fn hidden_ranges() -> Vec<(u32, u32)> {
 /// Escapes every hidden character; see [`is_hidden`]. The function is idempotent.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    if is_plain(text) {
-        return text.to_owned();
-    }
     let mut printable = String::with_capacity(text.len());
-    text.chars().for_each(|character| push_printable(&mut printable, character));
+    Printable(text).push_to(&mut printable);
     printable
 }
 
 /// Formats a text as [`printable`] does.
 #[derive(Debug, Clone, Copy)]
 pub struct Printable<'a>(pub &'a str);
+
+impl Printable<'_> {
+    /// Appends it to `text`.
+    pub fn push_to(self, text: &mut String) {
+        if is_plain(self.0) {
+            text.push_str(self.0);
+        } else {
+            self.0.chars().for_each(|character| push_printable(text, character));
+        }
+    }
+}
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

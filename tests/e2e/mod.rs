@@ -6,6 +6,7 @@
 
 mod agent;
 mod agent_process;
+mod alike;
 mod changes;
 mod checks;
 mod churn;

@@ -41,7 +41,7 @@ use crate::{
 
 use super::Action;
 use groups::NodeGroups;
-use pairing::{NodePairing, PairedNodes};
+use pairing::{EgressChange, NodePairing, PairedNodes};
 
 /// The changes between two configurations, grouped by the nodes they apply to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -201,6 +201,17 @@ impl ObjectChange {
     }
 }
 
+impl NodeStatus {
+    /// Returns the file whose routes the node gains or loses, unless it is in both.
+    const fn only_side(self) -> Option<Side> {
+        match self {
+            Self::Stays => None,
+            Self::New => Some(Side::New),
+            Self::Removed => Some(Side::Old),
+        }
+    }
+}
+
 impl NodeGroup {
     /// Returns the number of nodes of the group that have this change.
     #[must_use]
@@ -266,39 +277,48 @@ pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
 }
 
 fn compare_linux(pairing: &NodePairing<'_>, parts: &[PairedNodes], groups: &mut NodeGroups) {
-    if parts.iter().all(|part| part.members.is_empty()) {
-        return;
-    }
-    let slots = routes::slots(pairing.old, pairing.new);
-    for PairedNodes { status, members, .. } in parts {
+    for PairedNodes { status, members, .. } in parts.iter().filter(|part| !part.members.is_empty()) {
         for (part, deltas) in sysctls::deltas(pairing, *status, members) {
             groups.add(*status, &part, deltas);
         }
-        for (variant, part) in pairing.split_by_route_variant(*status, members) {
-            groups.add(*status, &part, routes::deltas(pairing, &slots, *status, &part, variant));
+        let variants = pairing.split_by_route_variant(*status, members);
+        let is_any_changed = variants.iter().any(|(variant, _)| !variant.is_unchanged());
+        let only_side = status.only_side();
+        let slots = if only_side.is_none() { routes::slots(pairing, is_any_changed) } else { Vec::new() };
+        for (variant, part) in variants {
+            let deltas = match only_side {
+                Some(side) => {
+                    routes::deltas(pairing, routes::slots_of(pairing, side), *status, &part, variant)
+                }
+                None => routes::deltas(pairing, slots.iter(), *status, &part, variant),
+            };
+            groups.add(*status, &part, deltas);
         }
         for (part, deltas) in nat::deltas(pairing, *status, members) {
             groups.add(*status, &part, deltas);
         }
-        if *status == NodeStatus::Stays {
-            groups.add_owner_deltas(members, routes::owner_deltas(pairing, &slots));
-        }
+        groups.add_owner_deltas(members, routes::owner_deltas(pairing, &slots));
     }
 }
 
 fn compare_windows(pairing: &NodePairing<'_>, parts: &[PairedNodes], groups: &mut NodeGroups) {
-    if parts.iter().all(|part| part.members.is_empty()) {
-        return;
-    }
-    let slots = windows::slots(pairing.old, pairing.new);
-    for PairedNodes { status, members, .. } in parts {
-        for (status, part, device) in pairing.split_by_egress_change(*status, members) {
-            for (part, deltas) in windows::deltas(pairing, &slots, status, &part, device) {
+    for PairedNodes { status, members, .. } in parts.iter().filter(|part| !part.members.is_empty()) {
+        let variants = pairing.split_by_egress_change(*status, members);
+        let is_any_changed =
+            variants.iter().any(|(_, part, change)| !part.is_empty() && *change == EgressChange::Changed);
+        let only_side = status.only_side();
+        let slots = if only_side.is_none() { windows::slots(pairing, is_any_changed) } else { Vec::new() };
+        for (status, part, change) in variants {
+            let found = match only_side {
+                Some(side) => {
+                    windows::deltas(pairing, windows::slots_of(pairing, side), status, &part, change)
+                }
+                None => windows::deltas(pairing, slots.iter(), status, &part, change),
+            };
+            for (part, deltas) in found {
                 groups.add(status, &part, deltas);
             }
         }
-        if *status == NodeStatus::Stays {
-            groups.add_owner_deltas(members, windows::owner_deltas(pairing, &slots, members));
-        }
+        groups.add_owner_deltas(members, windows::owner_deltas(pairing, &slots, members));
     }
 }

@@ -1,10 +1,11 @@
 //! Compares the routes of two configurations, once for all nodes.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
 
 use ipnet::IpNet;
 
 use crate::{
+    align,
     model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
     plan::desired::{self, Origin, Sender},
     state::{Route, RouteKey, RouteType},
@@ -44,20 +45,26 @@ impl RouteSlot {
     /// Returns the nodes that the route leads to, under the old and the new configuration. They do not have the route
     /// themselves.
     fn owners(&self, pairing: &NodePairing<'_>) -> [Option<Member>; 2] {
-        let index = |side: &Option<(Route, Origin)>| match side {
-            Some((_, Origin::Node(index))) => Some(*index),
-            _ => None,
-        };
         [
-            index(&self.before).map(|index| pairing.old_member(index)),
-            index(&self.after).map(|index| pairing.new_member(index)),
+            owner(self.before.as_ref(), |index| pairing.old_member(index)),
+            owner(self.after.as_ref(), |index| pairing.new_member(index)),
         ]
     }
 }
 
-/// Returns every key of either file: in the order of the new file, then those that are only in the old file.
-pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<RouteSlot> {
-    slots_at(old, new, |_| true)
+/// Returns the keys of either file: in the order of the new file, then those that are only in the old file. Without
+/// `all`, omits the keys at which both files have the same route to the same node.
+pub(super) fn slots(pairing: &NodePairing<'_>, all: bool) -> Vec<RouteSlot> {
+    let is_moved = |before: &(Route, Origin), after: &(Route, Origin)| {
+        owner(Some(before), |index| pairing.old_member(index))
+            != owner(Some(after), |index| pairing.new_member(index))
+    };
+    let is_needed = |before: Option<&(Route, Origin)>, after: Option<&(Route, Origin)>| match (before, after)
+    {
+        (Some(before), Some(after)) => all || before.0 != after.0 || is_moved(before, after),
+        _ => true,
+    };
+    join(pairing.old, pairing.new, |_| true, is_needed)
 }
 
 /// Returns the wanted keys of either file, in the same order.
@@ -66,18 +73,36 @@ pub(super) fn slots_at(
     new: &Cluster,
     is_wanted: impl Fn(&RouteKey) -> bool,
 ) -> Vec<RouteSlot> {
-    let wanted = |cluster| installed(cluster, &is_wanted);
-    let mut before: Vec<Option<(Route, Origin)>> = old.into_iter().flat_map(wanted).map(Some).collect();
-    let keys = before.iter().enumerate().filter_map(|(at, route)| Some((route.as_ref()?.0.key(), at)));
-    let places: HashMap<RouteKey, usize> = keys.collect();
-    let mut slots: Vec<RouteSlot> = wanted(new)
-        .map(|after| {
-            let before = places.get(&after.0.key()).and_then(|at| before[*at].take());
-            RouteSlot { before, after: Some(after) }
-        })
-        .collect();
-    slots.extend(before.into_iter().flatten().map(|before| RouteSlot { before: Some(before), after: None }));
-    slots
+    join(old, new, is_wanted, |_, _| true)
+}
+
+fn join(
+    old: Option<&Cluster>,
+    new: &Cluster,
+    is_wanted: impl Fn(&RouteKey) -> bool,
+    is_needed: impl Fn(Option<&(Route, Origin)>, Option<&(Route, Origin)>) -> bool,
+) -> Vec<RouteSlot> {
+    let before = old.into_iter().flat_map(|old| installed(old, &is_wanted));
+    let pairs = align::join(before, installed(new, &is_wanted), |(route, _)| route.key(), is_needed);
+    pairs.into_iter().map(|(before, after)| RouteSlot { before, after }).collect()
+}
+
+/// Iterates over the keys of only one file.
+pub(super) fn slots_of(pairing: &NodePairing<'_>, side: Side) -> impl Iterator<Item = RouteSlot> {
+    let old = pairing.old.filter(|_| side == Side::Old);
+    let new = Some(pairing.new).filter(|_| side == Side::New);
+    let before = old.into_iter().flat_map(|old| installed(old, &|_: &RouteKey| true));
+    let after = new.into_iter().flat_map(|new| installed(new, &|_: &RouteKey| true));
+    let before = before.map(|before| RouteSlot { before: Some(before), after: None });
+    before.chain(after.map(|after| RouteSlot { before: None, after: Some(after) }))
+}
+
+/// Returns the node that a route leads to. `member` finds a node of the route's file.
+fn owner(route: Option<&(Route, Origin)>, member: impl Fn(usize) -> Member) -> Option<Member> {
+    match route {
+        Some((_, Origin::Node(index))) => Some(member(*index)),
+        _ => None,
+    }
 }
 
 /// Iterates over the wanted routes of a configuration. The route to the only node of a cluster is on no node, and that
@@ -90,10 +115,11 @@ fn installed<'a>(
     desired::routes_at(cluster, is_wanted).filter(move |(_, origin)| is_installed(*origin))
 }
 
-/// Computes the route changes of nodes with the same status and the same `variant`.
-pub(super) fn deltas(
+/// Computes the route changes of nodes with the same status and the same `variant`. `slots` are those of one file for
+/// nodes that are only there, and those of both for other nodes.
+pub(super) fn deltas<S: Borrow<RouteSlot>>(
     pairing: &NodePairing<'_>,
-    slots: &[RouteSlot],
+    slots: impl Iterator<Item = S>,
     status: NodeStatus,
     members: &[Member],
     variant: RouteVariant,
@@ -111,7 +137,8 @@ pub(super) fn deltas(
             && pairing.status(*member) == status
             && pairing.route_variant(status, *member) == variant
     };
-    let delta = |slot: &RouteSlot| {
+    let delta = |slot: S| {
+        let slot = slot.borrow();
         let before = slot.before.as_ref().filter(|_| status != NodeStatus::New);
         let after = slot.after.as_ref().filter(|_| status != NodeStatus::Removed);
         let old_route = before.map(|(route, _)| sender_before.adapt(route.clone()));
@@ -153,8 +180,8 @@ pub(super) fn deltas(
         })
     };
     let is_concerned =
-        |slot: &&RouteSlot| status != NodeStatus::Stays || !variant.is_unchanged() || slot.differs();
-    slots.iter().filter(is_concerned).filter_map(delta).collect()
+        |slot: &S| status != NodeStatus::Stays || !variant.is_unchanged() || slot.borrow().differs();
+    slots.filter(is_concerned).filter_map(delta).collect()
 }
 
 /// Computes the changes that only affect the node a route leads to. When a pod CIDR moves, its old node gains a route

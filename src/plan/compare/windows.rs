@@ -2,7 +2,8 @@
 //! their own pods, routes to the master, and forwarding.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    borrow::Borrow,
+    collections::{BTreeMap, HashSet},
     hash::Hash,
     net::IpAddr,
 };
@@ -10,6 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    align,
     model::{Cluster, Family, Node},
     plan::windows::{to_master, to_node, to_own_pods},
     state::{Forwarding, Role, WindowsRoute},
@@ -46,25 +48,27 @@ impl WindowsRouteSlot {
     }
 }
 
-/// Returns every destination of either file: in the order of the new file, then those that are only in the old file.
-pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<WindowsRouteSlot> {
-    let mut before: Vec<Option<(WindowsRoute, usize)>> =
-        old.into_iter().flat_map(routes_to_nodes).map(Some).collect();
-    let places: HashMap<IpNet, usize> = before
-        .iter()
-        .enumerate()
-        .filter_map(|(at, route)| Some((route.as_ref()?.0.destination_prefix, at)))
-        .collect();
-    let mut slots: Vec<WindowsRouteSlot> = routes_to_nodes(new)
-        .map(|after| WindowsRouteSlot {
-            before: places.get(&after.0.destination_prefix).and_then(|at| before[*at].take()),
-            after: Some(after),
-        })
-        .collect();
-    slots.extend(
-        before.into_iter().flatten().map(|before| WindowsRouteSlot { before: Some(before), after: None }),
-    );
-    slots
+/// Returns the destinations of either file: in the order of the new file, then those that are only in the old file.
+/// Without `all`, omits the destinations to which both files have the same route to the same node.
+pub(super) fn slots(pairing: &NodePairing<'_>, all: bool) -> Vec<WindowsRouteSlot> {
+    let is_needed = |before: Option<&(WindowsRoute, usize)>, after: Option<&(WindowsRoute, usize)>| {
+        let (Some((before, old)), Some((after, new))) = (before, after) else { return true };
+        all || before != after || pairing.old_member(*old) != pairing.new_member(*new)
+    };
+    let before = pairing.old.into_iter().flat_map(routes_to_nodes);
+    let destination = |(route, _): &(WindowsRoute, usize)| route.destination_prefix;
+    let pairs = align::join(before, routes_to_nodes(pairing.new), destination, is_needed);
+    pairs.into_iter().map(|(before, after)| WindowsRouteSlot { before, after }).collect()
+}
+
+/// Iterates over the destinations of only one file.
+pub(super) fn slots_of(pairing: &NodePairing<'_>, side: Side) -> impl Iterator<Item = WindowsRouteSlot> {
+    let old = pairing.old.filter(|_| side == Side::Old);
+    let new = Some(pairing.new).filter(|_| side == Side::New);
+    let before = old.into_iter().flat_map(routes_to_nodes);
+    let after = new.into_iter().flat_map(routes_to_nodes);
+    let before = before.map(|before| WindowsRouteSlot { before: Some(before), after: None });
+    before.chain(after.map(|after| WindowsRouteSlot { before: None, after: Some(after) }))
 }
 
 fn routes_to_nodes(cluster: &Cluster) -> impl Iterator<Item = (WindowsRoute, usize)> + '_ {
@@ -90,10 +94,10 @@ struct WindowsPart<'a> {
 }
 
 /// Computes the changes of Windows nodes with the same status and the same `egress_change`, grouped by nodes with the
-/// same changes.
+/// same changes. `slots` are those of one file for nodes that are only there, and those of both for other nodes.
 pub(super) fn deltas(
     pairing: &NodePairing<'_>,
-    slots: &[WindowsRouteSlot],
+    slots: impl Iterator<Item: Borrow<WindowsRouteSlot>>,
     status: NodeStatus,
     members: &[Member],
     egress_change: EgressChange,
@@ -104,7 +108,7 @@ pub(super) fn deltas(
     let member_set = members.iter().copied().collect();
     let devices = devices(pairing, members);
     let part = WindowsPart { pairing, status, members, member_set, devices, egress_change };
-    let mut found = vec![(members.to_vec(), slots.iter().filter_map(|slot| part.to_node(slot)).collect())];
+    let mut found = vec![(members.to_vec(), slots.filter_map(|slot| part.to_node(slot.borrow())).collect())];
     for family in Family::ALL {
         found.extend(part.to_own_pods(family));
         found.extend(part.to_master(family));
@@ -219,11 +223,7 @@ impl WindowsPart<'_> {
 
     /// Returns the reason for an object on nodes that are only in one file.
     fn configured_cause(&self, purpose: impl Fn(Side) -> Option<Purpose>) -> Option<Cause> {
-        let side = match self.status {
-            NodeStatus::Stays => return None,
-            NodeStatus::New => Side::New,
-            NodeStatus::Removed => Side::Old,
-        };
+        let side = self.status.only_side()?;
         purpose(side).map(|purpose| Cause::Configured(side, purpose))
     }
 

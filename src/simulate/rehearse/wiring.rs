@@ -164,8 +164,9 @@ impl Wiring {
         let mut routes: Vec<&Route> = host.foreign.iter().chain(&host.others).filter(is_default).collect();
         // What the kernel prefers comes first.
         routes.sort_by_key(|route| (route.table != MAIN_TABLE, route.metric));
-        for (route, hop) in routes.into_iter().flat_map(|route| route.hops().map(move |hop| (route, hop))) {
-            let (Some(gateway), Some(device)) = (hop.gateway, &hop.device) else {
+        let hops = routes.into_iter().flat_map(|route| route.hops().map(move |hop| (route, hop)));
+        for (route, (gateway, device)) in hops {
+            let Some(gateway) = gateway else {
                 self.families_with_other_default.insert(route.family());
                 continue;
             };
