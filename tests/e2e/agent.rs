@@ -348,7 +348,9 @@ fn a_thousand_nodes_are_back_soon() {
     agent.await_condition("inSync");
     let wanted = state(&node);
     assert_eq!(node.managed_routes().len(), 1000);
-    for event in ["ip link set eth0 down; ip link set eth0 up", "nft flush ruleset", "ip route flush proto 87"] {
+    for event in
+        ["ip link set eth0 down; ip link set eth0 up", "nft flush ruleset", "ip route flush proto 87"]
+    {
         node.observe(event);
         agent.await_state(&wanted, event);
     }
