@@ -4,12 +4,14 @@
 //! The substitute keeps the machine in a JSON file and has the same faults as the model. One process serves many runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     env, fs,
     io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{LazyLock, Mutex},
+    thread,
 };
 
 use serde_json::{Value, json};
@@ -53,6 +55,10 @@ pub fn command(folder: &Path) -> Command {
         .env("POWERSHELL_TELEMETRY_OPTOUT", "1")
         .env("POWERSHELL_UPDATECHECK", "Off")
         .env("NO_COLOR", "1")
+        // Compiles every method once and quickly: the runtime's optimizations of often called methods take longer than
+        // they save.
+        .env("DOTNET_TieredPGO", "0")
+        .env("DOTNET_TC_CallCountingDelayMs", "2000000")
         .env("HGW_MACHINE", folder.join("machine.json"))
         .env("HGW_CALLS", folder.join("calls"))
         .env("ProgramFiles", folder.join("Program Files"))
@@ -79,8 +85,10 @@ struct Driver {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
-    /// For the module cache.
-    _folder: Directory,
+    /// For the module cache and the scripts.
+    folder: Directory,
+    /// The scripts that it ran. PowerShell parses and compiles a script once if its path and its text stay the same.
+    scripts: HashMap<String, PathBuf>,
 }
 
 impl Driver {
@@ -94,7 +102,18 @@ impl Driver {
             .spawn()
             .expect("a pwsh");
         let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-        Self { child, stdin, stdout: BufReader::new(stdout), _folder: folder }
+        Self { child, stdin, stdout: BufReader::new(stdout), folder, scripts: HashMap::new() }
+    }
+
+    /// The file with a script.
+    fn script(&mut self, text: &str) -> PathBuf {
+        let number = self.scripts.len();
+        let new = || {
+            let path = self.folder.path().join(format!("script-{number}.ps1"));
+            fs::write(&path, text).expect("a script");
+            path
+        };
+        self.scripts.entry(text.to_owned()).or_insert_with(new).clone()
     }
 
     /// The answer to a request; `None` if the process ended without one.
@@ -118,20 +137,32 @@ impl Driver {
 /// Idle drivers.
 static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
 
+/// Runs a script on the machine in a folder, in an idle driver or a new one. Returns `None` if it was killed.
+fn ask(
+    place: Place<'_>,
+    machine: &Machine,
+    text: &str,
+    switches: &[&str],
+    setting: &Setting,
+) -> Option<Value> {
+    let idle = IDLE.lock().expect("no panic").pop();
+    let mut driver = idle.unwrap_or_else(Driver::start);
+    let request = place.request(machine, &driver.script(text), switches, setting);
+    let answer = driver.ask(&request)?;
+    IDLE.lock().expect("no panic").push(driver);
+    Some(answer)
+}
+
 /// Runs a script as [`super::run`] does, in a real PowerShell.
 pub fn run(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
     let folder = Directory::new();
     let place = Place(folder.path());
-    place.write(machine, text);
-    let request = place.request(machine, switches, setting);
-    let idle = IDLE.lock().expect("no panic").pop();
-    let mut driver = idle.unwrap_or_else(Driver::start);
-    let answer = driver.ask(&request);
+    place.write(machine);
+    let answer = ask(place, machine, text, switches, setting);
     place.read(machine);
     let Some(answer) = answer else {
         return Outcome { code: None, stdout: String::new(), stderr: String::new() };
     };
-    IDLE.lock().expect("no panic").push(driver);
     let lines = answer["stdout"].as_array().expect("lines");
     let stdout: String = lines.iter().map(|line| format!("{}\n", line.as_str().expect("a line"))).collect();
     Outcome {
@@ -150,11 +181,22 @@ pub fn run_file(machine: &mut Machine, text: &str, arguments: &[&str]) -> Outcom
 
 /// Runs a script in a new process with the arguments from `call`. Its faults are numbered from its first call.
 pub fn run_process(machine: &mut Machine, text: &str, call: impl FnOnce(&mut Command, &Path)) -> Outcome {
-    let folder = Directory::new();
-    let place = Place(folder.path());
-    place.write(machine, text);
-    let mut command = command(folder.path());
-    call(command.env("HGW_FAULTS", faults(machine)), &place.script());
+    run_process_in(Directory::new().path(), machine, text, call)
+}
+
+/// Same as [`run_process`], in a folder of the caller.
+pub fn run_process_in(
+    folder: &Path,
+    machine: &mut Machine,
+    text: &str,
+    call: impl FnOnce(&mut Command, &Path),
+) -> Outcome {
+    let place = Place(folder);
+    place.write(machine);
+    let script = folder.join("script.ps1");
+    fs::write(&script, text).expect("a script");
+    let mut command = command(folder);
+    call(command.env("HGW_FAULTS", faults(machine)), &script);
     let output = command.stdin(Stdio::null()).output().expect("a pwsh");
     place.read(machine);
     Outcome {
@@ -162,6 +204,49 @@ pub fn run_process(machine: &mut Machine, text: &str, call: impl FnOnce(&mut Com
         stdout: place.with_model_paths(&String::from_utf8_lossy(&output.stdout)),
         stderr: place.with_model_paths(&String::from_utf8_lossy(&output.stderr)),
     }
+}
+
+/// Calls `work` with a program that runs a script on the machine in a folder as `pwsh -NoProfile -ExecutionPolicy Bypass
+/// -File SCRIPT SWITCHES` does, but in a process that has already started.
+pub fn with_started<T>(folder: &Path, machine: &Machine, work: impl FnOnce(&Path) -> T) -> T {
+    const CLIENT: &str = "#!/bin/sh\ncd \"${0%/*}\" && shift 4 && { printf '%s\\t' \"$@\"; echo; } >request &&\n\
+        read -r code <answer && cat stderr >&2 && cat stdout && exit \"$code\"\n";
+    /// Ends the server, even after a panic.
+    struct End<'a>(&'a fs::File);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            let _ = self.0.write_all(b"\n");
+        }
+    }
+    let program = folder.join("pwsh.sh");
+    fs::write(&program, CLIENT).expect("our folder");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our folder");
+    let pipes = ["request", "answer"].map(|name| folder.join(name));
+    assert!(Command::new("mkfifo").args(&pipes).status().expect("mkfifo").success());
+    // As a reader and a writer, so that it neither waits for the other end nor finds it closed.
+    let requests = fs::File::options().read(true).write(true).open(&pipes[0]).expect("our pipe");
+    let setting = Setting::default();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for line in BufReader::new(&requests).lines() {
+                let line = line.expect("a request");
+                let mut words = line.split_terminator('\t');
+                let Some(script) = words.next() else { return };
+                let text = fs::read_to_string(script).unwrap_or_default();
+                let words: Vec<&str> = words.collect();
+                let answer = ask(Place(folder), machine, &text, &words, &setting).unwrap_or_default();
+                let lines = answer["stdout"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                let stdout: String = lines.map(|line| format!("{line}\n")).collect();
+                fs::write(folder.join("stdout"), stdout).expect("our folder");
+                fs::write(folder.join("stderr"), answer["stderr"].as_str().unwrap_or_default())
+                    .expect("our folder");
+                let code = answer["code"].as_i64().unwrap_or(255);
+                fs::write(&pipes[1], format!("{code}\n")).expect("our pipe");
+            }
+        });
+        let _end = End(&requests);
+        work(&program)
+    })
 }
 
 /// The faults by the number of the call, in the format of the substitute.
@@ -180,19 +265,15 @@ fn faults(machine: &Machine) -> String {
 }
 
 /// The folder of one run.
+#[derive(Clone, Copy)]
 struct Place<'a>(&'a Path);
 
 impl Place<'_> {
-    fn script(&self) -> PathBuf {
-        self.0.join("script.ps1")
-    }
-
     fn files(&self) -> PathBuf {
         self.0.join("Program Files/hostgw")
     }
 
-    fn write(&self, machine: &Machine, text: &str) {
-        fs::write(self.script(), text).expect("a script");
+    fn write(&self, machine: &Machine) {
         fs::write(self.0.join("machine.json"), to_json(machine).to_string()).expect("a machine");
         fs::write(self.0.join("calls"), "").expect("a file");
         if !machine.files.is_empty() || !machine.locked.is_empty() {
@@ -204,7 +285,7 @@ impl Place<'_> {
         }
     }
 
-    fn request(&self, machine: &Machine, switches: &[&str], setting: &Setting) -> Value {
+    fn request(&self, machine: &Machine, script: &Path, switches: &[&str], setting: &Setting) -> Value {
         assert!(
             machine.faults.is_empty() && machine.denied_from.is_none(),
             "faults by steps are of the model"
@@ -227,7 +308,7 @@ impl Place<'_> {
         let preferences: serde_json::Map<String, Value> =
             setting.preferences.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         json!({
-            "script": self.script(), "folder": self.0, "switches": names, "rest": rest,
+            "script": script, "folder": self.0, "switches": names, "rest": rest,
             "calls": machine.calls.len(), "faults": faults(machine),
             "refusedFrom": machine.calls_denied_from.map(|from| from.to_string()).unwrap_or_default(),
             "blind": if machine.is_silent { "silent" } else if machine.blind { "1" } else { "" },
