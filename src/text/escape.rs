@@ -1,6 +1,6 @@
 //! Escaping of untrusted text, so that it can neither control a terminal nor disguise its contents.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::LazyLock};
 
 /// Returns `true` if a character must not be printed as it is: control characters (Unicode category Cc), line and
 /// paragraph separators (Zl, Zp), format characters (Cf, such as bidirectional controls, zero-width characters and
@@ -46,15 +46,18 @@ pub const fn is_hidden(character: char) -> bool {
 
 /// Returns the hidden characters as sorted ranges of code points, inclusive on both ends; see [`is_hidden`].
 #[must_use]
-pub fn hidden_ranges() -> Vec<(u32, u32)> {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for number in ('\0'..=char::MAX).filter(|character| is_hidden(*character)).map(u32::from) {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => ranges.push((number, number)),
+pub fn hidden_ranges() -> &'static [(u32, u32)] {
+    static RANGES: LazyLock<Vec<(u32, u32)>> = LazyLock::new(|| {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for number in ('\0'..=char::MAX).filter(|character| is_hidden(*character)).map(u32::from) {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => ranges.push((number, number)),
+            }
         }
-    }
-    ranges
+        ranges
+    });
+    &RANGES
 }
 
 /// Escapes every hidden character; see [`is_hidden`]. The function is idempotent.

@@ -245,6 +245,7 @@ fn the_shipped_self_test_passes() {
         let failed: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
         assert_eq!(outcome.code, Some(0), "{failed:#?} {outcome:#?}");
         assert!(outcome.stdout.ends_with("All checks passed.\n"), "{outcome:#?}");
+        assert!(outcome.stderr.contains("unknown argument: -Destory"), "{outcome:#?}");
         assert_eq!(machine.network(), before);
     }
 }

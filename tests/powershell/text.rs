@@ -19,13 +19,13 @@ use crate::support::{
 fn check_script(cluster: &Cluster, index: usize, desired: &WindowsDesired) -> String {
     let script = windows_script(cluster, index, desired, &PROVENANCE);
     for text in [&script, &windows_collector(cluster, index, &PROVENANCE)] {
-        let (tree, errors) = parse(text);
+        let (tree, errors) = &*parse(text);
         assert!(errors.is_empty(), "{errors:#?}");
-        assert_eq!(lint(text, &tree), Vec::<String>::new());
+        assert_eq!(lint(text, tree), Vec::<String>::new());
         assert!(text.lines().all(|line| line.len() <= 400), "lines are too long for a review");
         assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "lines end as on Windows");
     }
-    let (tree, _) = parse(&script);
+    let (tree, _) = &*parse(&script);
     let routes: Vec<_> = desired
         .state
         .routes
@@ -35,7 +35,7 @@ fn check_script(cluster: &Cluster, index: usize, desired: &WindowsDesired) -> St
             (route.destination_prefix.to_string(), next_hop, route.route_metric.to_string())
         })
         .collect();
-    assert_eq!(routes_of(&script, &tree), routes);
+    assert_eq!(routes_of(&script, tree), routes);
     script
 }
 
@@ -164,8 +164,8 @@ proptest! {
 fn the_checks_find_defects() {
     let script = script_of(CLUSTER, "win-1");
     let is_refused = |text: &str| {
-        let (tree, errors) = parse(text);
-        !errors.is_empty() || !lint(text, &tree).is_empty()
+        let (tree, errors) = &*parse(text);
+        !errors.is_empty() || !lint(text, tree).is_empty()
     };
     assert!(!is_refused(&script));
     for (from, to) in [
@@ -206,9 +206,9 @@ fn the_checks_find_defects() {
 #[test]
 fn the_self_test_is_valid_powershell() {
     let text = std::fs::read_to_string("examples/windows/self-test.ps1").unwrap();
-    let (tree, errors) = parse(&text);
+    let (tree, errors) = &*parse(&text);
     assert!(errors.is_empty(), "{errors:#?}");
-    let found = lint(&text, &tree);
+    let found = lint(&text, tree);
     let is_known = |line: &String| {
         ["calls the command in a variable", "SilentlyContinue", "does nothing"]
             .iter()

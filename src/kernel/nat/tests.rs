@@ -629,7 +629,7 @@ fn a_concurrently_added_set_is_never_lost() {
         let tables =
             [table(Family::V4, vec![recipe("10.244.0.0/16")]), table(Family::V4, vec![recipe("10.0.0.0/8")])];
         let (mut replaced, mut overtaken) = (0, 0);
-        for round in 0..ROUNDS {
+        for round in 0.. {
             write(&tables[0]);
             thread::scope(|scope| {
                 let theirs = scope.spawn(|| nft("add set ip hostgw theirs { type ipv4_addr; }"));
@@ -649,8 +649,12 @@ fn a_concurrently_added_set_is_never_lost() {
                 theirs.join().expect("nft adds it");
             });
             assert_eq!(observed(Family::V4).expect("there").others, ["set theirs"], "round {round}");
+            // On a busy machine, the set is often added before the first replacement.
+            if round >= ROUNDS && replaced > ROUNDS {
+                break;
+            }
+            assert!(round < 20 * ROUNDS, "{replaced} replaced, {overtaken} overtaken");
         }
-        assert!(replaced > ROUNDS, "{replaced} replaced, {overtaken} overtaken");
     });
 }
 

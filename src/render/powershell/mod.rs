@@ -188,7 +188,7 @@ fn codes() -> String {
 /// Renders the table of characters that the script escapes before it prints them.
 fn hidden_characters() -> String {
     let ranges: Vec<String> =
-        hidden_ranges().into_iter().map(|(first, last)| format!("{first}, {last}")).collect();
+        hidden_ranges().iter().map(|(first, last)| format!("{first}, {last}")).collect();
     let lines: Vec<String> = ranges.chunks(8).map(|line| format!("    {}", line.join(", "))).collect();
     format!(
         "# The ranges of characters that are escaped in the output, as pairs of code points.\n$Hidden = @(\n{}\n)\n",

@@ -107,7 +107,7 @@ fn function(name: &str, text: &str) -> String {
 /// The ranges of hidden characters, several per line.
 fn hidden_characters() -> String {
     let mut text = String::new();
-    for (at, (first, last)) in hidden_ranges().into_iter().enumerate() {
+    for (at, (first, last)) in hidden_ranges().iter().enumerate() {
         let separator = if at == 0 {
             ""
         } else if at % 10 == 0 {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    interpreter::{Flow, Interpreter, Step, inner},
+    interpreter::{Flow, Interpreter, Step},
     syntax::Node,
     value::Value,
 };
@@ -81,7 +81,7 @@ impl<'t> Interpreter<'t> {
                 }
                 _ => {}
             }
-            let node = inner(child);
+            let node = child.inner();
             let text = self.of(node);
             if node.kind() == "variable" && text.starts_with('@') {
                 let Some(Value::Table(table)) = self.find(&text[1..]) else { self.unknown("splat", node) };
@@ -138,7 +138,7 @@ impl<'t> Interpreter<'t> {
         let children = node.named_children();
         let variable = *children.last().expect("a variable");
         let name = self.of(variable).trim_start_matches('$').to_lowercase();
-        let kind = (children.len() > 1).then(|| self.type_name(inner(children[0])));
+        let kind = (children.len() > 1).then(|| self.type_name(children[0].inner()));
         let value = match kind.as_deref() {
             Some("switch") => return Ok((name.clone(), Value::Bool(arguments.switch(&name)))),
             _ => arguments.take(&name).unwrap_or(Value::Null),

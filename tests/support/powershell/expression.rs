@@ -3,7 +3,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use super::{
-    interpreter::{Flow, Interpreter, Step, inner},
+    interpreter::{Flow, Interpreter, Step},
     syntax::Node,
     value::{Key, Table, Value},
 };
@@ -11,7 +11,7 @@ use super::{
 impl<'t> Interpreter<'t> {
     /// The output of an expression or a command to the pipeline.
     pub fn output(&mut self, node: Node<'t>) -> Step<Vec<Value>> {
-        let node = inner(node);
+        let node = node.inner();
         match node.kind() {
             "command" => self.command(node, None),
             "pipeline_chain" => self.chain(node),
@@ -32,14 +32,14 @@ impl<'t> Interpreter<'t> {
         let mut parts = node.named_children().into_iter();
         let mut output = self.output(parts.next().expect("a first part"))?;
         for part in parts {
-            output = self.command(inner(part), Some(output))?;
+            output = self.command(part.inner(), Some(output))?;
         }
         Ok(output)
     }
 
     /// The value of an expression, or the collected output of a command.
     pub fn value(&mut self, node: Node<'t>) -> Step<Value> {
-        let node = inner(node);
+        let node = node.inner();
         match node.kind() {
             "command" | "pipeline_chain" => Ok(Value::collected(self.output(node)?)),
             "variable" => self.variable(node),
@@ -137,7 +137,7 @@ impl<'t> Interpreter<'t> {
             for entry in body.named_children() {
                 let children = entry.named_children();
                 let (name, value) = (children[0], children[1]);
-                let name = self.of(inner(name));
+                let name = self.of(name.inner());
                 let value = self.value(value)?;
                 let name = Value::str(name.trim_matches('\''));
                 if table.get(&Key::of(&name).expect("a key")).is_some() {
@@ -156,7 +156,7 @@ impl<'t> Interpreter<'t> {
     fn member(&mut self, node: Node<'t>) -> Step<Value> {
         let children = node.named_children();
         let owner = self.value(children[0])?;
-        let member = inner(children[1]);
+        let member = children[1].inner();
         let name = match member.kind() {
             "variable" => self.value(member)?.text().expect("a name"),
             _ => self.of(member).to_owned(),
@@ -362,7 +362,7 @@ impl<'t> Interpreter<'t> {
         let children = node.named_children();
         let [target, operator, value] = children[..] else { self.unknown("assignment", node) };
         let mut value = self.value(value)?;
-        let target = inner(target);
+        let target = target.inner();
         match self.of(operator).trim() {
             "=" => {}
             "+=" => {
@@ -383,7 +383,7 @@ impl<'t> Interpreter<'t> {
             "member_access" => {
                 let children = target.named_children();
                 let owner = self.value(children[0])?;
-                let name = self.of(inner(children[1])).to_owned();
+                let name = self.of(children[1].inner()).to_owned();
                 match &owner {
                     Value::Table(table) => {
                         table.borrow_mut().set(Value::Str(name), value);
@@ -419,7 +419,7 @@ impl<'t> Interpreter<'t> {
         let variable = node.named_children()[0];
         let Value::Int(number) = self.value(variable)? else { self.unknown("count", node) };
         let next = if self.of(node).ends_with("--") { number - 1 } else { number + 1 };
-        self.store(inner(variable), Value::Int(next))?;
+        self.store(variable.inner(), Value::Int(next))?;
         Ok(Value::Int(number))
     }
 }

@@ -39,52 +39,6 @@ pub struct Interpreter<'t> {
     caught: Vec<Failure>,
 }
 
-/// Nodes that only wrap a single other node.
-const TRANSPARENT: [&str; 32] = [
-    "pipeline",
-    "pipeline_chain",
-    "logical_expression",
-    "bitwise_expression",
-    "comparison_expression",
-    "additive_expression",
-    "multiplicative_expression",
-    "format_expression",
-    "range_expression",
-    "array_literal_expression",
-    "unary_expression",
-    "expression_with_unary_operator",
-    "argument_expression",
-    "logical_argument_expression",
-    "bitwise_argument_expression",
-    "comparison_argument_expression",
-    "additive_argument_expression",
-    "multiplicative_argument_expression",
-    "format_argument_expression",
-    "range_argument_expression",
-    "string_literal",
-    "integer_literal",
-    "left_assignment_expression",
-    "key_expression",
-    "member_name",
-    "script_block",
-    "script_block_body",
-    "for_initializer",
-    "for_condition",
-    "for_iterator",
-    "attribute_list",
-    "attribute",
-];
-
-/// Skips wrapper nodes.
-pub fn inner(mut node: Node<'_>) -> Node<'_> {
-    while TRANSPARENT.contains(&node.kind())
-        && let Some(child) = node.only_child()
-    {
-        node = child;
-    }
-    node
-}
-
 impl<'t> Interpreter<'t> {
     pub fn new(text: &'t str, machine: &'t mut Machine) -> Self {
         Self {
@@ -145,7 +99,7 @@ impl<'t> Interpreter<'t> {
 
     /// Runs an expression or a command as a statement, and appends its output.
     fn pipeline_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
-        let node = inner(node);
+        let node = node.inner();
         match node.kind() {
             "assignment_expression" => self.assign(node),
             "post_increment_expression" | "post_decrement_expression" => self.count(node).map(drop),
@@ -164,7 +118,7 @@ impl<'t> Interpreter<'t> {
             "break" => Err(Flow::Break),
             "return" => {
                 if let Some(value) = value {
-                    output.extend(self.output(inner(value))?);
+                    output.extend(self.output(value.inner())?);
                 }
                 Err(Flow::Return)
             }

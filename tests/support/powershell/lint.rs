@@ -1,9 +1,6 @@
 //! Checks that a script avoids dangerous constructs, and extracts the routes of its data block.
 
-use super::{
-    interpreter::inner,
-    syntax::{Node, Tree},
-};
+use super::syntax::{Node, Tree};
 
 /// The cmdlets that change the network or remove tasks, with the parameters that each needs to affect a single object.
 const SELECTORS: [(&str, &[&str]); 5] = [
@@ -179,7 +176,7 @@ fn table_entries(node: Node<'_>, text: &str) -> Vec<(String, String)> {
             .map(|entry| {
                 let children = entry.named_children();
                 let of = |node: Node<'_>| text[node.span()].trim().to_owned();
-                (of(inner(children[0])).to_lowercase(), of(children[1]))
+                (of(children[0].inner()).to_lowercase(), of(children[1]))
             })
             .collect();
     }

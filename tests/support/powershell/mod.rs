@@ -28,7 +28,7 @@ pub use syntax::parse;
 
 use command::Arguments;
 use interpreter::{Flow, Interpreter};
-use syntax::{Node, Tree};
+use syntax::Node;
 use value::Value;
 
 /// The outcome of a run.
@@ -51,7 +51,9 @@ pub fn run(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {
 
 /// Runs a script on a machine with the caller's preferences.
 pub fn run_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
-    let tree = parsed(text);
+    let parsed = parse(text);
+    let (tree, wrong) = &*parsed;
+    assert!(wrong.is_empty(), "{wrong:#?}");
     let mut interpreter = Interpreter::new(text, machine);
     for (name, value) in &setting.preferences {
         interpreter.set(name, cmdlets::from_json(value));
@@ -104,23 +106,6 @@ fn bind(interpreter: &mut Interpreter<'_>, switches: &[&str]) -> Arguments {
     interpreter.set("args", Value::array(rest));
     interpreter.set("PSBoundParameters", Value::Table(Rc::new(RefCell::new(bound))));
     arguments
-}
-
-/// The syntax tree of a script, cached: tests run the same one many times, and parsing takes longer than running.
-fn parsed(text: &str) -> Rc<Tree> {
-    thread_local! {
-        static LAST: RefCell<Option<(String, Rc<Tree>)>> = const { RefCell::new(None) };
-    }
-    LAST.with_borrow_mut(|last| match last {
-        Some((of, tree)) if of == text => Rc::clone(tree),
-        _ => {
-            let (tree, wrong) = parse(text);
-            assert!(wrong.is_empty(), "{wrong:#?}");
-            let tree = Rc::new(tree);
-            *last = Some((text.to_owned(), Rc::clone(&tree)));
-            tree
-        }
-    })
 }
 
 /// Runs a script on the model and, if there is one, in a real PowerShell. Asserts that both do the same.

@@ -4,7 +4,7 @@
 //! The substitutes keep the machine in JSON files and have the same faults as the model. One process serves many runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     env, fs,
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -56,6 +56,10 @@ pub fn command(folder: &Path) -> Command {
         .env("POWERSHELL_TELEMETRY_OPTOUT", "1")
         .env("POWERSHELL_UPDATECHECK", "Off")
         .env("NO_COLOR", "1")
+        // Compiles every method once and quickly: the runtime's optimizations of often called methods take longer than
+        // they save.
+        .env("DOTNET_TieredPGO", "0")
+        .env("DOTNET_TC_CallCountingDelayMs", "2000000")
         .env("HGW_MACHINE", folder.join("machine.json"))
         .env("HGW_CALLS", folder.join("calls"))
         .env("HGW_SCHEDULER", folder.join("scheduler.json"))
@@ -83,8 +87,10 @@ struct Driver {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
-    /// For the module cache.
-    _folder: Directory,
+    /// For the module cache and the scripts.
+    folder: Directory,
+    /// The scripts that it ran. PowerShell parses and compiles a script once if its path and its text stay the same.
+    scripts: HashMap<String, PathBuf>,
 }
 
 impl Driver {
@@ -98,7 +104,18 @@ impl Driver {
             .spawn()
             .expect("a pwsh");
         let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-        Self { child, stdin, stdout: BufReader::new(stdout), _folder: folder }
+        Self { child, stdin, stdout: BufReader::new(stdout), folder, scripts: HashMap::new() }
+    }
+
+    /// The file with a script.
+    fn script(&mut self, text: &str) -> PathBuf {
+        let number = self.scripts.len();
+        let new = || {
+            let path = self.folder.path().join(format!("script-{number}.ps1"));
+            fs::write(&path, text).expect("a script");
+            path
+        };
+        self.scripts.entry(text.to_owned()).or_insert_with(new).clone()
     }
 
     /// The answer to a request; `None` if the process ended without one.
@@ -122,31 +139,43 @@ impl Driver {
 /// Idle drivers.
 static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
 
+/// Runs a script on the machine in a folder, in an idle driver or a new one: a `text`, or else the installed copy. Returns
+/// `None` if it was killed.
+fn ask(
+    place: &mut Place<'_>,
+    machine: &Machine,
+    text: Option<&str>,
+    switches: &[&str],
+    setting: &Setting,
+) -> Option<Value> {
+    let idle = IDLE.lock().expect("no panic").pop();
+    let mut driver = idle.unwrap_or_else(Driver::start);
+    place.script = text.map_or_else(|| place.files().join("hostgw.ps1"), |text| driver.script(text));
+    let request = place.request(machine, switches, setting);
+    let answer = driver.ask(&request)?;
+    IDLE.lock().expect("no panic").push(driver);
+    Some(answer)
+}
+
 /// Runs a script as [`super::run`] does, in a real PowerShell.
 pub fn run(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
-    run_at(machine, text, |machine, place| place.request(machine, &place.script(), switches, setting))
+    run_at(machine, Some(text), switches, setting)
 }
 
 /// Runs the installed copy of a script.
 pub fn run_installed(machine: &mut Machine, switches: &[&str]) -> Outcome {
-    run_at(machine, "", |machine, place| {
-        place.request(machine, &place.files().join("hostgw.ps1"), switches, &Setting::default())
-    })
+    run_at(machine, None, switches, &Setting::default())
 }
 
-fn run_at(machine: &mut Machine, text: &str, request: impl FnOnce(&Machine, &Place<'_>) -> Value) -> Outcome {
+fn run_at(machine: &mut Machine, text: Option<&str>, switches: &[&str], setting: &Setting) -> Outcome {
     let folder = Directory::new();
-    let place = Place(folder.path());
-    place.write(machine, text);
-    let request = request(machine, &place);
-    let idle = IDLE.lock().expect("no panic").pop();
-    let mut driver = idle.unwrap_or_else(Driver::start);
-    let answer = driver.ask(&request);
+    let mut place = Place::new(folder.path());
+    place.write(machine);
+    let answer = ask(&mut place, machine, text, switches, setting);
     place.read(machine);
     let Some(answer) = answer else {
         return Outcome { code: None, stdout: String::new(), stderr: String::new() };
     };
-    IDLE.lock().expect("no panic").push(driver);
     let lines = answer["stdout"].as_array().expect("lines");
     let stdout: String = lines.iter().map(|line| format!("{}\n", line.as_str().expect("a line"))).collect();
     Outcome {
@@ -165,11 +194,21 @@ pub fn run_file(machine: &mut Machine, text: &str, arguments: &[&str]) -> Outcom
 
 /// Runs a script in a new process with the arguments from `call`. Its faults are numbered from its first call.
 pub fn run_process(machine: &mut Machine, text: &str, call: impl FnOnce(&mut Command, &Path)) -> Outcome {
-    let folder = Directory::new();
-    let place = Place(folder.path());
-    place.write(machine, text);
-    let mut command = command(folder.path());
-    call(command.env("HGW_FAULTS", faults(machine)), &place.script());
+    run_process_in(Directory::new().path(), machine, text, call)
+}
+
+/// Same as [`run_process`], in a folder of the caller.
+pub fn run_process_in(
+    folder: &Path,
+    machine: &mut Machine,
+    text: &str,
+    call: impl FnOnce(&mut Command, &Path),
+) -> Outcome {
+    let place = Place::new(folder);
+    place.write(machine);
+    fs::write(&place.script, text).expect("a script");
+    let mut command = command(folder);
+    call(command.env("HGW_FAULTS", faults(machine)), &place.script);
     let output = command.stdin(Stdio::null()).output().expect("a pwsh");
     place.read(machine);
     Outcome {
@@ -195,21 +234,24 @@ fn faults(machine: &Machine) -> String {
 }
 
 /// The folder of one run.
-struct Place<'a>(&'a Path);
+struct Place<'a> {
+    folder: &'a Path,
+    /// The script that runs there.
+    script: PathBuf,
+}
 
-impl Place<'_> {
-    fn script(&self) -> PathBuf {
-        self.0.join("script.ps1")
+impl<'a> Place<'a> {
+    fn new(folder: &'a Path) -> Self {
+        Self { folder, script: folder.join("script.ps1") }
     }
 
     fn files(&self) -> PathBuf {
-        self.0.join("Program Files/hostgw")
+        self.folder.join("Program Files/hostgw")
     }
 
-    fn write(&self, machine: &Machine, text: &str) {
-        fs::write(self.script(), text).expect("a script");
-        fs::write(self.0.join("machine.json"), to_json(machine).to_string()).expect("a machine");
-        fs::write(self.0.join("calls"), "").expect("a file");
+    fn write(&self, machine: &Machine) {
+        fs::write(self.folder.join("machine.json"), to_json(machine).to_string()).expect("a machine");
+        fs::write(self.folder.join("calls"), "").expect("a file");
         if !machine.files.is_empty() || !machine.locked.is_empty() {
             fs::create_dir_all(self.files()).expect("a folder");
         }
@@ -227,15 +269,15 @@ impl Place<'_> {
     }
 
     fn scheduler(&self) -> PathBuf {
-        self.0.join("scheduler.json")
+        self.folder.join("scheduler.json")
     }
 
     /// What replaces the machine and its records while a run of the task waits.
     fn later(&self) -> PathBuf {
-        self.0.join("later")
+        self.folder.join("later")
     }
 
-    fn request(&self, machine: &Machine, script: &Path, switches: &[&str], setting: &Setting) -> Value {
+    fn request(&self, machine: &Machine, switches: &[&str], setting: &Setting) -> Value {
         assert!(
             machine.faults.is_empty() && machine.denied_from.is_none(),
             "faults by steps are of the model"
@@ -258,7 +300,7 @@ impl Place<'_> {
         let preferences: serde_json::Map<String, Value> =
             setting.preferences.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         json!({
-            "script": script, "folder": self.0, "switches": names, "rest": rest,
+            "script": self.script, "folder": self.folder, "switches": names, "rest": rest,
             "calls": machine.calls.len(), "faults": faults(machine),
             "refusedFrom": machine.calls_denied_from.map(|from| from.to_string()).unwrap_or_default(),
             "blind": if machine.is_silent { "silent" } else if machine.blind { "1" } else { "" },
@@ -278,9 +320,9 @@ impl Place<'_> {
             let scheduler = serde_json::from_str(&text).expect("JSON");
             machine.scheduler = map_texts(&scheduler, &|text| self.with_model_paths(text));
         }
-        let text = fs::read_to_string(self.0.join("machine.json")).expect("a machine");
+        let text = fs::read_to_string(self.folder.join("machine.json")).expect("a machine");
         from_json(machine, &serde_json::from_str(&text).expect("JSON"));
-        let calls = fs::read_to_string(self.0.join("calls")).expect("calls");
+        let calls = fs::read_to_string(self.folder.join("calls")).expect("calls");
         machine.calls.extend(calls.lines().map(ToOwned::to_owned));
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(self.files()).into_iter().flatten() {
@@ -300,7 +342,7 @@ impl Place<'_> {
     fn with_model_paths(&self, text: &str) -> String {
         let folder = format!("{}/", self.files().display());
         let text = text.replace(&folder, MODEL_FOLDER);
-        text.replace(&self.script().display().to_string(), MODEL_SCRIPT).replace("\r\n", "\n")
+        text.replace(&self.script.display().to_string(), MODEL_SCRIPT).replace("\r\n", "\n")
     }
 
     /// Replaces paths of the model by those of this run.

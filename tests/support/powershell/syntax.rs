@@ -1,7 +1,7 @@
 //! The syntax tree of a script: what `tree-sitter` found, copied once into a form in which a node knows its children.
 //! In the parser's own tree, finding a child means walking over its siblings.
 
-use std::ops::Range;
+use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
 use tree_sitter::Parser;
 
@@ -15,7 +15,45 @@ struct Data {
     children: Vec<usize>,
     /// The children with names, without comments.
     named: Vec<usize>,
+    /// The node that this one and its wrappers wrap: see [`Node::inner`].
+    inner: usize,
 }
+
+/// Nodes that only wrap a single other node.
+const TRANSPARENT: [&str; 32] = [
+    "pipeline",
+    "pipeline_chain",
+    "logical_expression",
+    "bitwise_expression",
+    "comparison_expression",
+    "additive_expression",
+    "multiplicative_expression",
+    "format_expression",
+    "range_expression",
+    "array_literal_expression",
+    "unary_expression",
+    "expression_with_unary_operator",
+    "argument_expression",
+    "logical_argument_expression",
+    "bitwise_argument_expression",
+    "comparison_argument_expression",
+    "additive_argument_expression",
+    "multiplicative_argument_expression",
+    "format_argument_expression",
+    "range_argument_expression",
+    "string_literal",
+    "integer_literal",
+    "left_assignment_expression",
+    "key_expression",
+    "member_name",
+    "script_block",
+    "script_block_body",
+    "for_initializer",
+    "for_condition",
+    "for_iterator",
+    "attribute_list",
+    "attribute",
+];
 
 /// The syntax tree of a script.
 #[derive(Debug)]
@@ -29,7 +67,26 @@ pub struct Node<'t> {
 }
 
 /// The syntax tree of a script, and everything that the parser rejects.
-pub fn parse(text: &str) -> (Tree, Vec<String>) {
+///
+/// The last few are cached: tests check and run the same scripts many times, and parsing takes longer than running.
+pub fn parse(text: &str) -> Rc<(Tree, Vec<String>)> {
+    const CACHED: usize = 8;
+    type Parsed = (String, Rc<(Tree, Vec<String>)>);
+    thread_local! {
+        static LATEST: RefCell<VecDeque<Parsed>> = const { RefCell::new(VecDeque::new()) };
+    }
+    LATEST.with_borrow_mut(|latest| {
+        if let Some((_, parsed)) = latest.iter().find(|(of, _)| of == text) {
+            return Rc::clone(parsed);
+        }
+        let parsed = Rc::new(parse_anew(text));
+        latest.truncate(CACHED - 1);
+        latest.push_front((text.to_owned(), Rc::clone(&parsed)));
+        parsed
+    })
+}
+
+fn parse_anew(text: &str) -> (Tree, Vec<String>) {
     let mut parser = Parser::new();
     parser.set_language(&tree_sitter_powershell::LANGUAGE.into()).expect("the grammar");
     let parsed = parser.parse(text, None).expect("a tree");
@@ -55,7 +112,8 @@ impl Tree {
         }
         let at = self.0.len();
         let span = node.byte_range();
-        self.0.push(Data { kind: node.kind(), span, line, parent, children: Vec::new(), named: Vec::new() });
+        let (kind, children, named) = (node.kind(), Vec::new(), Vec::new());
+        self.0.push(Data { kind, span, line, parent, children, named, inner: at });
         let mut has_child = cursor.goto_first_child();
         while has_child {
             let (is_named, kind) = (cursor.node().is_named(), cursor.node().kind());
@@ -68,6 +126,12 @@ impl Tree {
             if !has_child {
                 cursor.goto_parent();
             }
+        }
+        if TRANSPARENT.contains(&kind)
+            && let [only] = self.0[at].named[..]
+            && self.0[at].children.len() == 1
+        {
+            self.0[at].inner = self.0[only].inner;
         }
         at
     }
@@ -110,12 +174,8 @@ impl<'t> Node<'t> {
         self.data().named.iter().map(|&at| Self { at, ..self }).collect()
     }
 
-    /// The only child, if it has a meaning of its own.
-    pub fn only_child(self) -> Option<Self> {
-        let data = self.data();
-        match data.named[..] {
-            [at] if data.children.len() == 1 => Some(Self { at, ..self }),
-            _ => None,
-        }
+    /// Skips wrapper nodes.
+    pub fn inner(self) -> Self {
+        Self { at: self.data().inner, ..self }
     }
 }

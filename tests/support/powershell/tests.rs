@@ -151,9 +151,9 @@ fn the_lint_finds_calls_that_affect_every_route() {
         ("Get-NetIPAddress", "continues after an error"),
         ("iex $x", "executes text as code"),
     ] {
-        let (tree, wrong) = parse(text);
+        let (tree, wrong) = &*parse(text);
         assert!(wrong.is_empty(), "{wrong:?}");
-        let found = lint(text, &tree);
+        let found = lint(text, tree);
         assert!(found.iter().any(|line| line.contains(finding)), "{text}: {found:?}");
     }
 }

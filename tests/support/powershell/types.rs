@@ -4,7 +4,7 @@ use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use super::{
     expression::thrown,
-    interpreter::{Interpreter, Step, inner},
+    interpreter::{Interpreter, Step},
     syntax::Node,
     value::{Failure, Key, Value},
 };
@@ -14,7 +14,7 @@ impl<'t> Interpreter<'t> {
     pub fn invoke(&mut self, node: Node<'t>) -> Step<Option<Value>> {
         let children = node.named_children();
         let owner = self.value(children[0])?;
-        let name = self.of(inner(children[1])).to_lowercase();
+        let name = self.of(children[1].inner()).to_lowercase();
         let mut arguments = Vec::new();
         for list in &children[2..] {
             for expressions in list.named_children() {
