@@ -3,68 +3,40 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
+    backoff::{APPLY_PAUSES, Backoff, REPAIR_PAUSES},
+    caller::AgentCaller,
     contest::Contest,
     file_watch::FileWatch,
     host::{AgentEvent, AgentHost, AgentSettings, AgentSignals},
     polled::Polled,
-    target::{self, OtherCommand},
+    target::{self, OtherCommand, check_leavers, gateways, is_in_effect, relevance},
+    trouble::{invalid_error, is_about, named, read_error, trouble},
 };
 use crate::{
-    apply::{Failure, Interrupt, StateDir},
+    apply::{Failure, StateDir},
     clock::now as wall_clock,
-    config::{Document, InvalidConfig, Loaded, ReadError},
+    config::{Document, Loaded},
     error::{Error, Kind},
     forwarding::PathFault,
     kernel::EventScope,
-    plan::{self, Conflict, ForeignPolicy, ObjectKey, Plan, Prepared},
-    reconcile::{
-        self, Apply, Caller, Committed, Event, Observer, Operation, Repair, Session, incomplete_error,
-    },
+    plan::{Conflict, ForeignPolicy, ObjectKey, Prepared},
+    reconcile::{self, Apply, Committed, Operation, Repair, Session, incomplete_error},
     record::{
-        AgentCondition, AgentReport, AgentTrouble, Contested, LastApplied, Pin, PinReason, Record,
-        RepairReport, TransactionMeta,
+        AgentCondition, AgentReport, AgentTrouble, Contested, LastApplied, Pin, PinReason, RepairReport,
     },
-    state::{Route, RouteKey},
     text::Untrusted,
 };
 
-/// The number of objects that an event names.
-const MAX_NAMED: usize = 8;
 /// How long a file must have been unchanged before an error in it is reported: it may be half written.
 const SETTLING: Duration = Duration::from_millis(500);
 /// How often to check whether another command is done.
 const YIELD_INTERVAL: Duration = Duration::from_millis(250);
-/// The first and the longest pause after a failed repair. A program that changes the same objects at the same moment makes one
-/// fail, and meanwhile, pods may be cut off.
-const REPAIR_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// The first and the longest pause after a failed change to a new configuration.
-const APPLY_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
 /// The number of repairs in a row that must fail before this is reported.
 const REPORTED_FAILURES: u32 = 3;
-
-/// Pauses that double with each failure in a row.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-    until: Option<Instant>,
-}
-
-impl Backoff {
-    fn fail(&mut self, (first, longest): (Duration, Duration), now: Instant) {
-        let pause = first.saturating_mul(1 << self.failures.min(16)).min(longest);
-        self.failures = self.failures.saturating_add(1);
-        self.until = Some(now + pause);
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        self.until.is_none_or(|until| until <= now)
-    }
-}
 
 /// What the notifications since the last round said.
 #[derive(Debug, Clone, Default)]
@@ -223,7 +195,6 @@ impl<'a> Keeper<'a> {
                 self.yielding_to = None;
                 if cause.is_by_kernel {
                     // The reason of a failure may be over.
-                    self.candidate_backoff = Backoff::default();
                     self.repair_backoff = Backoff::default();
                 }
                 self.read_file(begun);
@@ -750,139 +721,4 @@ impl<'a> Keeper<'a> {
 /// Returns the ID of the newest committed transaction.
 fn newest(dir: &StateDir) -> Result<Option<u64>, Error> {
     Ok(dir.history()?.last().copied())
-}
-
-/// Returns what the paths and the next hops of a session's cluster depend on.
-fn relevance(session: &Session) -> EventScope {
-    let cluster = &session.loaded.cluster;
-    let of_nodes = cluster.nodes.iter().flat_map(|node| node.addresses.iter());
-    let mut addresses: Vec<_> = of_nodes.map(|(_, address)| *address).collect();
-    addresses.sort_unstable();
-    EventScope { prefixes: cluster.prefixes.iter().copied().collect(), addresses }
-}
-
-/// Returns the keys of the routes to other nodes that the configuration of a session asks for.
-fn gateways(session: &Session) -> BTreeSet<RouteKey> {
-    let routes = plan::desired_routes(&session.loaded.cluster, session.index, |_| true);
-    routes.iter().filter(|route| route.next.gateway.is_some()).map(Route::key).collect()
-}
-
-/// Refuses a configuration that lacks most routes of the one in effect, whether these routes are there right now or not.
-fn check_leavers(before: &BTreeSet<RouteKey>, session: &Session) -> Result<(), Error> {
-    let after = gateways(session);
-    reconcile::check_mass_removal(before.difference(&after).count(), before.len(), None, after.is_empty())
-}
-
-fn trouble(error: &Error) -> AgentTrouble {
-    AgentTrouble {
-        since: wall_clock(),
-        message: error.message.clone(),
-        details: error.details.clone(),
-        hint: error.hint.clone(),
-    }
-}
-
-fn is_about(known: &AgentTrouble, error: &Error) -> bool {
-    known.message == error.message && known.details == error.details
-}
-
-fn is_in_effect(session: &Session, last: Option<&LastApplied>) -> bool {
-    last.is_some_and(|last| {
-        last.meta.node.as_ref() == Some(session.node_name())
-            && last.configuration.as_ref().is_some_and(|stored| *stored == session.loaded.document)
-    })
-}
-
-/// Returns the first few objects of a plan as text.
-fn named(plan: &Plan) -> Vec<Untrusted> {
-    plan.changes.iter().take(MAX_NAMED).map(|change| change.to_string().into()).collect()
-}
-
-fn read_error(error: &ReadError) -> Error {
-    Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint())
-}
-
-/// Summarizes the errors of a configuration, each in one line.
-fn invalid_error(invalid: &InvalidConfig) -> Error {
-    let (name, count) = (invalid.name(), crate::text::count(invalid.count(), "error"));
-    let details = invalid.errors().iter().take(MAX_NAMED).map(|error| match error.position {
-        Some(position) => {
-            format!("{}: {} ({name}:{}:{})", error.rule, error.message, position.line, position.column)
-        }
-        None => format!("{}: {}", error.rule, error.message),
-    });
-    Error::new(Kind::Invalid, format!("{name} is invalid: {count}"))
-        .with_details(details)
-        .with_hint("run `hostgw validate` on it")
-}
-
-/// The caller of the agent's operations: nobody reviews them, and it never waits for another command.
-struct AgentCaller<'a> {
-    host: &'a dyn AgentHost,
-    signals: &'a AgentSignals,
-    /// The ID of the transaction.
-    begun: Cell<Option<u64>>,
-}
-
-impl Observer for AgentCaller<'_> {
-    fn event(&self, event: Event<'_>) {
-        match event {
-            // The agent tells these in its own words.
-            Event::Begun(id) => self.begun.set(Some(id)),
-            Event::Committed { .. } | Event::AlreadyMade | Event::PlanChanged => {}
-            event => self.host.event(AgentEvent::Command(event)),
-        }
-    }
-
-    fn interrupt(&self) -> Result<Arc<Interrupt>, Error> {
-        Ok(Arc::clone(&self.signals.stop))
-    }
-}
-
-impl<O: Operation + Described> Caller<O> for AgentCaller<'_> {
-    fn lock_timeout(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn is_unattended(&self) -> bool {
-        true
-    }
-
-    fn show(&self, _: &O, _: bool) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn approve(&self, _: &O, hold: Option<Duration>) -> Result<Option<Duration>, Error> {
-        Ok(hold)
-    }
-
-    fn approve_recovery(&self, _: &Record) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn meta(&self, operation: &O) -> TransactionMeta {
-        let session = operation.session();
-        match &session.last {
-            // A repair restores what this apply established.
-            Some(last) if operation.is_repair() => TransactionMeta { at: wall_clock(), ..last.meta.clone() },
-            _ => self.host.meta(&session.loaded.document, session.node_name()),
-        }
-    }
-}
-
-/// An operation with a session.
-trait Described {
-    fn session(&self) -> &Session;
-}
-
-impl Described for Apply<'_> {
-    fn session(&self) -> &Session {
-        &self.session
-    }
-}
-
-impl Described for Repair<'_> {
-    fn session(&self) -> &Session {
-        Repair::session(self)
-    }
 }

@@ -9,12 +9,17 @@
 //! | `run` | waits for notifications, signals and deadlines |
 //! | `keeper` | one round: the file, the records of other commands, an apply or a repair, the report |
 //! | `target` | which configuration to keep: the file's, the last good one, or that of another command |
+//! | `caller` | what the operations ask and tell |
+//! | `trouble` | what is wrong, as the report has it |
+//! | `backoff` | pauses after failures |
 //! | `pace` | when to look at the node |
 //! | `contest` | objects that other programs change again and again |
 //! | `file_watch` | reports when the configuration file may have changed |
 //! | `polled` | the sysctls whose changes the kernel does not announce |
 //! | `host` | the other side: what to keep, who is told, and who can stop it |
 
+mod backoff;
+mod caller;
 mod contest;
 mod file_watch;
 mod host;
@@ -23,6 +28,7 @@ mod pace;
 mod polled;
 mod run;
 mod target;
+mod trouble;
 
 pub use host::{AgentEvent, AgentHost, AgentSettings, AgentSignals};
 pub use run::run;

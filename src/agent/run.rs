@@ -44,7 +44,7 @@ pub fn run(settings: &AgentSettings, host: &dyn AgentHost, signals: &AgentSignal
         }
         let now = Instant::now();
         let seen = events.take(&keeper.relevance);
-        cause.is_by_kernel |= seen.is_link_or_address;
+        cause.is_by_kernel |= seen.is_egress;
         for program in seen.programs {
             if !cause.programs.contains(&program) {
                 cause.programs.push(program);

@@ -1,8 +1,15 @@
 //! Which configuration the agent keeps in effect, if not the file's: what other commands did decides that.
 
+use std::collections::BTreeSet;
+
 use crate::{
     config::Document,
+    error::Error,
+    kernel::EventScope,
+    plan,
+    reconcile::{self, Session},
     record::{Command, LastApplied, Pin, PinReason},
+    state::{Route, RouteKey},
 };
 
 /// What another command's transaction means for the agent.
@@ -38,6 +45,41 @@ pub(super) fn judge(
         transaction: newest,
         file: last.and_then(|last| last.meta.file.clone()),
         instead_of: document.map(|document| document.hash().into()),
+    })
+}
+
+/// Returns what the paths and the next hops of a session's cluster depend on.
+pub(super) fn relevance(session: &Session) -> EventScope {
+    let cluster = &session.loaded.cluster;
+    let of_nodes = cluster.nodes.iter().flat_map(|node| node.addresses.iter());
+    let mut addresses: Vec<_> = of_nodes.map(|(_, address)| *address).collect();
+    addresses.sort_unstable();
+    EventScope {
+        prefixes: cluster.prefixes.iter().copied().collect(),
+        addresses,
+        interface: cluster
+            .egress_interface_of(&cluster.nodes[session.index])
+            .map(|name| name.as_str().into()),
+    }
+}
+
+/// Returns the keys of the routes to other nodes that the configuration of a session asks for.
+pub(super) fn gateways(session: &Session) -> BTreeSet<RouteKey> {
+    let routes = plan::desired_routes(&session.loaded.cluster, session.index, |_| true);
+    routes.iter().filter(|route| route.next.gateway.is_some()).map(Route::key).collect()
+}
+
+/// Refuses a configuration that lacks most routes of the one in effect, whether these routes are there right now or not.
+pub(super) fn check_leavers(before: &BTreeSet<RouteKey>, session: &Session) -> Result<(), Error> {
+    let after = gateways(session);
+    reconcile::check_mass_removal(before.difference(&after).count(), before.len(), None, after.is_empty())
+}
+
+/// Returns `true` if `last` put the configuration of a session in effect, on the same node.
+pub(super) fn is_in_effect(session: &Session, last: Option<&LastApplied>) -> bool {
+    last.is_some_and(|last| {
+        last.meta.node.as_ref() == Some(session.node_name())
+            && last.configuration.as_ref().is_some_and(|stored| *stored == session.loaded.document)
     })
 }
 

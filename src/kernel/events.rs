@@ -64,6 +64,10 @@ mod message {
 
 /// `sizeof(struct rtmsg)` (linux/rtnetlink.h).
 const ROUTE_HEADER: usize = 12;
+/// `sizeof(struct ifinfomsg)` (linux/rtnetlink.h).
+const LINK_HEADER: usize = 16;
+/// `IFLA_IFNAME` (linux/if_link.h).
+const IFLA_IFNAME: u16 = 3;
 /// `RTA_DST` (linux/rtnetlink.h).
 const RTA_DST: u16 = 1;
 /// The name of the table in every message about a part of one: `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and so on.
@@ -81,6 +85,8 @@ pub struct EventScope {
     pub prefixes: Vec<IpNet>,
     /// Routes that lead to these addresses matter; sorted.
     pub addresses: Vec<IpAddr>,
+    /// The egress interface, with which the kernel removes routes; `None` if it is not known.
+    pub interface: Option<Untrusted>,
 }
 
 impl EventScope {
@@ -100,8 +106,8 @@ impl EventScope {
 pub struct Happenings {
     /// Something that a look at the node can depend on.
     pub is_relevant: bool,
-    /// A link or an address came, went or changed: the kernel itself may have removed routes.
-    pub is_link_or_address: bool,
+    /// The egress interface or an address came, went or changed: the kernel itself may have removed routes.
+    pub is_egress: bool,
     /// Notifications were lost.
     pub is_lossy: bool,
     /// The programs that changed managed routes or hostgw's nftables tables, as far as the kernel tells, without hostgw.
@@ -165,9 +171,12 @@ impl NodeEvents {
                 Some(route) => seen.is_relevant |= relevance.covers(route.destination),
                 None => seen.is_relevant = true,
             },
-            message::NEWLINK | message::DELLINK | message::NEWADDR | message::DELADDR => {
-                (seen.is_relevant, seen.is_link_or_address) = (true, true);
+            message::NEWLINK | message::DELLINK => {
+                seen.is_relevant = true;
+                // The links of pods come and go all the time.
+                seen.is_egress |= relevance.interface.as_ref().is_none_or(|egress| is_link(payload, egress));
             }
+            message::NEWADDR | message::DELADDR => (seen.is_relevant, seen.is_egress) = (true, true),
             _ => seen.is_relevant = true,
         });
         if let Some(nftables) = &mut self.nftables {
@@ -194,6 +203,12 @@ impl NodeEvents {
         seen.programs = programs;
         seen
     }
+}
+
+/// Returns `true` if a notification about a link is about the one called `name`.
+fn is_link(payload: &[u8], name: &Untrusted) -> bool {
+    let attributes = Attributes::new(payload.get(LINK_HEADER..).unwrap_or_default());
+    attributes.flatten().any(|(kind, value)| kind == IFLA_IFNAME && *name == *text(value))
 }
 
 /// The part of a notification about a route that decides whether it matters.

@@ -1,0 +1,83 @@
+//! The caller of the agent's operations.
+
+use std::{cell::Cell, sync::Arc, time::Duration};
+
+use super::host::{AgentEvent, AgentHost, AgentSignals};
+use crate::{
+    apply::Interrupt,
+    clock::now as wall_clock,
+    error::Error,
+    reconcile::{Apply, Caller, Event, Observer, Operation, Repair, Session},
+    record::{Record, TransactionMeta},
+};
+
+/// The caller of the agent's operations: nobody reviews them, and it never waits for another command.
+pub(super) struct AgentCaller<'a> {
+    pub host: &'a dyn AgentHost,
+    pub signals: &'a AgentSignals,
+    /// The ID of the transaction.
+    pub begun: Cell<Option<u64>>,
+}
+
+impl Observer for AgentCaller<'_> {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            // The agent tells these in its own words.
+            Event::Begun(id) => self.begun.set(Some(id)),
+            Event::Committed { .. } | Event::AlreadyMade | Event::PlanChanged => {}
+            event => self.host.event(AgentEvent::Command(event)),
+        }
+    }
+
+    fn interrupt(&self) -> Result<Arc<Interrupt>, Error> {
+        Ok(Arc::clone(&self.signals.stop))
+    }
+}
+
+impl<O: Operation + Described> Caller<O> for AgentCaller<'_> {
+    fn lock_timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn is_unattended(&self) -> bool {
+        true
+    }
+
+    fn show(&self, _: &O, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn approve(&self, _: &O, hold: Option<Duration>) -> Result<Option<Duration>, Error> {
+        Ok(hold)
+    }
+
+    fn approve_recovery(&self, _: &Record) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn meta(&self, operation: &O) -> TransactionMeta {
+        let session = operation.session();
+        match &session.last {
+            // A repair restores what this apply established.
+            Some(last) if operation.is_repair() => TransactionMeta { at: wall_clock(), ..last.meta.clone() },
+            _ => self.host.meta(&session.loaded.document, session.node_name()),
+        }
+    }
+}
+
+/// An operation with a session.
+pub(super) trait Described {
+    fn session(&self) -> &Session;
+}
+
+impl Described for Apply<'_> {
+    fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Described for Repair<'_> {
+    fn session(&self) -> &Session {
+        Repair::session(self)
+    }
+}
