@@ -73,6 +73,7 @@ mod stopped;
 mod supervisor;
 mod sweep;
 pub mod terminal;
+mod units;
 
 use std::process::{Child, Stdio};
 
