@@ -52,6 +52,8 @@ mod progress;
 mod prompt;
 mod races;
 mod read_only;
+#[cfg(feature = "fault-injection")]
+mod reboots;
 mod recipe;
 mod refusals;
 mod regressions;
