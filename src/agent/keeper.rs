@@ -173,6 +173,8 @@ impl<'a> Keeper<'a> {
         self.repair_backoff = Backoff::default();
         self.is_pin_inherited = false;
         self.progress = Progress::New;
+        // The report tells the end of the reload, even if nothing has changed.
+        self.written = None;
         self.unpin();
     }
 

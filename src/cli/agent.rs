@@ -1,6 +1,6 @@
 //! `hostgw agent`
 
-use std::{path::Path, time::Duration};
+use std::{cell::Cell, path::Path, time::Duration};
 
 use sd_notify::NotifyState;
 
@@ -37,7 +37,12 @@ pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
         },
     };
     let signals = signals::for_agent()?;
-    let user = AgentUser { log: AgentLog::new(options.log, output), watchdog: sd_notify::watchdog_enabled() };
+    let user = AgentUser {
+        log: AgentLog::new(options.log, output),
+        watchdog: sd_notify::watchdog_enabled(),
+        is_ready: Cell::new(false),
+        is_reloading: Cell::new(false),
+    };
     let ended = agent::run(&settings, &user, &signals);
     notify(&[NotifyState::Stopping]);
     ended.map(|()| 0).map_err(VerbFailure::from)
@@ -58,10 +63,22 @@ struct AgentUser<'a> {
     log: AgentLog<'a>,
     /// The time after which the service manager takes a silent agent for stuck.
     watchdog: Option<Duration>,
+    /// Whether the service manager knows that the agent is ready.
+    is_ready: Cell<bool>,
+    /// Whether the service manager waits for the end of a reload.
+    is_reloading: Cell<bool>,
 }
 
 impl AgentHost for AgentUser<'_> {
     fn event(&self, event: AgentEvent<'_>) {
+        // The end of a reload must not make an agent ready that never was.
+        if matches!(event, AgentEvent::Reloading) && self.is_ready.get() {
+            self.is_reloading.set(true);
+            match NotifyState::monotonic_usec_now() {
+                Ok(now) => notify(&[NotifyState::Reloading, now]),
+                Err(_) => notify(&[NotifyState::Reloading]),
+            }
+        }
         self.log.event(&event);
     }
 
@@ -69,7 +86,9 @@ impl AgentHost for AgentUser<'_> {
         let status = status_line(report);
         let is_verified = report.config_hash.is_some()
             && matches!(report.condition, AgentCondition::InSync | AgentCondition::Degraded);
-        if is_verified || report.condition == AgentCondition::Suspended {
+        let is_reloaded = self.is_reloading.take();
+        if is_verified || is_reloaded || report.condition == AgentCondition::Suspended {
+            self.is_ready.set(true);
             notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
         } else {
             notify(&[NotifyState::Status(&status)]);

@@ -494,7 +494,7 @@ pub(super) struct RenderOptions {
     #[arg(long)]
     pub collect: bool,
     /// Print a file that restores part of a Linux node's state at boot. Its comments say where to install it. Combine a
-    /// file for routes with one for NAT (nftables) and one for sysctls (sysctl.d).
+    /// file for routes with one for NAT (nftables) and one for sysctls (sysctl.d), or use one that runs `hostgw apply`.
     #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with = "collect")]
     pub persist: Option<PersistArgument>,
     /// ID of the egress interface in the netplan configuration, if it differs from the interface's name. `networkctl
@@ -522,6 +522,13 @@ pub(super) enum PersistArgument {
     /// Sysctls: a file for /etc/sysctl.d.
     #[value(name = "sysctl.d")]
     SysctlD,
+    /// Everything: a script for networkd-dispatcher that runs `hostgw apply`.
+    NetworkdDispatcher,
+    /// Everything: a dispatcher script for NetworkManager that runs `hostgw apply`.
+    #[value(name = "networkmanager-apply")]
+    NetworkManagerApply,
+    /// Everything: a script for ifup that runs `hostgw apply`.
+    IfupdownApply,
 }
 
 #[derive(Debug, Args)]

@@ -78,7 +78,7 @@ fn keeps_foreign_routes() -> bool {
 fn network_manager(link: &Link, node: &Untrusted) -> Option<Diagnostic> {
     let lines = state_lines("/run/NetworkManager/devices", link);
     let is_managed = lines.iter().any(|line| line.starts_with("connection-uuid="));
-    let is_restored = || persisted::find().iter().any(|file| file.is_for("networkmanager"));
+    let is_restored = || persisted::find().iter().any(|file| file.is_for_network_manager());
     (is_managed && !is_restored()).then(|| {
         Diagnostic::new(
             Rule::NetworkManagerRemovesRoutes,

@@ -18,16 +18,18 @@ use crate::{
     reconcile::last_applied,
     record::{Command, LastApplied},
     render::{
-        Freshness, Persist, PersistHeader, PersistedFile, PersistedState, UnrecognizedHeader, freshness,
+        ApplyHook, Freshness, Persist, PersistHeader, PersistedFile, PersistedState, UnrecognizedHeader,
+        freshness,
     },
     state::State,
     text::{self, ShellCommand, ShellWord, Untrusted},
 };
 
 /// The directories where the files say to install them, and where distributions keep such files.
-const FOLDERS: [&str; 5] = [
+const FOLDERS: [&str; 6] = [
     "/etc/NetworkManager/dispatcher.d",
     "/etc/network/if-up.d",
+    "/etc/networkd-dispatcher/routable.d",
     "/etc/nftables",
     "/etc/nftables.d",
     "/etc/sysctl.d",
@@ -145,9 +147,11 @@ fn applied(last: &LastApplied) -> Option<(State, String)> {
 }
 
 impl RenderedFile {
-    /// Returns `true` if it is for a program of `render --persist`.
-    pub(super) fn is_for(&self, program: &str) -> bool {
-        self.header.as_ref().is_ok_and(|header| header.persist.name() == program)
+    /// Returns `true` if NetworkManager runs it.
+    pub(super) fn is_for_network_manager(&self) -> bool {
+        self.header.as_ref().is_ok_and(|header| {
+            matches!(header.persist, Persist::NetworkManager | Persist::Apply(ApplyHook::NetworkManager))
+        })
     }
 
     fn judge(&self, basis: &Basis) -> PersistedFile {
@@ -216,19 +220,21 @@ impl RenderedFile {
                 }
                 (!name.ends_with(".conf")).then(|| ("its name does not end in .conf".to_owned(), None))
             }
-            Persist::NetworkManager | Persist::Ifupdown => {
+            Persist::NetworkManager | Persist::Ifupdown | Persist::Apply(_) => {
+                let is_for_ifup =
+                    matches!(header.persist, Persist::Ifupdown | Persist::Apply(ApplyHook::Ifup));
                 let metadata = fs::metadata(&self.path).ok()?;
                 let is_safe = metadata.mode() & 0o022 == 0 && metadata.uid() == 0;
                 if metadata.mode() & 0o111 == 0 {
                     return Some(("it is not executable".to_owned(), Some(format!("chmod 755 {path}"))));
                 }
-                if header.persist == Persist::NetworkManager && !is_safe {
+                if !is_for_ifup && !is_safe {
                     let remedy = format!("chown root: {path} && chmod 755 {path}");
                     return Some(("users other than root can modify it".to_owned(), Some(remedy)));
                 }
                 // run-parts(8)
                 let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-                (header.persist == Persist::Ifupdown && !name.chars().all(is_plain)).then(|| {
+                (is_for_ifup && !name.chars().all(is_plain)).then(|| {
                     (
                         "run-parts ignores files with this name; use only letters, digits, _ and -"
                             .to_owned(),

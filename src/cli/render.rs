@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind},
     model::{OffLink, OperatingSystem},
     plan::{self, OriginalSysctls},
-    render::{self, NetplanId, PersistedNode, Provenance, UnwritableInterface},
+    render::{self, ApplyHook, NetplanId, PersistedNode, Provenance, UnwritableInterface},
     text::{self, ShellCommand, Untrusted},
 };
 
@@ -113,6 +113,9 @@ fn form(program: PersistArgument, id: Option<&NetplanId>, interface: &str) -> Re
         PersistArgument::Ifupdown => render::Persist::Ifupdown,
         PersistArgument::Nftables => render::Persist::Nftables,
         PersistArgument::SysctlD => render::Persist::SysctlD,
+        PersistArgument::NetworkdDispatcher => render::Persist::Apply(ApplyHook::NetworkdDispatcher),
+        PersistArgument::NetworkManagerApply => render::Persist::Apply(ApplyHook::NetworkManager),
+        PersistArgument::IfupdownApply => render::Persist::Apply(ApplyHook::Ifup),
     })
 }
 

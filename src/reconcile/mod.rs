@@ -44,6 +44,8 @@ mod session;
 #[cfg(target_os = "linux")]
 mod supervisor;
 #[cfg(target_os = "linux")]
+mod systemd_scope;
+#[cfg(target_os = "linux")]
 mod turn;
 #[cfg(target_os = "linux")]
 mod unattended;

@@ -3,7 +3,8 @@
 //! The command starts it before the first write and shares its lock with it. Over a pair of sockets, the command tells it
 //! when the apply is in effect. If the command dies first, the supervisor takes over at once: it waits for the
 //! confirmation if the apply is in effect already, and rolls back otherwise. It runs in a session of its own, so that
-//! neither a hangup of the terminal nor a signal to the command's process group reaches it.
+//! neither a hangup of the terminal nor a signal to the command's process group reaches it. If the command runs in a
+//! systemd service, the supervisor also gets a scope of its own, so that it survives the end of the service.
 
 use std::{
     fs::File,
@@ -21,7 +22,7 @@ use std::{
 
 use rustix::process::Pid;
 
-use super::{decision::finish, records::identity};
+use super::{decision::finish, records::identity, systemd_scope};
 use crate::{
     apply::{self, Interrupt, Lock, OVERRIDE, StateDir},
     clock::time,
@@ -59,27 +60,40 @@ impl Supervisor {
     /// # Errors
     /// Returns an error if it does not start; then nothing may be changed.
     pub(super) fn start(dir: &StateDir, lock: &Lock) -> Result<Self, Error> {
-        let cannot = |error: io::Error| {
+        // Without systemd-run or the right to use it, the supervisor lives as long as the service.
+        if systemd_scope::is_in_service()
+            && let Ok(supervisor) = Self::start_by(systemd_scope::this_program_in_scope(), dir, lock)
+        {
+            return Ok(supervisor);
+        }
+        // The running program, even if its file was replaced.
+        let mut program = Program::new("/proc/self/exe");
+        program.arg0("hostgw");
+        Self::start_by(program, dir, lock).map_err(|error| {
             Error::unexpected(format!(
                 "cannot start the supervisor of --confirm: {error}; nothing was changed"
             ))
-        };
-        let mut supervisor = Self::spawn(dir, lock).map_err(cannot)?;
-        match supervisor.answer().map_err(cannot)?.trim_end() {
-            READY => Ok(supervisor),
-            other => Err(cannot(io::Error::other(other.to_owned()))),
-        }
+        })
     }
 
-    fn spawn(dir: &StateDir, lock: &Lock) -> io::Result<Self> {
+    fn start_by(program: Program, dir: &StateDir, lock: &Lock) -> io::Result<Self> {
+        let mut supervisor = Self::spawn(program, dir, lock)?;
+        let answer = match supervisor.answer() {
+            Ok(answer) if answer.trim_end() == READY => return Ok(supervisor),
+            Ok(other) => io::Error::other(other.trim_end().to_owned()),
+            Err(error) => error,
+        };
+        let _ = supervisor.child.kill();
+        let _ = supervisor.child.wait();
+        Err(answer)
+    }
+
+    fn spawn(mut program: Program, dir: &StateDir, lock: &Lock) -> io::Result<Self> {
         // The supervisor must not keep open what this command inherited.
         kernel::keep_descriptors()?;
         let (socket, other) = UnixStream::pair()?;
-        // The running program, even if its file was replaced.
-        let mut program = Program::new("/proc/self/exe");
         fault::pass_on(&mut program);
         let child = program
-            .arg0("hostgw")
             .arg(VERB)
             .current_dir("/")
             .env(OVERRIDE, path::absolute(dir.base())?)

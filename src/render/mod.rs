@@ -31,8 +31,8 @@ pub use powershell::{windows_collector, windows_script};
 pub use report::{ChangeEntry, DiagnosticEntry, Object, Report, SourceLocation};
 pub use schema::schema_text;
 pub use shell::{
-    Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,
-    UnwritableInterface, freshness, linux_script, persisted,
+    ApplyHook, Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode,
+    UnrecognizedHeader, UnwritableInterface, freshness, linux_script, persisted,
 };
 pub use text::{Palette, finding_text, plan_summary, text, text_of};
 

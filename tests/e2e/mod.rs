@@ -55,6 +55,8 @@ mod progress;
 mod prompt;
 mod races;
 mod read_only;
+#[cfg(feature = "fault-injection")]
+mod reboots;
 mod recipe;
 mod refusals;
 mod regressions;
@@ -76,6 +78,7 @@ mod stopped;
 mod supervisor;
 mod sweep;
 pub mod terminal;
+mod units;
 
 use std::process::{Child, Stdio};
 

@@ -7,8 +7,17 @@ use crate::support::{
 };
 
 /// The values of `--persist`.
-pub(super) const PROGRAMS: [&str; 6] =
-    ["systemd-networkd", "netplan", "networkmanager", "ifupdown", "nftables", "sysctl.d"];
+pub(super) const PROGRAMS: [&str; 9] = [
+    "systemd-networkd",
+    "netplan",
+    "networkmanager",
+    "ifupdown",
+    "nftables",
+    "sysctl.d",
+    "networkd-dispatcher",
+    "networkmanager-apply",
+    "ifupdown-apply",
+];
 
 fn configuration() -> String {
     cluster(
@@ -248,6 +257,19 @@ fn network_manager_restores_routes() {
     assert_eq!(machine.node().managed_routes(), Vec::<String>::new());
     machine.sh("nmcli --wait 20 connection up wired");
     wait_for_the_plan_to_be_empty(&machine);
+    // With the hook, NAT and sysctls return, too.
+    machine.sh(&format!("nmcli --wait 20 connection down wired; rm {script}"));
+    install_hook(&machine, "networkmanager-apply", "/etc/NetworkManager/dispatcher.d/90-hostgw-apply");
+    assert!(!doctor().contains("NetworkManager"), "{}", doctor());
+    machine.sh("nft flush ruleset; sysctl -qw net.ipv4.ip_forward=0; nmcli --wait 20 connection up wired");
+    wait_for_the_plan_to_be_empty(&machine);
+}
+
+/// Applies everything with the hook of a program, instead of restoring routes without hostgw.
+#[track_caller]
+fn install_hook(machine: &Machine, program: &str, path: &str) {
+    install(machine, &[program], path, "755");
+    machine.sh("mkdir -p /etc/hostgw; cp hostgw.yaml /etc/hostgw; cp \"$HOSTGW\" /usr/local/bin/hostgw");
 }
 
 const INTERFACES: &str = "auto lo\niface lo inet loopback\n\
@@ -268,6 +290,10 @@ fn ifup_restores_routes() {
         wait_for_the_plan_to_be_empty(&machine);
         machine.sh("ifdown eth0");
         assert_eq!(machine.node().managed_routes(), Vec::<String>::new());
+        machine.sh("ifup eth0");
+        wait_for_the_plan_to_be_empty(&machine);
+        machine.sh("ifdown eth0; rm /etc/network/if-up.d/hostgw; nft flush ruleset");
+        install_hook(&machine, "ifupdown-apply", "/etc/network/if-up.d/hostgw-apply");
         machine.sh("ifup eth0");
         wait_for_the_plan_to_be_empty(&machine);
     }
@@ -312,6 +338,47 @@ fn scripts_only_add_missing_routes() {
     });
 }
 
+/// The hooks, called as by their programs.
+#[test]
+fn hooks_apply_the_configuration_in_etc() {
+    each(|privilege| {
+        let node = node_with_etc(privilege);
+        install_all(&node);
+        node.sh("mkdir etc/hostgw; cp hostgw.yaml etc/hostgw");
+        let run = |call: &str| in_etc(&node, &format!("PATH=$(dirname \"$HOSTGW\"):$PATH; cd /; {call}"));
+        for (other, own) in [
+            ("IFACE=lo /etc/network/if-up.d/hostgw-apply", "IFACE=eth0 /etc/network/if-up.d/hostgw-apply"),
+            (
+                "IFACE=lo /etc/networkd-dispatcher/routable.d/50-hostgw",
+                "IFACE=eth0 /etc/networkd-dispatcher/routable.d/50-hostgw",
+            ),
+            (
+                "/etc/NetworkManager/dispatcher.d/90-hostgw-apply eth0 down",
+                "/etc/NetworkManager/dispatcher.d/90-hostgw-apply eth0 dhcp4-change",
+            ),
+        ] {
+            node.observe("ip route flush proto 87; nft flush ruleset");
+            let outcome = run(other).expect(0);
+            assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""), "{other}");
+            assert_eq!(node.managed_routes(), Vec::<String>::new(), "{other}");
+            // The log names a change, once.
+            for message in ["Applied to node linux-1 and verified: ", ""] {
+                let outcome = run(own).expect(0);
+                assert_eq!(outcome.stdout, "", "{own}");
+                assert!(outcome.stderr.starts_with(message), "{outcome}");
+                assert_eq!(outcome.stderr.lines().count(), usize::from(!message.is_empty()), "{outcome}");
+                node.hostgw(&["plan", "--node", "linux-1", "--detailed-exitcode"]).expect(0);
+            }
+            // The interface must not fail because of the configuration.
+            node.sh("echo 'nodes: [' >etc/hostgw/hostgw.yaml");
+            run(own).expect(0).warns("hostgw.yaml");
+            node.sh("cp hostgw.yaml etc/hostgw; mv etc/hostgw etc/moved");
+            run(own).expect(0);
+            node.sh("mv etc/moved etc/hostgw");
+        }
+    });
+}
+
 #[test]
 fn unsupported_names_are_refused() {
     each(|privilege| {
@@ -341,13 +408,16 @@ fn unsupported_names_are_refused() {
 }
 
 /// Where each file is installed in the tests below.
-const INSTALLED: [(&str, &str); 6] = [
+const INSTALLED: [(&str, &str); 9] = [
     ("systemd-networkd", "/etc/systemd/network/20-wired.network.d/hostgw.conf"),
     ("netplan", "/etc/systemd/network/10-netplan-eth0.network.d/hostgw.conf"),
     ("networkmanager", "/etc/NetworkManager/dispatcher.d/90-hostgw"),
     ("ifupdown", "/etc/network/if-up.d/hostgw"),
     ("nftables", "/etc/nftables.d/hostgw.nft"),
     ("sysctl.d", "/etc/sysctl.d/90-hostgw.conf"),
+    ("networkd-dispatcher", "/etc/networkd-dispatcher/routable.d/50-hostgw"),
+    ("networkmanager-apply", "/etc/NetworkManager/dispatcher.d/90-hostgw-apply"),
+    ("ifupdown-apply", "/etc/network/if-up.d/hostgw-apply"),
 ];
 
 /// A node whose commands in [`in_etc`] see its folder `etc` as /etc.
@@ -423,7 +493,9 @@ fn a_file_is_outdated_if_it_would_restore_something_else() {
         }
         node.sh("ip link add eth1 type veth peer name lan1; ip link set eth1 up");
         node.write("hostgw.yaml", &configuration().replace("egressInterface: eth0", "egressInterface: eth1"));
-        assert_eq!(outdated(&node), ["networkmanager", "ifupdown"], "the others do not name it");
+        let scripts =
+            ["networkmanager", "networkmanager-apply", "ifupdown", "ifupdown-apply", "networkd-dispatcher"];
+        assert_eq!(outdated(&node), scripts, "the others do not name it");
         node.write("hostgw.yaml", &less);
         let mut found = outdated(&node);
         found.retain(|program| program != "sysctl.d");

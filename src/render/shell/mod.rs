@@ -21,8 +21,8 @@ use crate::{
 };
 
 pub use persist::{
-    Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,
-    UnwritableInterface, freshness, persisted,
+    ApplyHook, Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode,
+    UnrecognizedHeader, UnwritableInterface, freshness, persisted,
 };
 
 /// The placeholder for the interface with the node's address in the routes of a script.

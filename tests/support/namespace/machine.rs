@@ -145,12 +145,12 @@ impl Drop for Machine {
 }
 
 /// The folder of the programs `name`.
-fn unpacked(name: &str) -> PathBuf {
+pub(super) fn unpacked(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs").join(name).join("root")
 }
 
 /// The process ID of the only child of a process.
-fn first_child(parent: u32) -> String {
+pub(super) fn first_child(parent: u32) -> String {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("a child");
     children.split_whitespace().next().expect("a child").to_owned()
 }

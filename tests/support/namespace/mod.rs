@@ -4,6 +4,7 @@
 //! for any reason, the pipe closes, the child removes the test's folder and exits, and the kernel removes the
 //! namespace. No names and no mounts are left behind.
 
+mod booted;
 mod kept;
 mod machine;
 mod outcome;
@@ -28,6 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use booted::BootedMachine;
 pub use kept::SimulatedCluster;
 pub use machine::Machine;
 pub use outcome::{Outcome, Snapshots, steady};

@@ -1,8 +1,10 @@
 //! Renders the desired state of a Linux node as files for the programs that configure its network at boot.
 //!
 //! Each file is additive: it only adds managed routes, replaces the managed NAT table, or sets the sysctls of the
-//! configuration. None describes an interface, so none can take a node off the network.
+//! configuration. None describes an interface, so none can take a node off the network. Hooks contain no state: they apply
+//! the configuration on the node.
 
+mod apply_hook;
 mod header;
 mod hook;
 mod networkd;
@@ -18,6 +20,7 @@ use crate::{
     text::{Untrusted, printable},
 };
 
+pub use apply_hook::ApplyHook;
 pub use header::{PersistHeader, UnrecognizedHeader};
 
 /// The program that a file is for.
@@ -35,6 +38,8 @@ pub enum Persist {
     Nftables,
     /// Sysctls: sysctl.d(5).
     SysctlD,
+    /// Everything: a script that runs `hostgw apply`.
+    Apply(ApplyHook),
 }
 
 /// The ID of an interface in a netplan configuration: a key under `ethernets`, `bonds`, `bridges`, `vlans` or `wifis`.
@@ -104,7 +109,7 @@ pub fn persisted(
     node: PersistedNode,
     provenance: &Provenance,
 ) -> Result<String, UnwritableInterface> {
-    let content = kind.content(state, node.interface)?;
+    let content = kind.content(state, node)?;
     let shebang = if kind.is_script() { "#!/bin/sh\n" } else { "" };
     let mut text = format!(
         "{shebang}# {} of node {}, generated from {} by hostgw {}.\n",
@@ -146,7 +151,8 @@ pub enum Freshness {
 #[must_use]
 pub fn freshness(header: &PersistHeader, text: &str, state: &State) -> Freshness {
     let device = state.device().map(Untrusted::as_raw);
-    let expected = header.persist.content(state, device.unwrap_or(&header.interface));
+    let node = PersistedNode { name: &header.node, interface: device.unwrap_or(&header.interface) };
+    let expected = header.persist.content(state, node);
     // If no script can name the interface, no script is current.
     let expected = expected.unwrap_or_default();
     if without_comments(text).eq(without_comments(&expected)) {
@@ -182,6 +188,7 @@ impl Persist {
             Self::Ifupdown => "ifupdown",
             Self::Nftables => "nftables",
             Self::SysctlD => "sysctl.d",
+            Self::Apply(hook) => hook.name(),
         }
     }
 
@@ -194,7 +201,8 @@ impl Persist {
             | Self::NetworkManager
             | Self::Ifupdown
             | Self::Nftables
-            | Self::SysctlD => None,
+            | Self::SysctlD
+            | Self::Apply(_) => None,
         }
     }
 
@@ -202,26 +210,28 @@ impl Persist {
     fn from_name(name: &str, netplan_id: Option<&str>) -> Option<Self> {
         let forms =
             [Self::SystemdNetworkd, Self::NetworkManager, Self::Ifupdown, Self::Nftables, Self::SysctlD];
+        let hooks = ApplyHook::ALL.map(Self::Apply);
         match netplan_id {
             Some(id) => id.parse().ok().map(Self::Netplan).filter(|form| form.name() == name),
-            None => forms.into_iter().find(|form| form.name() == name),
+            None => forms.into_iter().chain(hooks).find(|form| form.name() == name),
         }
     }
 
-    /// The part of the state that the file restores.
+    /// What the file contains.
     #[must_use]
     pub const fn subject(&self) -> &'static str {
         match self {
             Self::SystemdNetworkd | Self::Netplan(_) | Self::NetworkManager | Self::Ifupdown => "Routes",
             Self::Nftables => "NAT",
             Self::SysctlD => "Sysctls",
+            Self::Apply(_) => "Hook",
         }
     }
 
     /// Returns `true` if the file is executed instead of read.
     #[must_use]
     pub const fn is_script(&self) -> bool {
-        matches!(self, Self::NetworkManager | Self::Ifupdown)
+        matches!(self, Self::NetworkManager | Self::Ifupdown | Self::Apply(_))
     }
 
     /// The command that makes a running program reload a changed file.
@@ -229,17 +239,18 @@ impl Persist {
     pub const fn reload(&self) -> Option<&'static str> {
         match self {
             Self::SystemdNetworkd | Self::Netplan(_) => Some("networkctl reload"),
-            Self::NetworkManager | Self::Ifupdown | Self::Nftables | Self::SysctlD => None,
+            Self::NetworkManager | Self::Ifupdown | Self::Nftables | Self::SysctlD | Self::Apply(_) => None,
         }
     }
 
-    fn content(&self, state: &State, interface: &str) -> Result<String, UnwritableInterface> {
+    fn content(&self, state: &State, node: PersistedNode) -> Result<String, UnwritableInterface> {
         match self {
             Self::SystemdNetworkd | Self::Netplan(_) => Ok(networkd::content(on_link_first(state))),
-            Self::NetworkManager => hook::content(hook::HookRunner::NetworkManager, state, interface),
-            Self::Ifupdown => hook::content(hook::HookRunner::Ifup, state, interface),
+            Self::NetworkManager => hook::content(hook::HookRunner::NetworkManager, state, node.interface),
+            Self::Ifupdown => hook::content(hook::HookRunner::Ifup, state, node.interface),
             Self::Nftables => Ok(nftables(state)),
             Self::SysctlD => Ok(sysctls(state)),
+            Self::Apply(hook) => Ok(hook.content(node)),
         }
     }
 
@@ -283,6 +294,7 @@ impl Persist {
                  Routes and NAT need separate files."
                     .to_owned()
             }
+            Self::Apply(hook) => hook.instructions(&interface),
         }
     }
 }

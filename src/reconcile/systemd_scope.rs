@@ -1,0 +1,66 @@
+//! A systemd scope for a process that must outlive the service in which it was started.
+//!
+//! When a service ends, systemd kills all processes in its control group, in whatever session they are.
+
+use std::{fs, path::Path, process::Command as Program};
+
+/// Exists if systemd manages this machine (`sd_booted(3)`).
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// Returns `true` if systemd will kill this process when a service ends.
+pub(super) fn is_in_service() -> bool {
+    Path::new(SYSTEMD).is_dir()
+        && fs::read_to_string("/proc/self/cgroup").is_ok_and(|groups| is_of_service(&groups))
+}
+
+/// Returns `true` if a process with this `/proc/PID/cgroup` belongs to a service.
+fn is_of_service(groups: &str) -> bool {
+    groups
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+        .filter(|(controllers, _)| matches!(*controllers, "" | "name=systemd"))
+        .any(|(_, path)| path.split('/').any(|unit| unit.ends_with(".service")))
+}
+
+/// Returns a command that runs this program in a scope of its own, with the same process ID and the same open files.
+pub(super) fn this_program_in_scope() -> Program {
+    let mut program = Program::new("systemd-run");
+    program
+        .args([
+            "--scope",
+            "--collect",
+            "--quiet",
+            "--no-ask-password",
+            "--description=hostgw apply --confirm",
+        ])
+        .arg("--")
+        // `/proc/self` would be systemd-run.
+        .arg(format!("/proc/{}/exe", std::process::id()));
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_of_services_are_recognized() {
+        for groups in [
+            "0::/system.slice/backup.service\n",
+            "0::/user.slice/user-0.slice/user@0.service/app.slice/run-1.scope\n",
+            "0::/system.slice/agent.service/payload\n",
+            "4:memory:/a\n1:name=systemd:/system.slice/cron.service\n0::/\n",
+        ] {
+            assert!(is_of_service(groups), "{groups}");
+        }
+        for groups in [
+            "",
+            "0::/\n",
+            "0::/user.slice/user-0.slice/session-3.scope\n",
+            "4:memory:/system.slice/cron.service\n1:name=systemd:/init.scope\n",
+            "damaged.service",
+        ] {
+            assert!(!is_of_service(groups), "{groups}");
+        }
+    }
+}
