@@ -6,7 +6,12 @@ use rustix::fs::fstat;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{agent_status::pinned, arguments::LogFormat, output::Output, reporter};
+use super::{
+    agent_status::{changed_objects, pinned},
+    arguments::LogFormat,
+    output::Output,
+    reporter,
+};
 use crate::{
     agent::AgentEvent,
     clock::{now, time},
@@ -14,7 +19,7 @@ use crate::{
     plan::Totals,
     reconcile::Event,
     record::PinReason,
-    text::{self, Untrusted, list, printable},
+    text::{self, Untrusted, printable},
 };
 
 /// How important a line is, as in syslog(3).
@@ -103,21 +108,11 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
             one(Level::Notice, "applied", message, json!({ "file": file, "node": node, "totals": totals }))
         }
         AgentEvent::Repaired { totals, objects, programs, took } => {
-            let by = if programs.is_empty() {
-                String::new()
-            } else {
-                format!(" (changed by {})", list(programs, 4))
-            };
             let milliseconds = took.as_millis();
-            let count = totals.add + totals.change + totals.remove;
-            let objects_text = list(&objects.iter().take(2).collect::<Vec<_>>(), 2);
-            let more = match count.saturating_sub(2) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
             let message = format!(
-                "Repaired in {milliseconds} ms and verified: {}: {objects_text}{more}{by}",
-                done(*totals)
+                "Repaired in {milliseconds} ms and verified: {}: {}",
+                done(*totals),
+                changed_objects(objects, *totals, programs)
             );
             let fields = json!({
                 "totals": totals, "objects": objects, "programs": programs, "milliseconds": milliseconds,

@@ -9,8 +9,9 @@ use crate::{
     apply::StateDir,
     clock::time,
     error::Error,
+    plan::Totals,
     record::{AgentCondition, AgentReport, Contested, Pin, PinReason},
-    text::{count, list, printable},
+    text::{Untrusted, count, list, printable},
 };
 
 /// The agent of this node.
@@ -65,18 +66,8 @@ impl AgentStatus {
             }
         }
         if let Some(last) = last_repair {
-            let by = if last.programs.is_empty() {
-                String::new()
-            } else {
-                format!(", changed by {}", list(&last.programs, 4))
-            };
-            let what = list(&last.objects.iter().take(2).collect::<Vec<_>>(), 2);
-            let all = last.totals.add + last.totals.change + last.totals.remove;
-            let more = match all.saturating_sub(2) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            let message = format!("{}, the last at {}: {what}{more}{by}", count_of(*repairs), time(last.at));
+            let what = changed_objects(&last.objects, last.totals, &last.programs);
+            let message = format!("{}, the last at {}: {what}", count_of(*repairs), time(last.at));
             let _ = writeln!(text, "  {}", printable(&message));
         }
         for Contested { object, by, repairs, pause_seconds } in contested {
@@ -94,6 +85,18 @@ impl AgentStatus {
         }
         text
     }
+}
+
+/// Names the first objects of a repair, how many more there were, and who had changed them.
+pub(super) fn changed_objects(objects: &[Untrusted], totals: Totals, programs: &[Untrusted]) -> String {
+    const NAMED: usize = 2;
+    let named: Vec<&Untrusted> = objects.iter().take(NAMED).collect();
+    let more = match (totals.add + totals.change + totals.remove).saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let by = if programs.is_empty() { String::new() } else { format!(" (changed by {})", list(programs, 4)) };
+    format!("{}{more}{by}", list(&named, NAMED))
 }
 
 fn count_of(repairs: u64) -> String {
