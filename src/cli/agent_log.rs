@@ -102,7 +102,7 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
             };
             one(Level::Notice, "applied", message, json!({ "file": file, "node": node, "totals": totals }))
         }
-        AgentEvent::Repaired { totals, objects, programs, took } => {
+        AgentEvent::Repaired { totals, objects, programs, took, .. } => {
             let by = if programs.is_empty() {
                 String::new()
             } else {
