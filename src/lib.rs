@@ -118,6 +118,7 @@
 //! | the systemd units | `dist/systemd` | `src/cli/agent.rs` (notifications), `src/reconcile/systemd_scope.rs`; `tests/e2e/units.rs`, which boots systemd |
 //! | files that are restored at boot | `src/render/shell/persist` | `src/cli/persisted.rs`; `tests/e2e/persist.rs` |
 //! | a JSON document | its type in `src/cli` or `src/render/report.rs` | `schemas`, which `HOSTGW_BLESS=1` writes; `tests/e2e/documents.rs` |
+//! | the metrics of the agent | `src/cli/agent_metrics.rs` | `src/cli/agent_server.rs`, `src/guide/agent.md`, `examples/monitoring`; `tests/monitoring.rs`, `tests/e2e/agent_metrics.rs` |
 //! | a guide | `src/guide` | `tests/guides.rs`, which runs its commands |
 //!
 //! `hostgw validate` reports only errors: a configuration that violates a rule is invalid, and warnings require a plan.
@@ -132,9 +133,10 @@
 //! # Synchronous netlink
 //!
 //! The kernel processes a route request within the system call that sends it, so there is nothing to wait for and
-//! nothing to overlap. Requests are sent in groups of up to 128 per system call, over a plain socket; hostgw does not use
-//! an async runtime. Messages are built and parsed with the types of `rtnetlink`, except for routes, of which there can be
-//! very many: those are written into the group and read from the socket's buffer in place.
+//! nothing to overlap. Requests are sent in groups of up to 128 per system call, over a plain socket, without an async
+//! runtime. (Only the agent's HTTP server, `cli/agent_server.rs`, is async, because its library is.) Messages are built and
+//! parsed with the types of `rtnetlink`, except for routes, of which there can be very many: those are written into the
+//! group and read from the socket's buffer in place.
 //!
 //! Questions about the ways of packets are the exception: the kernel answers them without its lock for routes, so many of
 //! them are asked on several threads, each with a socket of its own.

@@ -27,6 +27,7 @@ mod import_live_cases;
 mod import_managed;
 mod manual;
 mod markdown;
+mod monitoring;
 mod plan_cases;
 mod powershell;
 mod properties;

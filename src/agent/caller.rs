@@ -21,6 +21,7 @@ pub(super) struct AgentCaller<'a> {
 
 impl Observer for AgentCaller<'_> {
     fn event(&self, event: Event<'_>) {
+        self.host.beat();
         match event {
             // The agent tells these in its own words.
             Event::Begun(id) => self.begun.set(Some(id)),

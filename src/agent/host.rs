@@ -15,7 +15,7 @@ use crate::{
     config::Document,
     error::Error,
     forwarding::PathFault,
-    plan::{ObjectKey, Totals},
+    plan::{Change, ObjectKey, Totals},
     reconcile::Event,
     record::{AgentReport, Pin, TransactionMeta},
     text::Untrusted,
@@ -57,6 +57,8 @@ pub enum AgentEvent<'a> {
     /// The node was repaired, and that was verified.
     Repaired {
         /// What was changed.
+        changes: &'a [Change],
+        /// The number of changes.
         totals: Totals,
         /// The objects, as text: at most a few.
         objects: &'a [Untrusted],
@@ -127,6 +129,13 @@ pub trait AgentHost {
 
     /// Takes note of the agent's condition, after each change of it.
     fn report(&self, report: &AgentReport);
+
+    /// Takes note that the agent has looked at the node.
+    fn looked(&self);
+
+    /// Takes note that the agent has found, or made, the node to be as the configuration in effect says, apart from
+    /// conflicts and contested objects.
+    fn verified(&self);
 
     /// Is called at least this often while the agent works as it should; `None` if nobody watches it.
     fn heartbeat(&self) -> Option<Duration>;

@@ -120,6 +120,8 @@ impl<'a> Keeper<'a> {
             condition: AgentCondition::Starting,
             config_hash: None,
             pin,
+            verified: false,
+            refused: false,
             trouble: None,
             last_repair: None,
             repairs: 0,
@@ -210,6 +212,9 @@ impl<'a> Keeper<'a> {
         }
         for key in self.contest.settle(begun) {
             self.host.event(AgentEvent::Settled(&key));
+        }
+        if holder.is_none() {
+            self.host.looked();
         }
         self.publish();
         holder.is_none()
@@ -577,6 +582,7 @@ impl<'a> Keeper<'a> {
             programs: cause.programs.clone(),
         });
         self.host.event(AgentEvent::Repaired {
+            changes: &plan.changes,
             totals,
             objects: &objects,
             programs: &cause.programs,
@@ -654,6 +660,17 @@ impl<'a> Keeper<'a> {
         }
         self.is_verified = true;
         self.is_waiting = false;
+        self.host.verified();
+    }
+
+    /// Whether everything is as the configuration in effect says, as of the last look.
+    fn is_as_configured(&self, now: Instant) -> bool {
+        self.is_verified
+            && !self.is_waiting
+            && self.node_trouble.is_none()
+            && self.repair_backoff.failures == 0
+            && self.conflicts.is_empty()
+            && self.contest.paused(now).is_empty()
     }
 
     fn condition(&self, now: Instant) -> AgentCondition {
@@ -703,6 +720,8 @@ impl<'a> Keeper<'a> {
             pause_seconds: None,
         });
         self.report.contested = contested.chain(conflicts).collect();
+        self.report.verified = self.is_as_configured(Instant::now());
+        self.report.refused = self.file_trouble.is_some();
         self.report.trouble = self.node_trouble.clone().or_else(|| self.file_trouble.clone());
         self.report.condition = self.condition(Instant::now());
         if self.written.as_ref() == Some(&self.report) {

@@ -1,11 +1,12 @@
 //! `hostgw agent`
 
-use std::{cell::Cell, path::Path, time::Duration};
+use std::{cell::Cell, path::Path, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 
 use super::{
-    VerbFailure, VerbResult, agent_log::AgentLog, arguments::AgentOptions, configuration, environment,
+    VerbFailure, VerbResult, agent_log::AgentLog, agent_metrics::AgentMetrics,
+    agent_metrics_file::MetricsFile, agent_server, arguments::AgentOptions, configuration, environment,
     output::Output, signals, transaction_meta, write::write,
 };
 use crate::{
@@ -37,9 +38,16 @@ pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
         },
     };
     let signals = signals::for_agent()?;
+    let metrics = Arc::new(AgentMetrics::new()?);
+    let metrics_file = options.metrics_file.as_deref().map(MetricsFile::new).transpose()?;
+    if let Some(address) = options.metrics {
+        agent_server::serve(address, Arc::clone(&metrics))?;
+    }
     let user = AgentUser {
         log: AgentLog::new(options.log, output),
         watchdog: sd_notify::watchdog_enabled(),
+        metrics,
+        metrics_file,
         is_ready: Cell::new(false),
         is_reloading: Cell::new(false),
     };
@@ -58,7 +66,7 @@ fn notify(state: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(state);
 }
 
-/// The log, and the service manager.
+/// The log, the metrics, and the service manager.
 struct AgentUser<'a> {
     log: AgentLog<'a>,
     /// The time after which the service manager takes a silent agent for stuck.
@@ -67,10 +75,22 @@ struct AgentUser<'a> {
     is_ready: Cell<bool>,
     /// Whether the service manager waits for the end of a reload.
     is_reloading: Cell<bool>,
+    metrics: Arc<AgentMetrics>,
+    metrics_file: Option<MetricsFile>,
+}
+
+impl AgentUser<'_> {
+    /// Reports that the file with the metrics could not be written.
+    fn report_unwritten(&self, result: Result<(), Error>) {
+        if let Err(error) = result {
+            self.log.event(&AgentEvent::Trouble(&error));
+        }
+    }
 }
 
 impl AgentHost for AgentUser<'_> {
     fn event(&self, event: AgentEvent<'_>) {
+        self.metrics.event(&event);
         // The end of a reload must not make an agent ready that never was.
         if matches!(event, AgentEvent::Reloading) && self.is_ready.get() {
             self.is_reloading.set(true);
@@ -93,6 +113,21 @@ impl AgentHost for AgentUser<'_> {
         } else {
             notify(&[NotifyState::Status(&status)]);
         }
+        self.metrics.report(report, status);
+        if let Some(file) = &self.metrics_file {
+            self.report_unwritten(file.write(&self.metrics));
+        }
+    }
+
+    fn looked(&self) {
+        self.metrics.looked();
+        if let Some(file) = &self.metrics_file {
+            self.report_unwritten(file.refresh(&self.metrics));
+        }
+    }
+
+    fn verified(&self) {
+        self.metrics.verified();
     }
 
     fn heartbeat(&self) -> Option<Duration> {
@@ -100,6 +135,7 @@ impl AgentHost for AgentUser<'_> {
     }
 
     fn beat(&self) {
+        self.metrics.beat();
         if self.watchdog.is_some() {
             notify(&[NotifyState::Watchdog]);
         }

@@ -107,7 +107,7 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
             };
             one(Level::Notice, "applied", message, json!({ "file": file, "node": node, "totals": totals }))
         }
-        AgentEvent::Repaired { totals, objects, programs, took } => {
+        AgentEvent::Repaired { totals, objects, programs, took, .. } => {
             let milliseconds = took.as_millis();
             let message = format!(
                 "Repaired in {milliseconds} ms and verified: {}: {}",

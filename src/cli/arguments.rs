@@ -1,6 +1,11 @@
 //! The command line: verbs, options, and their help texts.
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -416,6 +421,13 @@ pub(super) struct AgentOptions {
     /// configuration is invalid or missing.
     #[arg(long, value_name = "FILE")]
     pub last_good: Option<PathBuf>,
+    /// Serve metrics for Prometheus at /metrics, and the probes /healthz and /readyz, over HTTP. A port alone listens on
+    /// 127.0.0.1.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
+    pub metrics: Option<SocketAddr>,
+    /// Write the metrics to FILE, for the textfile collector of the node exporter. The name of FILE ends in .prom.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -882,6 +894,20 @@ fn own_pod_cidr(text: &str) -> Result<OwnPodCidr, String> {
     if text == "none" { Ok(OwnPodCidr::None) } else { network(text).map(OwnPodCidr::Cidr) }
 }
 
+/// Parses the address of a server. A port alone, with or without a colon before it, is one of the loopback interface.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address = match text.strip_prefix(':').unwrap_or(text).parse() {
+        Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        Err(_) => text.parse().map_err(
+            |_| "expected an address and a port, such as 127.0.0.1:10087 or [::1]:10087, or a port",
+        )?,
+    };
+    match address.port() {
+        0 => Err("the port must be between 1 and 65535".to_owned()),
+        _ => Ok(address),
+    }
+}
+
 /// Parses the time limit of a pending apply.
 fn confirmation(text: &str) -> Result<Duration, String> {
     /// Longer than a day is a forgotten terminal, not a pending confirmation.
@@ -912,6 +938,21 @@ mod tests {
         let listed = codes(rows.filter_map(|row| row.strip_prefix("| ")));
         assert_eq!(listed, codes(EXIT_CODES.lines()));
         assert_eq!(listed, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 64, 130]);
+    }
+
+    #[test]
+    fn a_port_alone_is_one_of_the_loopback_interface() {
+        let parsed = |text: &str| listen_address(text).map(|address| address.to_string());
+        for text in ["10087", ":10087", "127.0.0.1:10087"] {
+            assert_eq!(parsed(text).as_deref(), Ok("127.0.0.1:10087"), "{text}");
+        }
+        for text in ["[::1]:10087", "[::]:10087", "0.0.0.0:1", "172.30.0.11:65535"] {
+            assert_eq!(parsed(text).as_deref(), Ok(text));
+        }
+        for text in ["", ":", "0", ":0", "127.0.0.1:0", "65536", "127.0.0.1", "::1:10087x", "localhost:10087"]
+        {
+            assert!(parsed(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,12 @@ mod agent;
 #[cfg(target_os = "linux")]
 mod agent_log;
 #[cfg(target_os = "linux")]
+mod agent_metrics;
+#[cfg(target_os = "linux")]
+mod agent_metrics_file;
+#[cfg(target_os = "linux")]
+mod agent_server;
+#[cfg(target_os = "linux")]
 mod agent_status;
 #[cfg(target_os = "linux")]
 mod apply;

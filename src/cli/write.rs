@@ -49,13 +49,47 @@ pub(super) fn publish(path: &Path, bytes: &[u8], is_executable: bool) -> io::Res
     write_with(path, bytes, &|file, _| Ok(fchmod(file, mode)?))
 }
 
+/// Writes a file that other programs read again and again, like [`publish`], but without waiting for the disk: after a crash of
+/// the machine, it can be empty.
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn publish_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_by(path, bytes, |file, _| {
+        fchmod(&*file, READABLE)?;
+        file.write_all(bytes)
+    })
+}
+
 /// Gives a new file its mode, and an owner other than the caller: for example those of the old one, if there was one.
 type Keep<'a> = &'a dyn Fn(&File, Option<&Stat>) -> io::Result<()>;
 
 fn write_with(path: &Path, bytes: &[u8], keep: Keep<'_>) -> io::Result<()> {
+    write_by(path, bytes, |file, old| {
+        keep(file, old)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    })
+}
+
+/// Writes `bytes` to a stream, or replaces a file by a new one that `fill` writes.
+fn write_by(
+    path: &Path,
+    bytes: &[u8],
+    fill: impl FnOnce(&mut File, Option<&Stat>) -> io::Result<()>,
+) -> io::Result<()> {
     match resolve(path)? {
         WriteTarget::Stream(stream) => File::from(stream).write_all(bytes),
-        WriteTarget::File { folder, name, old } => replace(&folder, &name, old.as_ref(), bytes, keep),
+        WriteTarget::File { folder, name, old } => {
+            let (temporary, mut file) = create_temporary(&folder, &name)?;
+            let written = fill(&mut file, old.as_ref())
+                // Whatever is there by now is replaced, not followed.
+                .and_then(|()| Ok(renameat(&folder, &temporary, &folder, &name)?));
+            if written.is_err() {
+                let _ = unlinkat(&folder, &temporary, AtFlags::empty());
+            }
+            written
+        }
     }
 }
 
@@ -128,25 +162,6 @@ fn check_laid(folder: &OwnedFd, found: &Stat, what: &str) -> io::Result<()> {
         "it is a {what} owned by uid {}, in a directory that others can write to",
         found.st_uid
     )))
-}
-
-fn replace(
-    folder: &OwnedFd,
-    name: &OsStr,
-    old: Option<&Stat>,
-    bytes: &[u8],
-    keep: Keep<'_>,
-) -> io::Result<()> {
-    let (temporary, mut file) = create_temporary(folder, name)?;
-    let written = keep(&file, old)
-        .and_then(|()| file.write_all(bytes))
-        .and_then(|()| file.sync_all())
-        // Whatever is there by now is replaced, not followed.
-        .and_then(|()| Ok(renameat(folder, &temporary, folder, name)?));
-    if written.is_err() {
-        let _ = unlinkat(folder, &temporary, AtFlags::empty());
-    }
-    written
 }
 
 fn create_temporary(folder: &OwnedFd, name: &OsStr) -> io::Result<(PathBuf, File)> {

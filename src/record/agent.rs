@@ -25,6 +25,12 @@ pub struct AgentReport {
     /// Where that configuration comes from, unless it is the current content of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
+    /// Whether the node is as that configuration says.
+    #[serde(default)]
+    pub verified: bool,
+    /// Whether the content of the file is invalid, was refused, or does not fit the node yet.
+    #[serde(default)]
+    pub refused: bool,
     /// Why the file, or the node, is not as it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<AgentTrouble>,

@@ -5,6 +5,7 @@
 //! do both.
 
 mod agent;
+mod agent_metrics;
 mod agent_process;
 mod alike;
 mod changes;
