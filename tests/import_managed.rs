@@ -294,3 +294,26 @@ proptest! {
         }
     }
 }
+
+/// A prefix without pods, on a machine without pods: only the on-link route shows it.
+#[test]
+fn a_prefix_without_pods_is_read_back() {
+    let text = "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+egressInterface: eth0
+nextHop: 172.30.0.100
+nodes:
+  - {name: n0, os: linux, podCIDR: none}
+  - {name: n3, os: linux, podCIDR: 10.244.3.0/24}
+";
+    let document = Document::new("hostgw.yaml", text.to_owned(), Format::Yaml);
+    let cluster = config::load(&document).expect("valid");
+    let surroundings = Surroundings {
+        is_on_link: false,
+        off_link: OffLink::Skip,
+        has_neighbors: false,
+        default_gateway: Some(100),
+        has_records: false,
+        format: Format::Yaml,
+    };
+    check(&cluster, 0, &surroundings).expect("the plan of the import is empty");
+}

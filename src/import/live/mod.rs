@@ -309,7 +309,7 @@ fn family_pods<'a>(
         KnownPods { family, own: &own, prefixes: &nets, device: options.egress_interface.as_deref() };
     let routes = network.routes(view)?;
     // Nothing shows that pods of other nodes have this family.
-    let is_managed = prefixes.first().is_some_and(|it| it.origin == PodPrefixOrigin::Managed);
+    let is_managed = prefixes.iter().any(|it| by_hostgw.contains(&it.prefix));
     if routes.is_empty() && !is_managed && (own.is_empty() || prefixes.is_empty()) {
         return Ok(FamilyPods { prefixes: Vec::new(), own, routes });
     }
