@@ -110,7 +110,7 @@
 //! | the transaction, or what recovery does | `src/apply/transaction.rs` | `src/apply/state_dir`, `src/record/transaction.rs`; `tests/e2e/faults.rs`, `tests/e2e/kills.rs` |
 //! | `apply --confirm` | `src/reconcile/pending.rs` | `src/reconcile/supervisor.rs`, `src/reconcile/decide.rs`; `tests/e2e/confirm.rs` |
 //! | what the agent does, and when | `src/agent/keeper.rs` | `src/agent/pace.rs`, `src/kernel/events.rs`, `src/reconcile/repair.rs`; `tests/e2e/agent.rs`, `tests/e2e/disturbances.rs` |
-//! | what the agent logs | `src/agent/host.rs` | `src/cli/agent_log.rs`, `src/guide/agent.md` |
+//! | what the agent logs | `src/agent/host.rs` | `src/cli/agent_log.rs`, `src/guide/node-agent.md` |
 //! | what `hostgw rehearse` copies | `src/kernel/copy.rs` | `src/kernel/nat/ruleset.rs`, `src/simulate/rehearse.rs`; `tests/e2e/rehearse.rs` |
 //! | the shell script | `src/render/shell/body.sh` | `src/render/shell/mod.rs`; `tests/e2e/render.rs`, `tests/cases/cli/render-linux.out` |
 //! | the PowerShell scripts | `src/render/powershell/apply.ps1` | `src/render/powershell/mod.rs`, `src/plan/windows`, which computes the same plan; `tests/powershell` |
@@ -118,7 +118,7 @@
 //! | the systemd units | `dist/systemd` | `src/cli/agent.rs` (notifications), `src/reconcile/systemd_scope.rs`; `tests/e2e/units.rs`, which boots systemd |
 //! | files that are restored at boot | `src/render/shell/persist` | `src/cli/persisted.rs`; `tests/e2e/persist.rs` |
 //! | a JSON document | its type in `src/cli` or `src/render/report.rs` | `schemas`, which `HOSTGW_BLESS=1` writes; `tests/e2e/documents.rs` |
-//! | the metrics of the agent | `src/cli/agent_metrics.rs` | `src/cli/agent_server.rs`, `src/guide/agent.md`, `examples/monitoring`; `tests/monitoring.rs`, `tests/e2e/agent_metrics.rs` |
+//! | the metrics of the agent | `src/cli/agent_metrics.rs` | `src/cli/agent_server.rs`, `src/guide/node-agent.md`, `examples/monitoring`; `tests/monitoring.rs`, `tests/e2e/agent_metrics.rs` |
 //! | a guide | `src/guide` | `tests/guides.rs`, which runs its commands |
 //!
 //! `hostgw validate` reports only errors: a configuration that violates a rule is invalid, and warnings require a plan.

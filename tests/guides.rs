@@ -346,7 +346,7 @@ macro_rules! documents {
 
 documents! {
     readme "README.md"
-    agent "src/guide/agent.md"
+    node_agent "src/guide/node-agent.md"
     boot "src/guide/boot.md"
     configuration "src/guide/configuration.md"
     diagnostics "src/guide/diagnostics.md"

@@ -12,8 +12,9 @@ fn read(name: &str) -> String {
 
 /// Returns the name of every series, with its labels.
 fn series() -> BTreeMap<String, Vec<String>> {
-    let rows =
-        include_str!("../src/guide/agent.md").lines().filter(|line| line.starts_with("| `hostgw_agent_"));
+    let rows = include_str!("../src/guide/node-agent.md")
+        .lines()
+        .filter(|line| line.starts_with("| `hostgw_agent_"));
     let mut series = BTreeMap::new();
     for row in rows {
         let cells: Vec<String> = row.split('|').map(|cell| cell.trim().replace('`', "")).collect();

@@ -337,7 +337,7 @@ mod tests {
     type MetricRow = [String; 4];
 
     fn guide() -> Vec<MetricRow> {
-        const GUIDE: &str = include_str!("../guide/agent.md");
+        const GUIDE: &str = include_str!("../guide/node-agent.md");
         let rows = GUIDE.lines().filter(|line| line.starts_with("| `hostgw_agent_"));
         let mut rows: Vec<MetricRow> = rows
             .map(|row| {

@@ -113,7 +113,7 @@ pub(super) enum Verb {
     ///
     /// Applies the configuration, then repairs whatever changes: routes lost with a link or an address, a flushed firewall,
     /// sysctls. Applies the file again when it changes; if it is invalid or refused, the last good configuration stays in
-    /// effect. Logs one line for each event. Usually runs as a systemd service or in a DaemonSet: see `hostgw help agent`.
+    /// effect. Logs one line for each event. Usually runs as a systemd service or in a DaemonSet: see `hostgw help node-agent`.
     Agent(AgentOptions),
     /// Show what hostgw manages on this node, the last apply, and drift.
     Status(StatusOptions),
