@@ -52,6 +52,10 @@ impl<O: Operation + Described> Caller<O> for AgentCaller<'_> {
         Ok(hold)
     }
 
+    fn goes_forward(&self) -> bool {
+        true
+    }
+
     fn approve_recovery(&self, _: &Record) -> Result<(), Error> {
         Ok(())
     }

@@ -104,6 +104,12 @@ pub trait Caller<O>: Observer {
     /// Returns an error if that was declined.
     fn approve_recovery(&self, interrupted: &Record) -> Result<(), Error>;
 
+    /// Returns `true` if what a rollback of an interrupted transaction cannot restore is given up, because the next operation
+    /// establishes the desired state anyway.
+    fn goes_forward(&self) -> bool {
+        false
+    }
+
     /// Returns what the history records about the operation.
     fn meta(&self, operation: &O) -> TransactionMeta;
 }

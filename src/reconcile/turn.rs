@@ -131,8 +131,9 @@ fn undo_open<O>(dir: &StateDir, caller: &dyn Caller<O>) -> Result<bool, Failure>
             caller.event(Event::Recovered { record: &record, left: None });
             Ok(true)
         }
-        // Conflicting foreign objects stay; no managed object is left then.
-        Err(Failure::Incomplete(incomplete)) if incomplete.only_conflicts => {
+        // Conflicting foreign objects stay; no managed object is left then. Who establishes a state of its own anyway does not
+        // need the previous one.
+        Err(Failure::Incomplete(incomplete)) if incomplete.only_conflicts || caller.goes_forward() => {
             let left = apply::abandon(&mut LiveNode, dir, &record)?;
             caller.event(Event::Recovered { record: &record, left: Some(&left) });
             Ok(true)
