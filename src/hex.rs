@@ -1,4 +1,11 @@
-//! Hexadecimal encoding.
+//! Hexadecimal encoding, and hashes in it.
+
+use sha2::{Digest, Sha256};
+
+/// Returns the SHA-256 hash, as `sha256sum` prints it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
 
 /// Encodes bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -13,8 +13,8 @@ use super::{
     file_watch::FileWatch,
     host::{AgentEvent, AgentHost, AgentSettings, AgentSignals},
     polled::Polled,
-    target::{self, OtherCommand, check_leavers, gateways, is_in_effect, relevance},
-    trouble::{invalid_error, is_about, named, read_error, trouble},
+    target::{self, OtherCommand, check_leavers, event_scope, gateways},
+    trouble::{invalid_error, is_known, named, note},
 };
 use crate::{
     apply::{Failure, StateDir},
@@ -68,7 +68,7 @@ pub(super) struct Keeper<'a> {
     settings: &'a AgentSettings,
     pub file: FileWatch,
     pub polled: Polled,
-    pub relevance: EventScope,
+    pub scope: EventScope,
     /// The content of the file, if it can be read.
     document: Option<Document>,
     progress: Progress,
@@ -107,31 +107,13 @@ impl<'a> Keeper<'a> {
     ) -> Result<Self, Error> {
         let file = FileWatch::new(&settings.file);
         let earlier = dir.agent_report().ok().flatten();
-        let newest = newest(&dir)?;
+        let newest = dir.newest()?;
         // A pin outlives its agent, as long as it concerns the newest transaction and the same content of the file.
         let pin = earlier
             .and_then(|earlier| earlier.pin.filter(|_| earlier.newest == newest))
             .filter(|pin| pin.reason != PinReason::LastGood);
-        let report = AgentReport {
-            process: std::process::id(),
-            since: wall_clock(),
-            file: crate::text::path(&settings.file).to_string().into(),
-            node: None,
-            condition: AgentCondition::Starting,
-            config_hash: None,
-            pin,
-            verified: false,
-            refused: false,
-            trouble: None,
-            last_repair: None,
-            repairs: 0,
-            applies: 0,
-            failures: 0,
-            contested: Vec::new(),
-            routes: 0,
-            unreachable: Vec::new(),
-            newest,
-        };
+        let file_name = crate::text::path(&settings.file).to_string();
+        let report = AgentReport { pin, newest, ..AgentReport::new(wall_clock(), file_name) };
         host.event(AgentEvent::Started(&report));
         Ok(Self {
             host,
@@ -140,7 +122,7 @@ impl<'a> Keeper<'a> {
             settings,
             file,
             polled: Polled::default(),
-            relevance: EventScope::default(),
+            scope: EventScope::default(),
             document: None,
             progress: Progress::New,
             file_trouble: None,
@@ -189,7 +171,7 @@ impl<'a> Keeper<'a> {
 
     /// Looks at everything once, and mends what is not as it should be. Returns `false` if another command is running, for which
     /// it waits.
-    pub fn round(&mut self, cause: &News) -> bool {
+    pub fn round(&mut self, news: &News) -> bool {
         let begun = Instant::now();
         self.appointment = None;
         let holder = self.dir.holder();
@@ -197,16 +179,16 @@ impl<'a> Keeper<'a> {
             Some(holder) => self.yield_to(&holder.to_string(), begun),
             None => {
                 self.yielding_to = None;
-                if cause.is_by_kernel {
+                if news.is_by_kernel {
                     // The reason of a failure may be over.
                     self.repair_backoff = Backoff::default();
                 }
                 self.read_file(begun);
                 self.follow_commands();
                 // First what is in effect: what is missing of it must not make a mass removal look small.
-                self.repair(cause, begun);
+                self.repair(news, begun);
                 if !self.try_document(begun) && self.hold_last_good() {
-                    self.repair(cause, begun);
+                    self.repair(news, begun);
                 }
             }
         }
@@ -241,7 +223,7 @@ impl<'a> Keeper<'a> {
         let document = match Document::read(&self.settings.file) {
             Ok(document) => document,
             Err(error) => {
-                self.refuse_file(&read_error(&error), now);
+                self.refuse_file(&(&error).into(), now);
                 return;
             }
         };
@@ -272,7 +254,7 @@ impl<'a> Keeper<'a> {
     /// The content of the file cannot be used. It may be half written, so this is reported only if it stays. Returns `true` if
     /// it was reported.
     fn refuse_file(&mut self, error: &Error, now: Instant) -> bool {
-        if self.file_trouble.as_ref().is_some_and(|known| is_about(known, error)) {
+        if is_known(self.file_trouble.as_ref(), error) {
             return true;
         }
         let settled = *self.unsettled.get_or_insert(now) + SETTLING;
@@ -287,11 +269,10 @@ impl<'a> Keeper<'a> {
 
     /// Reports that the content of the file is not in effect.
     fn refuse(&mut self, error: &Error) {
-        if self.file_trouble.as_ref().is_some_and(|known| is_about(known, error)) {
+        if !note(&mut self.file_trouble, error) {
             return;
         }
         let in_effect = self.held.as_ref().map(|session| session.loaded.document.name().clone());
-        self.file_trouble = Some(trouble(error));
         self.report.failures += 1;
         self.host.event(AgentEvent::Refused { error, in_effect: in_effect.as_ref() });
     }
@@ -310,7 +291,7 @@ impl<'a> Keeper<'a> {
 
     /// Finds out what other commands have done since the last round.
     fn follow_commands(&mut self) {
-        let newest = match newest(&self.dir) {
+        let newest = match self.dir.newest() {
             Ok(newest) => newest,
             Err(error) => {
                 self.host.event(AgentEvent::Trouble(&error));
@@ -428,7 +409,7 @@ impl<'a> Keeper<'a> {
             }
         };
         let last = reconcile::last_applied(&self.dir).ok().flatten();
-        if is_in_effect(&session, last.as_ref()) {
+        if session.is_established_by(last.as_ref()) {
             let (file, node) = (session.loaded.document.name().clone(), session.node_name().clone());
             self.hold(session);
             self.host.event(AgentEvent::Following { file: &file, node: &node });
@@ -481,7 +462,7 @@ impl<'a> Keeper<'a> {
         self.is_waiting = false;
         self.node_trouble = None;
         self.repair_backoff = Backoff::default();
-        self.relevance = session.as_ref().map(relevance).unwrap_or_default();
+        self.scope = session.as_ref().map(event_scope).unwrap_or_default();
         self.held = session;
     }
 
@@ -499,21 +480,29 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn fail_apply(&mut self, failure: Failure, now: Instant) {
-        let error = match failure {
-            Failure::Untouched(error) if matches!(error.kind, Kind::Locked | Kind::Stale) => {
-                self.appoint(now + YIELD_INTERVAL);
-                return;
-            }
-            Failure::Untouched(error) if error.kind == Kind::Interrupted => return,
-            Failure::Untouched(error) => {
-                self.wait_or_refuse(&error);
-                return;
-            }
-            Failure::RolledBack { cause } if cause.kind == Kind::Interrupted => return,
-            Failure::RolledBack { cause } => cause,
-            Failure::Incomplete(incomplete) => incomplete_error(&incomplete),
+    /// Returns why a change failed, and whether nothing was changed. `None` if it only has to be tried again, or was stopped.
+    fn cause_of(&mut self, failure: Failure, now: Instant) -> Option<(Error, bool)> {
+        let (error, is_untouched) = match failure {
+            Failure::Untouched(error) => (error, true),
+            Failure::RolledBack { cause } => (cause, false),
+            Failure::Incomplete(incomplete) => (incomplete_error(&incomplete), false),
         };
+        match error.kind {
+            Kind::Interrupted => None,
+            Kind::Locked | Kind::Stale if is_untouched => {
+                self.appoint(now + YIELD_INTERVAL);
+                None
+            }
+            _ => Some((error, is_untouched)),
+        }
+    }
+
+    fn fail_apply(&mut self, failure: Failure, now: Instant) {
+        let Some((error, is_untouched)) = self.cause_of(failure, now) else { return };
+        if is_untouched {
+            self.wait_or_refuse(&error);
+            return;
+        }
         self.candidate_backoff.fail(APPLY_PAUSES, now);
         if let Some(until) = self.candidate_backoff.until {
             self.appoint(until);
@@ -525,14 +514,13 @@ impl<'a> Keeper<'a> {
     fn wait_or_refuse(&mut self, error: &Error) {
         if error.kind != Kind::Invalid || self.held.is_some() {
             self.refuse(error);
-        } else if !self.file_trouble.as_ref().is_some_and(|known| is_about(known, error)) {
-            self.file_trouble = Some(trouble(error));
+        } else if note(&mut self.file_trouble, error) {
             self.host.event(AgentEvent::Waiting(error));
         }
     }
 
     /// Repairs what differs from the configuration in effect.
-    fn repair(&mut self, cause: &News, now: Instant) {
+    fn repair(&mut self, news: &News, now: Instant) {
         if self.held.is_none() {
             return;
         }
@@ -557,7 +545,7 @@ impl<'a> Keeper<'a> {
                     self.report.newest = caller.begun.get();
                 }
                 self.set_conflicts(&conflicts);
-                let faults = result.committed.map(|committed| self.repaired(committed, cause, now));
+                let faults = result.committed.map(|committed| self.repaired(committed, news, now));
                 self.end_node_trouble();
                 self.in_sync(faults);
                 if let Some(next) = self.contest.next(now) {
@@ -569,7 +557,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Reports a repair, and counts it for each of its objects. Returns the paths that do not work.
-    fn repaired(&mut self, committed: Committed, cause: &News, now: Instant) -> Vec<PathFault> {
+    fn repaired(&mut self, committed: Committed, news: &News, now: Instant) -> Vec<PathFault> {
         let plan = self.held.as_mut().map(|session| std::mem::take(&mut session.prepared.plan));
         let plan = plan.unwrap_or_default();
         let objects = named(&plan);
@@ -579,18 +567,18 @@ impl<'a> Keeper<'a> {
             at: wall_clock(),
             totals,
             objects: objects.clone(),
-            programs: cause.programs.clone(),
+            programs: news.programs.clone(),
         });
         self.host.event(AgentEvent::Repaired {
             changes: &plan.changes,
             totals,
             objects: &objects,
-            programs: &cause.programs,
-            took: cause.since.unwrap_or(now).elapsed(),
+            programs: &news.programs,
+            took: news.since.unwrap_or(now).elapsed(),
         });
         // What the kernel removes together with a link or an address, nobody contests.
-        if !cause.is_by_kernel {
-            let by = match &cause.programs[..] {
+        if !news.is_by_kernel {
+            let by = match &news.programs[..] {
                 [only] => Some(only),
                 _ => None,
             };
@@ -608,31 +596,18 @@ impl<'a> Keeper<'a> {
     }
 
     fn fail_repair(&mut self, failure: Failure, now: Instant) {
-        let error = match failure {
-            Failure::Untouched(error) if matches!(error.kind, Kind::Locked | Kind::Stale) => {
-                self.appoint(now + YIELD_INTERVAL);
-                return;
+        let Some((error, is_untouched)) = self.cause_of(failure, now) else { return };
+        self.is_waiting = is_untouched && error.kind == Kind::Invalid;
+        if self.is_waiting {
+            if note(&mut self.node_trouble, &error) {
+                self.host.event(AgentEvent::Waiting(&error));
             }
-            Failure::Untouched(error) if error.kind == Kind::Interrupted => return,
-            Failure::Untouched(error) if error.kind == Kind::Invalid => {
-                self.is_waiting = true;
-                if !self.node_trouble.as_ref().is_some_and(|known| is_about(known, &error)) {
-                    self.node_trouble = Some(trouble(&error));
-                    self.host.event(AgentEvent::Waiting(&error));
-                }
-                return;
-            }
-            Failure::RolledBack { cause } if cause.kind == Kind::Interrupted => return,
-            Failure::Untouched(error) => error,
-            Failure::RolledBack { cause } => cause,
-            Failure::Incomplete(incomplete) => incomplete_error(&incomplete),
-        };
+            return;
+        }
         self.repair_backoff.fail(REPAIR_PAUSES, now);
         self.appoint(self.repair_backoff.until.unwrap_or(now));
-        self.is_waiting = false;
         let is_lasting = self.repair_backoff.failures >= REPORTED_FAILURES;
-        if is_lasting && !self.node_trouble.as_ref().is_some_and(|known| is_about(known, &error)) {
-            self.node_trouble = Some(trouble(&error));
+        if is_lasting && note(&mut self.node_trouble, &error) {
             self.report.failures += 1;
             self.host.event(AgentEvent::RepairFailed(&error));
         }
@@ -646,7 +621,9 @@ impl<'a> Keeper<'a> {
         self.polled.set(&session.prepared.desired.state, now);
         self.report.routes = session.prepared.desired.state.routes.len();
         self.report.node = Some(session.node_name().clone());
-        self.report.config_hash = Some(session.loaded.document.hash().into());
+        if !self.is_verified {
+            self.report.config_hash = Some(session.loaded.document.hash().into());
+        }
         // An idle agent needs no memory for what it saw.
         session.prepared = Prepared::nothing();
         let unreachable: BTreeSet<&Untrusted> = faults.iter().flat_map(|fault| fault.nodes.keys()).collect();
@@ -675,16 +652,16 @@ impl<'a> Keeper<'a> {
 
     fn condition(&self, now: Instant) -> AgentCondition {
         let is_failing = self.node_trouble.is_some() || self.repair_backoff.failures > 0;
-        let has_trouble = self.file_trouble.is_some() || is_failing;
+        let has_file_trouble = self.file_trouble.is_some();
         if self.yielding_to.is_some() {
             AgentCondition::Yielding
         } else if self.held.is_none() && self.report.pin.is_some() {
             AgentCondition::Suspended
-        } else if self.is_waiting || self.held.is_none() && self.file_trouble.is_some() {
+        } else if self.is_waiting || self.held.is_none() && has_file_trouble {
             AgentCondition::Waiting
-        } else if !self.is_verified && !has_trouble {
+        } else if !self.is_verified && !has_file_trouble && !is_failing {
             AgentCondition::Starting
-        } else if has_trouble || !self.conflicts.is_empty() || !self.contest.paused(now).is_empty() {
+        } else if has_file_trouble || !self.is_as_configured(now) {
             AgentCondition::Degraded
         } else {
             AgentCondition::InSync
@@ -720,10 +697,11 @@ impl<'a> Keeper<'a> {
             pause_seconds: None,
         });
         self.report.contested = contested.chain(conflicts).collect();
-        self.report.verified = self.is_as_configured(Instant::now());
+        let now = Instant::now();
+        self.report.verified = self.is_as_configured(now);
         self.report.refused = self.file_trouble.is_some();
         self.report.trouble = self.node_trouble.clone().or_else(|| self.file_trouble.clone());
-        self.report.condition = self.condition(Instant::now());
+        self.report.condition = self.condition(now);
         if self.written.as_ref() == Some(&self.report) {
             return;
         }
@@ -737,9 +715,4 @@ impl<'a> Keeper<'a> {
     fn caller(&self) -> AgentCaller<'a> {
         AgentCaller { host: self.host, signals: self.signals, begun: Cell::new(None) }
     }
-}
-
-/// Returns the ID of the newest committed transaction.
-fn newest(dir: &StateDir) -> Result<Option<u64>, Error> {
-    Ok(dir.history()?.last().copied())
 }

@@ -35,7 +35,7 @@ pub fn run(settings: &AgentSettings, host: &dyn AgentHost, signals: &AgentSignal
     let mut events = NodeEvents::listen()?;
     let mut keeper = Keeper::new(settings, dir, host, signals)?;
     let mut pace = Pace::new(Instant::now());
-    let mut cause = News::default();
+    let mut news = News::default();
     loop {
         wait(&events, &keeper, &pace, host, signals)?;
         host.beat();
@@ -43,15 +43,15 @@ pub fn run(settings: &AgentSettings, host: &dyn AgentHost, signals: &AgentSignal
             break;
         }
         let now = Instant::now();
-        let seen = events.take(&keeper.relevance);
-        cause.is_by_kernel |= seen.is_egress;
+        let seen = events.take(&keeper.scope);
+        news.is_by_kernel |= seen.is_egress;
         for program in seen.programs {
-            if !cause.programs.contains(&program) {
-                cause.programs.push(program);
+            if !news.programs.contains(&program) {
+                news.programs.push(program);
             }
         }
         if seen.is_relevant || keeper.polled.differ(now) {
-            cause.since.get_or_insert(now);
+            news.since.get_or_insert(now);
             pace.stir(now);
         }
         if keeper.file.take() {
@@ -64,8 +64,8 @@ pub fn run(settings: &AgentSettings, host: &dyn AgentHost, signals: &AgentSignal
         if pace.due() > now {
             continue;
         }
-        if keeper.round(&cause) {
-            cause = News::default();
+        if keeper.round(&news) {
+            news = News::default();
         }
         pace.looked(now, Instant::now());
         if let Some(appointment) = keeper.appointment() {

@@ -49,7 +49,7 @@ pub(super) fn judge(
 }
 
 /// Returns what the paths and the next hops of a session's cluster depend on.
-pub(super) fn relevance(session: &Session) -> EventScope {
+pub(super) fn event_scope(session: &Session) -> EventScope {
     let cluster = &session.loaded.cluster;
     let of_nodes = cluster.nodes.iter().flat_map(|node| node.addresses.iter());
     let mut addresses: Vec<_> = of_nodes.map(|(_, address)| *address).collect();
@@ -73,14 +73,6 @@ pub(super) fn gateways(session: &Session) -> BTreeSet<RouteKey> {
 pub(super) fn check_leavers(before: &BTreeSet<RouteKey>, session: &Session) -> Result<(), Error> {
     let after = gateways(session);
     reconcile::check_mass_removal(before.difference(&after).count(), before.len(), None, after.is_empty())
-}
-
-/// Returns `true` if `last` put the configuration of a session in effect, on the same node.
-pub(super) fn is_in_effect(session: &Session, last: Option<&LastApplied>) -> bool {
-    last.is_some_and(|last| {
-        last.meta.node.as_ref() == Some(session.node_name())
-            && last.configuration.as_ref().is_some_and(|stored| *stored == session.loaded.document)
-    })
 }
 
 #[cfg(test)]

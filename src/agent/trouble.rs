@@ -2,7 +2,7 @@
 
 use crate::{
     clock::now as wall_clock,
-    config::{InvalidConfig, ReadError},
+    config::InvalidConfig,
     error::{Error, Kind},
     plan::Plan,
     record::AgentTrouble,
@@ -12,29 +12,28 @@ use crate::{
 /// The number of objects or errors that an event names.
 const MAX_NAMED: usize = 8;
 
-/// Returns an error as the report has it, since now.
-pub(super) fn trouble(error: &Error) -> AgentTrouble {
-    AgentTrouble {
-        since: wall_clock(),
-        message: error.message.clone(),
-        details: error.details.clone(),
-        hint: error.hint.clone(),
-    }
+/// Returns `true` if the error is the one that is known.
+pub(super) fn is_known(known: Option<&AgentTrouble>, error: &Error) -> bool {
+    known.is_some_and(|known| known.message == error.message && known.details == error.details)
 }
 
-/// Returns `true` if the error is known.
-pub(super) fn is_about(known: &AgentTrouble, error: &Error) -> bool {
-    known.message == error.message && known.details == error.details
+/// Takes note of an error, since now. Returns `false` if it is known.
+pub(super) fn note(trouble: &mut Option<AgentTrouble>, error: &Error) -> bool {
+    let is_new = !is_known(trouble.as_ref(), error);
+    if is_new {
+        *trouble = Some(AgentTrouble {
+            since: wall_clock(),
+            message: error.message.clone(),
+            details: error.details.clone(),
+            hint: error.hint.clone(),
+        });
+    }
+    is_new
 }
 
 /// Returns the first few objects of a plan as text.
 pub(super) fn named(plan: &Plan) -> Vec<Untrusted> {
     plan.changes.iter().take(MAX_NAMED).map(|change| change.to_string().into()).collect()
-}
-
-/// Returns why the file cannot be read.
-pub(super) fn read_error(error: &ReadError) -> Error {
-    Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint())
 }
 
 /// Summarizes the errors of a configuration, each in one line.

@@ -19,10 +19,7 @@ use crate::{
 
 /// Keeps this node as its configuration says.
 pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
-    let file = match &options.target.file {
-        Some(file) => file.clone(),
-        None => found()?,
-    };
+    let file = options.target.file.clone().map_or_else(configuration::find, Ok)?;
     if file.as_os_str() == "-" {
         return Err(Error::new(Kind::Usage, "the agent follows a file, and cannot read standard input")
             .with_hint("pass the file with -f")
@@ -54,11 +51,6 @@ pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
     let ended = agent::run(&settings, &user, &signals);
     notify(&[NotifyState::Stopping]);
     ended.map(|()| 0).map_err(VerbFailure::from)
-}
-
-/// Finds the file if the command line names none. One that does not exist yet can appear.
-fn found() -> Result<std::path::PathBuf, VerbFailure> {
-    configuration::find()
 }
 
 /// Tells systemd, if it listens. The agent works without it.

@@ -375,24 +375,12 @@ mod tests {
 
     fn report() -> AgentReport {
         AgentReport {
-            process: 1,
-            since: 1000,
-            file: "hostgw.yaml".into(),
             node: Some("linux-1".into()),
             condition: AgentCondition::InSync,
             config_hash: Some("ab12".into()),
-            pin: None,
             verified: true,
-            refused: false,
-            trouble: None,
-            last_repair: None,
-            repairs: 0,
-            applies: 0,
-            failures: 0,
-            contested: Vec::new(),
             routes: 5000,
-            unreachable: Vec::new(),
-            newest: None,
+            ..AgentReport::new(1000, "hostgw.yaml")
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) fn document(file: Option<&Path>) -> Result<Document, VerbFailure> {
     Ok(document.map_err(|error| {
         let is_from_environment = file.is_none() && environment::file().is_some();
         let details = is_from_environment.then(|| format!("{} names it", environment::FILE));
-        invalid_input(&error).with_details(details)
+        Error::from(&error).with_details(details)
     })?)
 }
 
@@ -32,11 +32,7 @@ pub(super) fn find() -> Result<PathBuf, VerbFailure> {
         return Ok(file);
     }
     let folders = ["", NODE_FOLDER].map(Path::new);
-    Ok(config::find_in(&folders).map_err(|error| invalid_input(&error))?)
-}
-
-fn invalid_input(error: &config::ReadError) -> Error {
-    Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint())
+    Ok(config::find_in(&folders).map_err(|error| Error::from(&error))?)
 }
 
 /// Reads a text file other than a configuration, or `-` for standard input. Returns its name and its text.

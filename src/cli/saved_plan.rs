@@ -13,6 +13,7 @@ use crate::{
     clock::{now, time},
     config::{Loaded, StoredConfig},
     error::{Error, Kind},
+    hex::sha256,
     plan::{Facts, ForeignPolicy},
     reconcile::Session,
     record::{Command, Commit, TransactionMeta},
@@ -79,7 +80,7 @@ fn facts(session: &Session) -> Facts {
 fn fingerprint(facts: &Facts) -> Result<String, Error> {
     let canonical = serde_json::to_vec(facts);
     let canonical = canonical.map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
-    Ok(transaction_meta::hash(&canonical))
+    Ok(sha256(&canonical))
 }
 
 impl SavedPlan {
@@ -142,7 +143,7 @@ impl SavedPlan {
             )));
         }
         let plan: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        let is_whole = plan.config_hash == transaction_meta::hash(plan.configuration.text.as_bytes())
+        let is_whole = plan.config_hash == sha256(plan.configuration.text.as_bytes())
             && plan.fingerprint == fingerprint(&plan.facts)?;
         if is_whole { Ok(plan) } else { Err(wrong("it was modified after it was saved".to_owned())) }
     }

@@ -2,13 +2,10 @@
 
 use std::{ffi::OsString, fs, path::Path, time::Duration};
 
-use sha2::{Digest, Sha256};
-
 use super::git::{self, Git};
 use crate::{
     clock::now,
     config::Document,
-    hex::hex,
     record::{Command, Commit, TransactionMeta},
     text::Untrusted,
 };
@@ -23,11 +20,6 @@ pub(super) fn of_command(command: Command) -> TransactionMeta {
     #[cfg(not(target_os = "linux"))]
     let by = None;
     TransactionMeta { by, ..TransactionMeta::new(command, now()) }
-}
-
-/// Returns the SHA-256 hash, as `sha256sum` prints it.
-pub(super) fn hash(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 /// Returns the metadata of an apply of `document` to `node`.

@@ -7,7 +7,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{
     places::Places,
@@ -19,7 +18,8 @@ use super::{
     yaml,
 };
 use crate::{
-    hex::hex,
+    error::{Error, Kind},
+    hex::sha256,
     input::{self, InputError},
     text::{self, Untrusted},
 };
@@ -199,7 +199,7 @@ impl Document {
     /// Returns the SHA-256 hash of the file, as `sha256sum` prints it.
     #[must_use]
     pub fn hash(&self) -> String {
-        hex(&Sha256::digest(self.bytes()))
+        sha256(self.bytes())
     }
 
     /// Returns the positions of all values, if the text was loaded and the nodes are plain YAML.
@@ -322,6 +322,13 @@ impl ReadError {
             Self::Input(error) => error.io_error(),
             _ => None,
         }
+    }
+}
+
+/// The error of a command that cannot read its configuration.
+impl From<&ReadError> for Error {
+    fn from(error: &ReadError) -> Self {
+        Self::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint())
     }
 }
 

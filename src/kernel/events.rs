@@ -152,7 +152,7 @@ impl NodeEvents {
     }
 
     /// Returns what has happened since the last call, as far as it matters.
-    pub fn take(&mut self, relevance: &EventScope) -> Happenings {
+    pub fn take(&mut self, scope: &EventScope) -> Happenings {
         let mut seen = Happenings::default();
         let mut programs: Vec<Untrusted> = Vec::new();
         let mut add = |program: Option<Untrusted>| {
@@ -168,13 +168,13 @@ impl NodeEvents {
                     seen.is_relevant = true;
                     add(program_at(port));
                 }
-                Some(route) => seen.is_relevant |= relevance.covers(route.destination),
+                Some(route) => seen.is_relevant |= scope.covers(route.destination),
                 None => seen.is_relevant = true,
             },
             message::NEWLINK | message::DELLINK => {
                 seen.is_relevant = true;
                 // The links of pods come and go all the time.
-                seen.is_egress |= relevance.interface.as_ref().is_none_or(|egress| is_link(payload, egress));
+                seen.is_egress |= scope.interface.as_ref().is_none_or(|egress| is_link(payload, egress));
             }
             message::NEWADDR | message::DELADDR => (seen.is_relevant, seen.is_egress) = (true, true),
             _ => seen.is_relevant = true,

@@ -57,7 +57,7 @@ impl<'a> Repair<'a> {
 /// # Errors
 /// [`Kind::Stale`] if one has.
 pub fn check_newest(dir: &StateDir, seen: Option<u64>) -> Result<(), Error> {
-    if dir.history()?.last().copied() == seen {
+    if dir.newest()? == seen {
         return Ok(());
     }
     Err(Error::new(Kind::Stale, "another hostgw command changed the node; nothing was changed"))
@@ -67,7 +67,7 @@ impl Operation for Repair<'_> {
     fn look(&mut self) -> Result<(), Error> {
         self.session.identify_again(self.node)?;
         self.session.look_at_once()?;
-        self.is_record_current = self.session.is_applied();
+        self.is_record_current = self.session.is_established_by(self.session.last.as_ref());
         let plan = &mut self.session.prepared.plan;
         self.conflicts.clone_from(&plan.conflicts);
         self.withheld.clone_from(self.left);

@@ -198,13 +198,13 @@ impl Session {
         plan::path_faults(&self.loaded.cluster, self.index, desired, observed, plan)
     }
 
-    /// Returns `true` if the last apply established the state of this configuration on this node.
+    /// Returns `true` if `last` established the state of this configuration on this node.
     #[must_use]
-    pub fn is_applied(&self) -> bool {
-        self.last.as_ref().is_some_and(|last| {
-            let is_same = |stored: &StoredConfig| *stored == self.loaded.document;
-            last.configuration.as_ref().is_some_and(is_same)
-                && last.meta.node.as_ref() == Some(self.node_name())
+    pub fn is_established_by(&self, last: Option<&LastApplied>) -> bool {
+        let is_same = |stored: &StoredConfig| *stored == self.loaded.document;
+        last.is_some_and(|last| {
+            last.meta.node.as_ref() == Some(self.node_name())
+                && last.configuration.as_ref().is_some_and(is_same)
         })
     }
 

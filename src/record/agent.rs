@@ -56,6 +56,33 @@ pub struct AgentReport {
     pub newest: Option<u64>,
 }
 
+impl AgentReport {
+    /// Returns the report of this process when it starts to follow `file`.
+    #[must_use]
+    pub fn new(since: u64, file: impl Into<Untrusted>) -> Self {
+        Self {
+            process: std::process::id(),
+            since,
+            file: file.into(),
+            node: None,
+            condition: AgentCondition::Starting,
+            config_hash: None,
+            pin: None,
+            verified: false,
+            refused: false,
+            trouble: None,
+            last_repair: None,
+            repairs: 0,
+            applies: 0,
+            failures: 0,
+            contested: Vec::new(),
+            routes: 0,
+            unreachable: Vec::new(),
+            newest: None,
+        }
+    }
+}
+
 /// The condition of a node, as far as its agent is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]

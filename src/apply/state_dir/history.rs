@@ -11,6 +11,14 @@ impl StateDir {
         self.ids(HISTORY)
     }
 
+    /// Returns the ID of the newest committed transaction.
+    ///
+    /// # Errors
+    /// Same as [`Self::history`].
+    pub fn newest(&self) -> Result<Option<u64>, Error> {
+        Ok(self.history()?.last().copied())
+    }
+
     /// Returns the committed transactions of this boot, newest first.
     ///
     /// # Errors
@@ -27,8 +35,8 @@ impl StateDir {
     /// # Errors
     /// Same as [`Self::open_journal`].
     pub fn last_committed(&self) -> Result<Option<Record>, Error> {
-        match self.history()?.last() {
-            Some(id) => self.read_by_id(HISTORY, *id, |record: &Record| record.id),
+        match self.newest()? {
+            Some(id) => self.read_by_id(HISTORY, id, |record: &Record| record.id),
             None => Ok(None),
         }
     }
@@ -39,7 +47,7 @@ impl StateDir {
     /// # Errors
     /// Same as [`Self::history`], and an error if no greater ID exists.
     pub fn next_id(&self) -> Result<u64, Error> {
-        let newest = self.history()?.last().copied().unwrap_or(0).max(self.read(LAST_ID)?.unwrap_or(0));
+        let newest = self.newest()?.unwrap_or(0).max(self.read(LAST_ID)?.unwrap_or(0));
         newest.checked_add(1).ok_or_else(|| {
             Error::unexpected(format!("{} has no free transaction ID below 2^64", text::path(&self.path)))
                 .with_hint(format!("check {LAST_ID} and {HISTORY}/{newest}.json there, then move them aside"))
