@@ -54,6 +54,8 @@ fn whatever_takes_the_state_away_it_is_back() {
         // The history still has the apply alone: a rollback undoes that, not a repair.
         let history = node.state_dir().expect("records").join("history");
         assert_eq!(fs::read_dir(history).expect("a folder").count(), 1);
+        // A signal in the middle of a transaction rolls it back.
+        agent.await_true("the end of the last repair", || !super::is_open(&node));
         assert_eq!(agent.stop(), Some(0));
         assert_eq!(state(&node), wanted, "the end of the agent changes nothing");
         settled(&node);
