@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
-use super::host::{AgentEvent, AgentHost, AgentSignals};
+use super::host::{AgentEvent, AgentHost};
 use crate::{
     apply::Interrupt,
     clock::now as wall_clock,
@@ -14,7 +14,8 @@ use crate::{
 /// The caller of the agent's operations: nobody reviews them, and it never waits for another command.
 pub(super) struct AgentCaller<'a> {
     pub host: &'a dyn AgentHost,
-    pub signals: &'a AgentSignals,
+    /// Asks the operation to stop.
+    pub stop: Arc<Interrupt>,
     /// The ID of the transaction.
     pub begun: Cell<Option<u64>>,
 }
@@ -31,7 +32,7 @@ impl Observer for AgentCaller<'_> {
     }
 
     fn interrupt(&self) -> Result<Arc<Interrupt>, Error> {
-        Ok(Arc::clone(&self.signals.stop))
+        Ok(Arc::clone(&self.stop))
     }
 }
 

@@ -143,6 +143,9 @@ pub trait AgentHost {
     /// Takes note that the agent works.
     fn beat(&self);
 
+    /// Takes note that the agent now runs checks, which give no sign of life for up to `longest`, twice.
+    fn begin_checks(&self, longest: Duration);
+
     /// Returns what the history records about an apply of `document` to `node`.
     fn meta(&self, document: &Document, node: &Untrusted) -> TransactionMeta;
 }
@@ -150,7 +153,7 @@ pub trait AgentHost {
 /// What signals do.
 #[derive(Debug)]
 pub struct AgentSignals {
-    /// Raised to end the agent. A commit then stops at the next change and is rolled back.
+    /// Raised to end the agent. An apply then stops at the next change and is rolled back; a repair is completed.
     pub stop: Arc<Interrupt>,
     /// Set to read the file again.
     pub reload: Arc<AtomicBool>,

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use super::{
     trouble::{invalid_error, is_known, named, note},
 };
 use crate::{
-    apply::{Failure, StateDir},
+    apply::{Failure, Interrupt, StateDir},
     clock::now as wall_clock,
     config::{Document, Loaded},
     error::{Error, Kind},
@@ -421,8 +422,11 @@ impl<'a> Keeper<'a> {
             reconcile::check_newest(dir, newest)?;
             before.as_ref().map_or(Ok(()), |before| check_leavers(before, session))
         };
+        if let Some(longest) = session.loaded.cluster.checks.iter().map(|check| check.timeout).max() {
+            self.host.begin_checks(longest);
+        }
         let mut apply = Apply::in_dir(session, self.dir.clone(), None, &guard);
-        let caller = self.caller();
+        let caller = self.caller(Arc::clone(&self.signals.stop));
         let result = reconcile::run(&mut apply, None, &caller);
         let session = apply.session;
         match result {
@@ -528,7 +532,8 @@ impl<'a> Keeper<'a> {
             self.appoint(self.repair_backoff.until.unwrap_or(now));
             return;
         }
-        let caller = self.caller();
+        // A repair that is rolled back leaves the node as it must not be.
+        let caller = self.caller(Arc::default());
         let Some(session) = &mut self.held else { return };
         let paused = self.contest.paused(now);
         let node = match &self.report.pin {
@@ -712,7 +717,8 @@ impl<'a> Keeper<'a> {
         self.written = Some(self.report.clone());
     }
 
-    fn caller(&self) -> AgentCaller<'a> {
-        AgentCaller { host: self.host, signals: self.signals, begun: Cell::new(None) }
+    /// The caller of an operation that `stop` ends.
+    fn caller(&self, stop: Arc<Interrupt>) -> AgentCaller<'a> {
+        AgentCaller { host: self.host, stop, begun: Cell::new(None) }
     }
 }

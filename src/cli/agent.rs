@@ -17,6 +17,9 @@ use crate::{
     text::{self, Untrusted},
 };
 
+/// How long an apply may take in addition to its checks, before the service manager takes its start for failed.
+const SPARE: Duration = Duration::from_secs(60);
+
 /// Keeps this node as its configuration says.
 pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
     let file = options.target.file.clone().map_or_else(configuration::find, Ok)?;
@@ -130,6 +133,14 @@ impl AgentHost for AgentUser<'_> {
         self.metrics.beat();
         if self.watchdog.is_some() {
             notify(&[NotifyState::Watchdog]);
+        }
+    }
+
+    fn begin_checks(&self, longest: Duration) {
+        // Before and after the changes.
+        let time = u32::try_from((2 * longest + SPARE).as_micros()).unwrap_or(u32::MAX);
+        if !self.is_ready.get() {
+            notify(&[NotifyState::ExtendTimeoutUsec(time)]);
         }
     }
 

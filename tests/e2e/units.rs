@@ -212,6 +212,14 @@ fn a_supervisor_survives_the_unit_that_started_it() {
     machine.sh("hostgw status | grep '^Rolled back: apply .* canceled$'");
 }
 
+#[test]
+fn the_watchdog_waits_for_the_longest_check() {
+    let unit = include_str!("../../dist/systemd/hostgw-agent.service");
+    let minutes = unit.lines().find_map(|line| line.strip_prefix("WatchdogSec=")?.strip_suffix("min"));
+    let watchdog = Duration::from_secs(60) * minutes.expect("minutes").parse().expect("a number");
+    assert!(watchdog > hostgw::model::Check::MAX_TIMEOUT + Duration::from_secs(30), "{watchdog:?}");
+}
+
 /// An agent whose service manager is a test.
 struct Managed<'a> {
     child: Child,
@@ -276,7 +284,7 @@ impl Drop for Managed<'_> {
 fn the_agent_tells_its_service_manager_how_it_is() {
     each(|privilege| {
         let node = Namespace::new(privilege);
-        node.write("hostgw.yaml", &three());
+        node.write("hostgw.yaml", &format!("{}checks: [{{tcp: \"127.0.0.1:1\", timeout: 300s}}]\n", three()));
         let agent = Managed::start(&node);
         // A reload of an agent that was never ready does not make it ready.
         let waiting = agent.next();
@@ -285,6 +293,8 @@ fn the_agent_tells_its_service_manager_how_it_is() {
         let reloaded = agent.next();
         assert!(reloaded.contains("STATUS=Waiting") && !reloaded.contains("READY"), "{reloaded}");
         plug_in(agent.node);
+        // The checks may take longer than systemd waits for a start.
+        assert_eq!(agent.wait_for("EXTEND"), "EXTEND_TIMEOUT_USEC=660000000\n");
         let ready = agent.wait_for("READY=1\n");
         assert!(ready.contains("STATUS=In sync: 3 routes on node linux-1\n"), "{ready}");
         for _ in 0..5 {
