@@ -48,6 +48,7 @@
 //! | [`forwarding`] | where a node forwards a packet, and why: a model that tests compare with the kernel's own answers |
 //! | [`plan`] | the desired state, plans, checks against the node, reasons, and the comparison of two configurations |
 //! | [`record`] | what hostgw stores and prints about a node: transactions, the last applied state, snapshots |
+//! | [`audit`] | judges a whole cluster from the snapshots of its nodes, every pair both ways |
 //! | [`doctor`] | examines a node for everything that keeps pods from reaching each other |
 //! | [`render`] | plans and comparisons as text, JSON and Markdown; plans as commands and scripts |
 //! | [`import`] | describes the nodes of a Kubernetes cluster, or the routes of a node, in a configuration, and updates one in place |
@@ -73,7 +74,7 @@
 //! 4. `config`, `forwarding`
 //! 5. `plan`, `cni`, `import`
 //! 6. `record`, `render`, `doctor`
-//! 7. `apply`, `guide`
+//! 7. `apply`, `guide`, `audit`
 //! 8. `kernel`
 //! 9. `reconcile`
 //! 10. `simulate`, `agent`
@@ -97,6 +98,8 @@
 //! | the routes that packets use on a Windows node | `src/forwarding/windows.rs` | `src/plan/windows/paths.rs` and `src/render/powershell/paths.ps1`, which use the same words; `tests/powershell/paths.rs` |
 //! | the path of packets, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
 //! | what `hostgw doctor` finds | `src/diagnose/rules.rs` | `src/doctor`, `src/kernel/nat/terms.rs` (rules of firewalls); `tests/e2e/doctor.rs` |
+//! | what `hostgw audit` finds | `src/audit/conclude.rs` | `src/audit/examine.rs` (one node), `src/audit/report.rs`; `tests/audit.rs`, `tests/e2e/audit.rs` |
+//! | the web page of `hostgw audit` | `src/audit/page` | `src/audit/html.rs`, `tests/browser` |
 //! | what `hostgw import` reads from a node | `src/import/node.rs`, `src/import/annotations.rs` | `src/import/survey.rs` (warnings); `tests/cases/import` |
 //! | what `hostgw import --live` describes and removes | `src/import/live/mod.rs`, `src/import/live/leftover.rs` | `src/import/live/plugin.rs` (how plugins are recognized), `src/cli/import_live.rs`; `tests/cases/import-live`, `tests/e2e/migration.rs` |
 //! | how `hostgw import --update` edits a file | `src/import/changes.rs` | `src/config/outline`, `src/import/edit.rs`; `tests/import.rs` |
@@ -155,6 +158,7 @@ pub mod agent;
 mod align;
 #[cfg(target_os = "linux")]
 pub mod apply;
+pub mod audit;
 pub mod cli;
 mod clock;
 pub mod cni;

@@ -10,6 +10,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "the output of tests is trusted")]
 
+mod audit;
 mod ci_examples;
 mod cni_cases;
 mod comparison;

@@ -31,7 +31,7 @@ Exit codes:
        confirm: nothing was confirmed; cancel ID: apply ID is not pending
     9  incomplete: part of the live state could not be read
    10  conflict with an object that hostgw does not manage
-   11  doctor: at least one finding
+   11  doctor, audit: at least one finding
    64  usage error
   130  interrupted; any changes were rolled back";
 
@@ -135,6 +135,12 @@ pub(super) enum Verb {
     /// and NAT, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause and the
     /// remedy for each finding. Exits with 11 if there are findings. Changes nothing.
     Doctor(DoctorOptions),
+    /// Judge the whole cluster from the snapshots of its nodes; runs on any machine, without root.
+    ///
+    /// Examines every node as `doctor` does, and judges every pair of nodes, both ways: whether packets from the pods of one
+    /// reach those of the other. Finds missing and outdated routes, nodes with another configuration, moved and duplicate
+    /// addresses, and what is left of nodes that left. Says which nodes need an apply. Exits with 11 if there are findings.
+    Audit(AuditOptions),
     /// Trace a packet to ADDRESS through this node, and the reply.
     ///
     /// Shows which policy rule, route and next hop apply, what firewalls do with the packet, and whether its source address
@@ -213,6 +219,7 @@ impl Verb {
             Self::Diff(options) => (options.json, None),
             Self::CheckCni(options) => (options.json, None),
             Self::Doctor(options) => (options.json, None),
+            Self::Audit(options) => (options.json, None),
             Self::Explain(options) => (options.json, None),
             Self::Validate(options) => {
                 (matches!(options.format(), FindingsFormat::Json | FindingsFormat::Sarif), None)
@@ -563,6 +570,27 @@ pub(super) struct DoctorOptions {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct AuditOptions {
+    /// Output of `hostgw snapshot` of each node, or of the script from `hostgw render --collect`. A directory stands for
+    /// the .json and .json.gz files in it. `-` is standard input.
+    #[arg(value_name = "SNAPSHOT", required = true)]
+    pub snapshots: Vec<PathBuf>,
+    /// Configuration file, or `-` for standard input [default: HOSTGW_FILE, then hostgw.yaml, hostgw.yml or
+    /// hostgw.toml in the working directory, then in /etc/hostgw].
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Print everything as JSON, with a matrix of all pairs.
+    #[arg(long, group = "form")]
+    pub json: bool,
+    /// Print a summary in Markdown.
+    #[arg(long, group = "form")]
+    pub markdown: bool,
+    /// Print a web page with a map of all pairs, which needs no other files.
+    #[arg(long, group = "form")]
+    pub html: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ExplainOptions {
     /// Destination of the packet.
     #[arg(value_name = "ADDRESS")]
@@ -778,6 +806,8 @@ pub(super) enum Subject {
     CheckCni,
     /// `hostgw doctor --json`.
     Doctor,
+    /// `hostgw audit --json`.
+    Audit,
     /// `hostgw explain --json`.
     Explain,
     /// `hostgw import --json`.

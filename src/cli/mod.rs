@@ -15,6 +15,7 @@ mod agent_status;
 #[cfg(target_os = "linux")]
 mod apply;
 mod arguments;
+mod audit;
 #[cfg(target_os = "linux")]
 mod cancel;
 mod check_cni;
@@ -169,6 +170,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Diff(options) => diff::run(options, &output),
         Verb::CheckCni(options) => check_cni::run(options, &output),
         Verb::Doctor(options) => doctor::run(options, &output),
+        Verb::Audit(options) => audit::run(options, &output),
         Verb::Explain(options) => explain::run(options, &output),
         #[cfg(target_os = "linux")]
         Verb::Import(options) if options.live => import_live::run(options, &output),

@@ -16,6 +16,7 @@ use super::{
 #[cfg(target_os = "linux")]
 use super::{history::History, rehearse::RehearsalJson, simulate::SimulationJson, status::Status};
 use crate::{
+    audit::AuditReport,
     config,
     plan::windows::WindowsObserved,
     record::Snapshot,
@@ -45,6 +46,7 @@ fn text(subject: Subject) -> String {
         Subject::CheckCni => schema_text::<CniJson>(),
         Subject::Explain => schema_text::<ExplainJson>(),
         Subject::Doctor => schema_text::<DoctorJson>(),
+        Subject::Audit => schema_text::<AuditReport>(),
         Subject::Import => schema_text::<ImportJson>(),
         Subject::Validate => schema_text::<ValidateJson>(),
         #[cfg(target_os = "linux")]

@@ -17,6 +17,7 @@
 //! | HG09xx | a CNI configuration | `cni`, `cli::check_cni` |
 //! | HG10xx | a node, as `hostgw doctor` examines it | `doctor` |
 //! | HG11xx | a list of nodes, or a node, to import | `import` |
+//! | HG12xx | a whole cluster, as `hostgw audit` judges it | `audit` |
 
 mod rules;
 

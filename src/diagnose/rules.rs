@@ -195,6 +195,23 @@ rules! {
     HG1120 LeftOver Warning "foreign objects left over",
     HG1121 SourceLeftOut Warning "source address left out",
     HG1122 NextHopUnknown Warning "next hop unknown",
+    HG1200 NoSnapshot Warning "no snapshot of a node",
+    HG1201 SnapshotUnusable Error "file that is not a usable snapshot",
+    HG1202 SnapshotTwice Warning "several snapshots of one node",
+    HG1203 SnapshotOld Warning "snapshots of different times",
+    HG1204 SnapshotIncomplete Warning "incomplete snapshot",
+    HG1205 UnknownMachine Error "machine that is not in the configuration",
+    HG1206 OtherConfiguration Warning "another configuration was applied last",
+    HG1207 NeverApplied Warning "no apply is recorded",
+    HG1210 RouteMissing Error "routes are missing",
+    HG1211 RouteDiffers Error "routes differ from the configuration",
+    HG1212 RouteLeftOver Warning "routes are left over",
+    HG1213 NatDiffers Error "NAT differs from the configuration",
+    HG1214 SysctlDiffers Error "sysctls differ from the configuration",
+    HG1220 AddressMoved Error "node does not have its address",
+    HG1221 AddressTwice Error "several machines have the same address",
+    HG1222 NeighborsDiffer Error "nodes see different machines at one address",
+    HG1223 OneWay Error "packets pass in one direction only",
 }
 
 impl Rule {

@@ -31,6 +31,14 @@ enum Trouble<'a> {
 }
 
 impl<'a> Trouble<'a> {
+    /// Returns `true` if the packets certainly do not reach the other pod.
+    const fn is_certain(&self) -> bool {
+        matches!(
+            self,
+            Self::Filtered(Filtering::Dropped(_)) | Self::Redirected(Redirection { is_certain: true, .. })
+        )
+    }
+
     /// Returns the rule or policy that certainly drops the packets.
     const fn dropping(&self) -> Option<Spot<'a>> {
         match self {
@@ -59,26 +67,39 @@ pub(super) fn errors(
     limit: usize,
 ) -> Vec<Diagnostic> {
     let chains = ChainIndex::new(firewall);
-    let (mut findings, _) = between_pods(&chains, firewall, host, paths, model, limit);
+    let FilterFindings { mut findings, .. } = between_pods(&chains, firewall, host, paths, model, limit);
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
 
+/// What firewalls do with packets between pods.
+#[derive(Default)]
+struct FilterFindings<'a> {
+    findings: Vec<Diagnostic>,
+    /// The rules and policies that certainly drop packets.
+    dropping: Vec<Spot<'a>>,
+    /// The other nodes to or from whose pods packets certainly do not pass as they should.
+    filtered: BTreeSet<(Untrusted, Direction)>,
+}
+
+/// Returns the findings, and the other nodes to or from whose pods packets certainly do not pass as they should.
 pub(super) fn examine(
     examination: &Examination<'_>,
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
-) -> Vec<Diagnostic> {
+) -> (Vec<Diagnostic>, BTreeSet<(Untrusted, Direction)>) {
     let host = &examination.observed.host;
     let Some(firewall) = &host.firewall else {
-        return vec![finding(
+        let unknown = finding(
             Rule::FirewallUnknown,
             "the firewall rules could not be read".to_owned(),
             "run `hostgw doctor` as root, or with CAP_NET_ADMIN; for a snapshot, run `hostgw snapshot` as root",
-        )];
+        );
+        return (vec![unknown], BTreeSet::new());
     };
     let chains = ChainIndex::new(firewall);
-    let (mut findings, dropping) = between_pods(&chains, firewall, host, paths, model, usize::MAX);
+    let FilterFindings { mut findings, dropping, filtered } =
+        between_pods(&chains, firewall, host, paths, model, usize::MAX);
     findings.extend(outside::examine(examination, paths, &chains, model, dropping));
     findings.extend(below_ip(examination, paths, firewall));
     if !firewall.legacy.is_empty() {
@@ -91,11 +112,10 @@ pub(super) fn examine(
             "list them with `iptables-legacy-save`, and run `hostgw rehearse`, which sends packets through a copy of them",
         ));
     }
-    findings
+    (findings, filtered)
 }
 
-/// Follows the packets of at most `limit` paths between pods. Returns the findings, and the rules and policies that certainly
-/// drop packets.
+/// Follows the packets of at most `limit` paths between pods.
 fn between_pods<'a>(
     chains: &ChainIndex<'a>,
     firewall: &Firewall,
@@ -103,7 +123,7 @@ fn between_pods<'a>(
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
     limit: usize,
-) -> (Vec<Diagnostic>, Vec<Spot<'a>>) {
+) -> FilterFindings<'a> {
     let mut found: Vec<(Trouble<'_>, Affected)> = Vec::new();
     let distinctions = Distinctions::of(firewall, host);
     // The troubles of each group of packets that no rule distinguishes.
@@ -163,8 +183,14 @@ fn between_pods<'a>(
             "run `hostgw rehearse`",
         ));
     }
-    let dropping: Vec<Spot<'_>> = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
-    (findings, dropping)
+    let is_ping = |transport: &Transport| *transport == Transport::Icmp;
+    let certain = found
+        .iter()
+        .filter(|(trouble, affected)| trouble.is_certain() && !affected.protocols.iter().all(is_ping));
+    let filtered = certain.flat_map(|(_, affected)| &affected.paths);
+    let filtered = filtered.filter_map(|path| Some((path.node()?.clone(), path.direction))).collect();
+    let dropping = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
+    FilterFindings { findings, dropping, filtered }
 }
 
 /// Returns the troubles of a packet.

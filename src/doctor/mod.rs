@@ -29,11 +29,13 @@ mod surroundings;
 mod windows;
 
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep};
-pub use windows::{WindowsExamination, examine_windows};
+pub use windows::{WindowsExamination, WindowsSymptoms, examine_windows, windows_symptoms};
+
+use std::collections::BTreeSet;
 
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{ForwardingModel, Paths},
+    forwarding::{Direction, ForwardingModel, PathFault, Paths},
     model::{Cluster, Node, SysctlKey},
     plan::{Desired, Observed, Prepared},
     state::{Firewall, Link},
@@ -52,27 +54,43 @@ pub struct Examination<'a> {
     pub observed: &'a Observed,
 }
 
+/// Everything that is wrong with a node.
+#[derive(Debug, Clone, Default)]
+pub struct Symptoms {
+    /// What keeps the node from matching the configuration.
+    pub plan: Vec<Diagnostic>,
+    /// The paths of pods that will not work even after the plan is applied, as far as rules, routes and sysctls decide.
+    pub faults: Vec<PathFault>,
+    /// Everything else.
+    pub others: Vec<Diagnostic>,
+    /// The other nodes to or from whose pods a firewall certainly keeps packets from passing as they should.
+    pub filtered: BTreeSet<(Untrusted, Direction)>,
+}
+
 /// Returns everything that is wrong with a node, the causes of lost packets first.
 #[must_use]
 pub fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
-    let paths = crate::plan::paths(
-        examination.cluster,
-        examination.index,
-        &examination.prepared.desired,
-        &examination.prepared.observed,
-    );
+    let Symptoms { plan, faults, others, filtered: _ } = symptoms(examination, &examination.paths());
+    let faults = faults.iter().map(paths::diagnostic);
+    plan.into_iter().chain(faults).chain(others).collect()
+}
+
+/// Examines a node with these paths.
+#[must_use]
+pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     let model = ForwardingModel::of(&examination.observed.state, &examination.observed.host);
-    let mut findings = plan::examine(examination);
-    findings.extend(paths::examine(examination, &paths));
-    findings.extend(filter::examine(examination, &paths, &model));
-    findings.extend(outside::silent_gateways(examination, &paths));
-    findings.extend(programs::examine(examination, &paths));
+    let faults = paths::faults_after_apply(examination, paths);
+    let mut findings = paths::missing_interface(paths);
+    let (firewall, filtered) = filter::examine(examination, paths, &model);
+    findings.extend(firewall);
+    findings.extend(outside::silent_gateways(examination, paths));
+    findings.extend(programs::examine(examination, paths));
     findings.extend(arp::examine(examination, &model));
-    findings.extend(surroundings::examine(examination, &paths, &model));
-    findings.extend(addresses::examine(examination, &paths));
+    findings.extend(surroundings::examine(examination, paths, &model));
+    findings.extend(addresses::examine(examination, paths));
     findings.extend(other_cni::examine(examination));
     findings.extend(cloud::examine(examination));
-    findings
+    Symptoms { plan: plan::examine(examination), faults, others: findings, filtered }
 }
 
 /// Returns the errors that `hostgw apply` reports about firewalls: what they certainly do to the packets of this node's pods.
@@ -95,18 +113,20 @@ pub fn firewall_errors(
 /// Returns notes about what hostgw cannot examine on this node: sentences in lower case without a period.
 #[must_use]
 pub fn notes(examination: &Examination<'_>) -> Vec<String> {
-    let paths = crate::plan::paths(
-        examination.cluster,
-        examination.index,
-        &examination.prepared.desired,
-        &examination.prepared.observed,
-    );
+    let paths = examination.paths();
     cloud::note(examination).into_iter().chain(programs::notes(examination, &paths)).collect()
 }
 
 impl<'a> Examination<'a> {
     fn node(&self) -> &'a Node {
         &self.cluster.nodes[self.index]
+    }
+
+    /// The paths between the pods of this node and those of all others, as the configuration plans them.
+    #[must_use]
+    pub fn paths(&self) -> Paths<'a> {
+        let Prepared { desired, observed, .. } = self.prepared;
+        crate::plan::paths(self.cluster, self.index, desired, observed)
     }
 }
 

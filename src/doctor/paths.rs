@@ -7,34 +7,43 @@ use crate::{
     text::list,
 };
 
-pub(super) fn examine(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
-    let mut findings = Vec::new();
+/// Returns why paths will not work even after the plan is applied.
+pub(super) fn faults_after_apply(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<PathFault> {
     let Examination { cluster, index, prepared, observed, .. } = examination;
     // Before the routes are applied, every path is lost, which HG1001 already reports.
-    let is_applied = prepared.plan.changes.is_empty();
-    if is_applied {
-        let (desired, released) = (&prepared.desired.state, &prepared.desired.released);
-        let faults = faults(paths, ForwardingModel::of(&observed.state, &observed.host)).into_iter();
-        let faults = faults.map(|fault| fault.with_configured_sysctls(desired, released, &observed.state));
-        findings.extend(faults.map(|fault| diagnostic(&fault)));
-    } else {
-        let faults =
-            crate::plan::path_faults(cluster, *index, &prepared.desired, &prepared.observed, &prepared.plan);
-        findings.extend(faults.iter().map(diagnostic));
+    if !prepared.plan.changes.is_empty() {
+        return crate::plan::path_faults(
+            cluster,
+            *index,
+            &prepared.desired,
+            &prepared.observed,
+            &prepared.plan,
+        );
     }
-    if !paths.missing().is_empty() {
-        findings.push(finding(
-            Rule::NoPodInterface,
-            format!("no interface that is up has an address in {}, and no route leads to a pod", list(paths.missing(), 2)),
-            "most CNI plugins create the interface with the first pod; if pods already run here, check the CNI configuration with \
-             `hostgw check-cni FILE`",
-        ));
+    let (desired, released) = (&prepared.desired.state, &prepared.desired.released);
+    let faults = faults(paths, ForwardingModel::of(&observed.state, &observed.host)).into_iter();
+    faults.map(|fault| fault.with_configured_sysctls(desired, released, &observed.state)).collect()
+}
+
+/// Reports pod CIDRs without an interface, whose paths cannot be judged.
+pub(super) fn missing_interface(paths: &Paths<'_>) -> Vec<Diagnostic> {
+    if paths.missing().is_empty() {
+        return Vec::new();
     }
-    findings
+    let message = format!(
+        "no interface that is up has an address in {}, and no route leads to a pod",
+        list(paths.missing(), 2)
+    );
+    vec![finding(
+        Rule::NoPodInterface,
+        message,
+        "most CNI plugins create the interface with the first pod; if pods already run here, check the CNI configuration with \
+         `hostgw check-cni FILE`",
+    )]
 }
 
 /// Returns the finding. Packets on a different path may still arrive, but lost packets are an error.
-fn diagnostic(fault: &PathFault) -> Diagnostic {
+pub(super) fn diagnostic(fault: &PathFault) -> Diagnostic {
     let diagnostic = fault.diagnostic();
     if fault.is_detour { diagnostic } else { diagnostic.as_error() }
 }

@@ -6,7 +6,10 @@ use crate::{
     model::Cluster,
     plan::{
         ForeignPolicy,
-        windows::{WindowsDesired, WindowsObserved, WindowsPaths, WindowsPlan, windows_paths, windows_plan},
+        windows::{
+            WindowsDesired, WindowsObserved, WindowsPaths, WindowsPlan, WindowsReach, windows_paths,
+            windows_plan, windows_reach,
+        },
     },
     text::ShellCommand,
 };
@@ -28,12 +31,37 @@ pub struct WindowsExamination<'a> {
 /// Returns everything that is wrong with a Windows node, the causes of lost packets first.
 #[must_use]
 pub fn examine_windows(examination: &WindowsExamination<'_>) -> Vec<Diagnostic> {
+    let WindowsSymptoms { plan, problems, others, .. } = windows_symptoms(examination);
+    let plan = plan.iter().flat_map(|plan| examination.plan(plan));
+    problems.into_iter().chain(plan).chain(others).collect()
+}
+
+/// Everything that is wrong with a Windows node.
+#[derive(Debug, Clone)]
+pub struct WindowsSymptoms {
+    /// The plan; `None` if the node cannot be planned.
+    pub plan: Option<WindowsPlan>,
+    /// Why it cannot be planned.
+    pub problems: Vec<Diagnostic>,
+    /// Everything else.
+    pub others: Vec<Diagnostic>,
+    /// Where packets get now.
+    pub reach: WindowsReach,
+}
+
+/// Examines a Windows node.
+#[must_use]
+pub fn windows_symptoms(examination: &WindowsExamination<'_>) -> WindowsSymptoms {
     let WindowsExamination { cluster, index, desired, observed, .. } = examination;
-    let (mut findings, paths) = match windows_plan(cluster, *index, desired, observed, ForeignPolicy::Respect)
-    {
-        Ok(plan) => (examination.plan(&plan), plan.paths),
-        Err(problems) => (problems, windows_paths(cluster, *index, desired, observed)),
-    };
+    let (plan, problems, paths) =
+        match windows_plan(cluster, *index, desired, observed, ForeignPolicy::Respect) {
+            Ok(mut plan) => {
+                let paths = std::mem::take(&mut plan.paths);
+                (Some(plan), Vec::new(), paths)
+            }
+            Err(problems) => (None, problems, windows_paths(cluster, *index, desired, observed)),
+        };
+    let mut findings = Vec::new();
     let WindowsPaths { faults, warnings, unrouted } = paths;
     findings.extend(faults);
     findings.extend(unrouted.iter().map(|pods| {
@@ -43,9 +71,14 @@ pub fn examine_windows(examination: &WindowsExamination<'_>) -> Vec<Diagnostic> 
             examination.run_the_script(),
         )
     }));
-    findings.extend(examination.forwarding());
+    let forwarding = examination.forwarding();
+    let reach = match forwarding.is_empty() {
+        true => windows_reach(cluster, *index, desired, observed),
+        false => WindowsReach::nothing(cluster),
+    };
+    findings.extend(forwarding);
     findings.extend(warnings);
-    findings
+    WindowsSymptoms { plan, problems, others: findings, reach }
 }
 
 impl WindowsExamination<'_> {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::{Direction, ForwardingModel, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport, Verdict};
+use super::{
+    Direction, ForwardingModel, Ledger, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport, Verdict,
+};
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{ConfigPath, Family, MAIN_TABLE, SysctlKey},
@@ -67,14 +69,32 @@ impl BlockingSysctl {
 /// Returns why paths do not work according to a model of the node.
 #[must_use]
 pub fn faults<'a>(paths: &Paths<'_>, model: ForwardingModel<'a>) -> Vec<PathFault> {
-    let mut faults = explain(paths, &paths.rank_by(&model).blocked(), &model);
+    ranked_faults(paths, model, |model| paths.rank_by(model))
+}
+
+/// Returns why paths do not work according to a model of the node whose routes to `changed` are not the planned ones.
+#[must_use]
+pub fn faults_unapplied<'a>(
+    paths: &Paths<'_>,
+    model: ForwardingModel<'a>,
+    changed: &[IpNet],
+) -> Vec<PathFault> {
+    ranked_faults(paths, model, |model| paths.rank_unapplied(model, changed))
+}
+
+fn ranked_faults<'a>(
+    paths: &Paths<'_>,
+    model: ForwardingModel<'a>,
+    rank: impl Fn(&ForwardingModel<'a>) -> Ledger,
+) -> Vec<PathFault> {
+    let mut faults = explain(paths, &rank(&model).blocked(), &model);
     if !model.depends_on_protocol() {
         return faults;
     }
     let mut model = model;
     for transport in Transport::ALL {
         model = model.with(transport);
-        for fault in explain(paths, &paths.rank_by(&model).blocked(), &model) {
+        for fault in explain(paths, &rank(&model).blocked(), &model) {
             let is_same = |known: &&mut PathFault| {
                 known.nodes == fault.nodes && known.why == fault.why && known.directions == fault.directions
             };

@@ -27,7 +27,7 @@ mod sample;
 mod windows;
 
 pub use distinction::Distinctions;
-pub use explain::{PathFault, delete_route, explain, faults, owner, stop_text};
+pub use explain::{PathFault, delete_route, explain, faults, faults_unapplied, owner, stop_text};
 pub use firewall::{ChainIndex, Filtering, Passage, Redirection, Spot, Treatment, Way};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};

@@ -393,11 +393,24 @@ impl<'a> Paths<'a> {
     /// alike have the same ranks.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
+        self.rank_apart(model, &self.special)
+    }
+
+    /// Returns the ranks of the paths by a model of the node whose routes to `changed` are not the planned ones.
+    #[must_use]
+    pub fn rank_unapplied(&self, model: &ForwardingModel<'_>, changed: &[IpNet]) -> Ledger {
+        let mut special = self.special.clone();
+        changed.iter().for_each(|prefix| special.insert(*prefix));
+        self.rank_apart(model, &special)
+    }
+
+    /// Returns the ranks of the paths. Those along routes that `special` prefixes overlap are judged one by one.
+    fn rank_apart(&self, model: &ForwardingModel<'_>, special: &PrefixSet) -> Ledger {
         let rank = |path: PathRef<'_>| path.course().rank(&model.trace(&path.packet()).verdict);
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         // For each route, the range of its ranks, or of those of a route like it.
         let mut ranges: Vec<Range<usize>> = Vec::with_capacity(self.others.len());
-        for (index, first) in self.first_alike(&self.special).into_iter().enumerate() {
+        for (index, first) in self.first_alike(special).into_iter().enumerate() {
             let start = ranks.len();
             if let Some(known) = ranges.get(first) {
                 ranks.extend_from_within(known.clone());

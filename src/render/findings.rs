@@ -185,7 +185,8 @@ pub fn findings_markdown(findings: &[FileFinding], valid: &[(Untrusted, usize)])
 }
 
 /// Returns a message or remedy as the contents of a code span.
-fn code_span(text: &Untrusted) -> String {
+#[must_use]
+pub fn code_span(text: &Untrusted) -> String {
     escaped_name(&quote_commands(text))
 }
 

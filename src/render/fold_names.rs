@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::text::{Untrusted, list};
+
 /// The maximum number of names in one word, which limits the length of a line.
 const MAX_NAMES: usize = 32;
 
@@ -49,6 +51,18 @@ pub(super) fn name_ranges<'a>(names: impl IntoIterator<Item = &'a str>, max: usi
         Some(length) => groups(length).map(range).collect(),
         None => names.chunks(names.len().div_ceil(max).max(1)).map(range).collect(),
     }
+}
+
+/// Lists names in at most `max` words: all of them, or else folded, or else as ranges.
+#[must_use]
+pub fn short_names(names: &[Untrusted], max: usize) -> String {
+    if names.len() <= max {
+        return list(names, max);
+    }
+    let raw = || names.iter().map(Untrusted::as_raw);
+    let folded = fold_names(raw());
+    let words = if folded.len() <= max { folded } else { name_ranges(raw(), max) };
+    words.into_iter().map(|word| Untrusted::from(word).to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns `true` if the name contains no characters that have a meaning in a word.

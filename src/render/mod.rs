@@ -23,7 +23,8 @@ pub use comparison::{
     BeforeAfter, BlockReport, CollapsedLine, ComparedFiles, ComparisonReport, Detail, NodeEntry, Renamed,
     RevisionNote, comparison_text,
 };
-pub use findings::{FileFinding, findings_markdown, github_annotations, sarif};
+pub use findings::{FileFinding, code_span, findings_markdown, github_annotations, sarif};
+pub use fold_names::short_names;
 pub use locator::Locator;
 pub use markdown::{COMMENT_LIMIT, comparison_markdown, plan_markdown};
 pub use persisted::{PersistedFile, PersistedState};

@@ -8,6 +8,7 @@ mod agent;
 mod agent_metrics;
 mod agent_process;
 mod alike;
+mod audit;
 mod changes;
 mod checks;
 mod churn;

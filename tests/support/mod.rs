@@ -4,6 +4,7 @@ pub mod cases;
 pub mod ci;
 pub mod clusters;
 pub mod directory;
+pub mod fleet;
 pub mod model;
 pub mod namespace;
 pub mod powershell;

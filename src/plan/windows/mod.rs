@@ -16,8 +16,8 @@ pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
 pub(super) use desired::{to_master, to_node, to_own_pods};
 pub use interfaces::{FoundInterfaces, InterfaceRef, POD_ALIASES};
 pub use observed::{Interface, ObservedRoute, OwnedRoute, SavedForwarding, WindowsAddress, WindowsObserved};
-pub use paths::WindowsPaths;
+pub use paths::{WindowsPaths, WindowsReach};
 pub use plan::{
     ForwardingChange, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict, WindowsPlan,
-    windows_paths, windows_plan,
+    windows_paths, windows_plan, windows_reach,
 };

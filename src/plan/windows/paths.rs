@@ -31,6 +31,23 @@ pub struct WindowsPaths {
     pub unrouted: Vec<IpNet>,
 }
 
+/// What the routes of a node do with packets now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WindowsReach {
+    /// The indexes of the nodes to whose pods packets do not certainly take the planned path.
+    pub lost: BTreeSet<usize>,
+    /// Whether packets from other nodes do not certainly reach the node's own pods.
+    pub is_unrouted: bool,
+}
+
+impl WindowsReach {
+    /// No packets pass.
+    #[must_use]
+    pub fn nothing(cluster: &Cluster) -> Self {
+        Self { lost: (0..cluster.nodes.len()).collect(), is_unrouted: true }
+    }
+}
+
 /// The state of a node once a plan is applied.
 pub(super) struct PlannedNode<'a> {
     cluster: &'a Cluster,
@@ -119,14 +136,37 @@ impl<'a> PlannedNode<'a> {
         desired.chain(kept).chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect()
     }
 
-    /// Returns the node's own pod CIDRs for which the node currently uses a less specific route that leads elsewhere, or no
-    /// route.
-    fn unrouted(&self) -> Vec<IpNet> {
+    /// Returns the routes that are active now.
+    fn live_table(&self) -> ActiveTable {
         let live = self.observed.routes.iter().filter_map(|route| {
             Some(self.active(route.index, route.destination, route.next_hop, route.active?))
         });
-        let live: ActiveTable =
-            live.chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect();
+        live.chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect()
+    }
+
+    /// Judges the routes that are active now.
+    pub fn reach(&self) -> WindowsReach {
+        if !self.disconnected().is_empty() {
+            return WindowsReach::nothing(self.cluster);
+        }
+        let live = self.live_table();
+        let mut reach = WindowsReach { lost: BTreeSet::new(), is_unrouted: !self.unrouted().is_empty() };
+        for needed in self.wanted {
+            let WindowsOrigin::Node(index) = needed.origin else { continue };
+            let is_planned = |part: &TrafficPart<'_>| {
+                !part.routes.is_empty() && part.routes.iter().all(|route| self.may_use(needed, route))
+            };
+            if !live.parts(needed.destination).iter().all(is_planned) {
+                reach.lost.insert(index);
+            }
+        }
+        reach
+    }
+
+    /// Returns the node's own pod CIDRs for which the node currently uses a less specific route that leads elsewhere, or no
+    /// route.
+    fn unrouted(&self) -> Vec<IpNet> {
+        let live = self.live_table();
         let own = self.wanted.iter().filter(|needed| matches!(needed.origin, WindowsOrigin::OwnPods(_)));
         own.filter(|needed| {
             let parts = live.parts(needed.destination);

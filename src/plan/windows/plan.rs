@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    InterfaceRef, ObservedRoute, WindowsDesired, WindowsObserved, WindowsOrigin, WindowsPaths,
+    InterfaceRef, ObservedRoute, WindowsDesired, WindowsObserved, WindowsOrigin, WindowsPaths, WindowsReach,
     interfaces::NodeInterfaces,
     paths::PlannedNode,
     traffic::{InterfaceIndexes, ResolvedRoute, TrafficIndex, route_delete},
@@ -271,6 +271,21 @@ pub fn windows_paths(
     let kept: Vec<&ObservedRoute> = observed.routes.iter().filter(is_kept).collect();
     let pod = found.pod.as_ref().ok().and_then(Option::as_ref);
     PlannedNode::new(cluster, observed, (management, pod), &wanted, &kept).judge()
+}
+
+/// Returns what the routes of a node do with packets now.
+#[must_use]
+pub fn windows_reach(
+    cluster: &Cluster,
+    index: usize,
+    desired: &WindowsDesired,
+    observed: &WindowsObserved,
+) -> WindowsReach {
+    let found = NodeInterfaces::new(observed).find(cluster, &cluster.nodes[index]);
+    let Ok(management) = &found.management else { return WindowsReach::nothing(cluster) };
+    let (wanted, _) = wanted(desired, observed, management);
+    let pod = found.pod.as_ref().ok().and_then(Option::as_ref);
+    PlannedNode::new(cluster, observed, (management, pod), &wanted, &[]).reach()
 }
 
 /// Returns the managed routes by alias, destination and next hop.

@@ -1,0 +1,332 @@
+//! What one snapshot tells about its node.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::{
+    changes::Changes,
+    matrix::{PairState, Row},
+};
+use crate::{
+    config::Loaded,
+    diagnose::{Diagnostic, Rule},
+    doctor::{
+        Examination, Symptoms, WindowsExamination, WindowsSymptoms, symptoms, windows_symptoms,
+    },
+    error::Error,
+    forwarding::{Direction, ForwardingModel, PathFault, Transport, faults_unapplied},
+    model::{Cluster, Family, Node, OperatingSystem},
+    plan::{
+        self, ForeignPolicy, NotLinux, Observed,
+        windows::{WindowsObserved, WindowsReach},
+    },
+    record::{Commit, LastApplied, Snapshot},
+    state::Route,
+    text::Untrusted,
+};
+
+/// The configuration that was applied last on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AppliedConfig {
+    /// Its SHA-256.
+    pub hash: Untrusted,
+    /// Its Git commit, and whether the file differs from it.
+    pub commit: Option<(Untrusted, bool)>,
+}
+
+impl AppliedConfig {
+    fn of(last: &LastApplied) -> Option<Self> {
+        let commit = last.meta.commit.as_ref().map(|Commit { id, dirty }| (id.clone(), *dirty));
+        Some(Self { hash: last.meta.config_hash.clone()?, commit })
+    }
+}
+
+/// What one snapshot tells about its node.
+#[derive(Debug, Clone)]
+pub struct Examined {
+    /// The snapshot, as named on the command line.
+    pub snapshot: Untrusted,
+    /// The index of the node.
+    pub index: usize,
+    /// When the snapshot was taken, as in RFC 3339.
+    pub taken_at: String,
+    /// The configuration that was applied last; `None` if it is not recorded, as on Windows.
+    pub applied: Option<AppliedConfig>,
+    /// How the node differs from the configuration.
+    pub changes: Changes,
+    /// Whether the snapshot tells which configuration was applied.
+    pub(super) has_record: bool,
+    /// The addresses that matter to other nodes, with those of the egress interface.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The addresses of the egress interface.
+    pub(super) egress_addresses: Vec<IpAddr>,
+    /// The hardware addresses of neighbors that are nodes.
+    pub(super) neighbors: Vec<(IpAddr, Untrusted)>,
+    /// Why packets will not take the planned path even after an apply.
+    pub(super) faults: Vec<PathFault>,
+    /// Everything else that is wrong with the node.
+    pub(super) findings: Vec<Diagnostic>,
+    /// What it does with the packets of pods.
+    pub(super) row: Row,
+}
+
+/// What a snapshot turned out to be.
+#[derive(Debug, Clone)]
+pub enum Sighting {
+    /// That of a node.
+    Node(Box<Examined>),
+    /// That of a machine that is not in the configuration.
+    Stranger {
+        /// The snapshot, as named on the command line.
+        snapshot: Untrusted,
+        /// The host name of the machine.
+        host_name: Option<Untrusted>,
+        /// The number of managed routes that it has.
+        managed: usize,
+        /// Those of its addresses that are also addresses of nodes.
+        addresses: Vec<IpAddr>,
+    },
+    /// It could not be used.
+    Unusable {
+        /// The snapshot, as named on the command line.
+        snapshot: Untrusted,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// Examines snapshots of the nodes of one cluster.
+#[derive(Debug)]
+pub struct Auditor<'a> {
+    pub(super) loaded: &'a Loaded,
+    /// The SHA-256 of the configuration.
+    pub(super) hash: String,
+    /// The addresses and pod gateways of the nodes.
+    addresses: HashMap<IpAddr, usize>,
+    /// The indexes of the nodes by their names.
+    names: HashMap<&'a str, usize>,
+}
+
+/// An [`Auditor`] on one thread: the cluster as the examined node sees it.
+#[derive(Debug)]
+pub struct Worker<'a> {
+    auditor: &'a Auditor<'a>,
+    cluster: Cluster,
+}
+
+impl<'a> Auditor<'a> {
+    /// Creates an auditor for the cluster of a configuration.
+    #[must_use]
+    pub fn new(loaded: &'a Loaded) -> Self {
+        let nodes = loaded.cluster.nodes.iter().enumerate();
+        let addresses = nodes.flat_map(|(index, node)| {
+            let own = node.addresses.iter().map(|(_, address)| *address);
+            own.chain(node.pod_gateways()).map(move |address| (address, index))
+        });
+        let names = loaded.cluster.nodes.iter().enumerate().map(|(index, node)| (node.name.as_raw(), index));
+        Self {
+            loaded,
+            hash: loaded.document.hash(),
+            addresses: addresses.collect(),
+            names: names.collect(),
+        }
+    }
+
+    /// Creates a worker for one thread.
+    #[must_use]
+    pub fn worker(&'a self) -> Worker<'a> {
+        Worker { auditor: self, cluster: self.loaded.cluster.clone() }
+    }
+}
+
+impl Worker<'_> {
+    /// Examines the snapshot `name`.
+    pub fn examine(&mut self, name: &str, text: &str) -> Sighting {
+        let result = match WindowsObserved::is_snapshot(text) {
+            true => self.windows(name, text),
+            false => self.linux(name, text),
+        };
+        result.unwrap_or_else(|error| Sighting::Unusable { snapshot: name.into(), error })
+    }
+
+    fn linux(&mut self, name: &str, text: &str) -> Result<Sighting, Error> {
+        let mut snapshot = Snapshot::parse(name, text)?;
+        self.cluster.found_egress = None;
+        let (host, host_name) = (&snapshot.observed.host, snapshot.host_name.as_deref());
+        let recorded = snapshot.last_applied.as_ref().and_then(|last| last.meta.node.as_ref());
+        let recorded = recorded.and_then(|node| self.auditor.names.get(node.as_raw()).copied());
+        let index = match (plan::identify(&self.cluster, None, host, host_name), recorded) {
+            (Ok(index), _) | (Err(_), Some(index)) => index,
+            (Err(error), None) if self.has_address(&snapshot.observed) => return Err(error),
+            (Err(_), None) => return Ok(self.stranger(name, &snapshot)),
+        };
+        plan::find_egress(&mut self.cluster, index, host)?;
+        let saved = std::mem::take(&mut snapshot.saved);
+        let prepared =
+            plan::prepare(&mut snapshot, &self.cluster, index, &saved, ForeignPolicy::Respect)?;
+        let prepared = prepared.map_err(|NotLinux| wrong_system(name, &self.cluster.nodes[index]))?;
+        let observed = &snapshot.observed;
+        let examination = Examination { cluster: &self.cluster, index, prepared: &prepared, observed };
+        let paths = examination.paths();
+        let Symptoms { plan: mut findings, faults, others, filtered } = symptoms(&examination, &paths);
+        // The audit tells these in more detail.
+        findings.retain(|found| !matches!(found.rule, Rule::NotApplied | Rule::InConflict));
+        findings.extend(others);
+        findings.extend(snapshot.unknown.iter().chain(observed.state.nat_unknowns()).map(|unknown| {
+            Diagnostic::new(Rule::SnapshotIncomplete, format!("cannot tell {}: {}", unknown.what, unknown.why))
+                .with_remedy("take the snapshot as root")
+        }));
+        let changes = Changes::of(&prepared.plan, &prepared.desired);
+
+        let nodes = self.cluster.nodes.len();
+        let mut row = Row::default();
+        let live = match changes.is_empty() {
+            true => faults.clone(),
+            false => {
+                let model = ForwardingModel::of(&observed.state, &observed.host);
+                faults_unapplied(&paths, model, &changes.destinations)
+            }
+        };
+        let index_of = |name: &Untrusted| self.auditor.names.get(name.as_raw()).copied();
+        // Pods that cannot ping each other can still talk.
+        let is_ping = |transport: &Transport| *transport == Transport::Icmp;
+        let concerns_traffic =
+            |fault: &&PathFault| fault.protocols.is_empty() || !fault.protocols.iter().all(is_ping);
+        for fault in live.iter().filter(concerns_traffic) {
+            let state = if fault.is_detour { PairState::Detour } else { PairState::Lost };
+            for (peer, directions) in &fault.nodes {
+                let Some(peer) = index_of(peer) else { continue };
+                directions.iter().for_each(|direction| row.worsen(peer, *direction, state, nodes));
+            }
+        }
+        for (peer, direction) in &filtered {
+            if let Some(peer) = index_of(peer) {
+                row.worsen(peer, *direction, PairState::Lost, nodes);
+            }
+        }
+        for peer in &prepared.desired.skipped {
+            row.worsen(*peer, Direction::Out, PairState::Lost, nodes);
+            row.worsen(*peer, Direction::In, PairState::Lost, nodes);
+        }
+        if !paths.missing().is_empty() {
+            row = Row::UNKNOWN;
+        }
+        let node = &self.cluster.nodes[index];
+        let egress = self.cluster.egress_interface_of(node).map_or("", |name| name.as_str());
+        let on_egress = observed.host.addresses.iter().filter(|local| local.device == egress);
+        let egress_addresses: Vec<IpAddr> =
+            on_egress.map(|local| local.address).filter(|address| is_global(*address)).collect();
+        let known = |address: &IpAddr| self.auditor.addresses.contains_key(address);
+        let mut addresses: Vec<IpAddr> =
+            observed.host.addresses.iter().map(|local| local.address).filter(known).collect();
+        addresses.extend(&egress_addresses);
+        addresses.sort_unstable();
+        addresses.dedup();
+        let neighbors = observed.host.neighbors.iter().filter(|entry| known(&entry.address));
+        let neighbors = neighbors.filter_map(|entry| Some((entry.address, entry.hardware.clone()?)));
+        Ok(Sighting::Node(Box::new(Examined {
+            snapshot: name.into(),
+            index,
+            taken_at: snapshot.taken_at.clone(),
+            applied: snapshot.last_applied.as_ref().and_then(AppliedConfig::of),
+            has_record: true,
+            changes,
+            addresses,
+            egress_addresses,
+            neighbors: neighbors.collect(),
+            faults,
+            findings,
+            row,
+        })))
+    }
+
+    fn windows(&mut self, name: &str, text: &str) -> Result<Sighting, Error> {
+        let observed = WindowsObserved::parse(name, text)?;
+        self.cluster.found_egress = None;
+        let addresses: Vec<IpAddr> = observed.addresses.iter().map(|local| local.address).collect();
+        let known = |address: &&IpAddr| self.auditor.addresses.contains_key(address);
+        let addresses: Vec<IpAddr> = addresses.iter().filter(known).copied().collect();
+        let index = self.auditor.names.get(observed.node.as_str()).copied();
+        let Some((index, node)) = index.and_then(|index| Some((index, self.cluster.nodes.get(index)?))) else {
+            return Ok(Sighting::Stranger {
+                snapshot: name.into(),
+                host_name: Some(observed.node.as_str().into()),
+                managed: observed.owned.len(),
+                addresses,
+            });
+        };
+        let desired =
+            plan::windows_desired(&self.cluster, index).ok_or_else(|| wrong_system(name, node))?;
+        let examination = WindowsExamination {
+            cluster: &self.cluster,
+            index,
+            desired: &desired,
+            observed: &observed,
+            state: name,
+        };
+        let WindowsSymptoms { plan, problems, others, reach } = windows_symptoms(&examination);
+        let changes = plan.as_ref().map(Changes::of_windows).unwrap_or_default();
+        let leftovers = plan.into_iter().flat_map(|plan| plan.leftovers);
+        let findings = problems.into_iter().chain(leftovers).chain(others).collect();
+        let nodes = self.cluster.nodes.len();
+        let mut row = Row::default();
+        let WindowsReach { lost, is_unrouted } = reach;
+        for peer in lost {
+            row.worsen(peer, Direction::Out, PairState::Lost, nodes);
+        }
+        if is_unrouted {
+            (0..nodes).for_each(|peer| row.worsen(peer, Direction::In, PairState::Lost, nodes));
+        }
+        Ok(Sighting::Node(Box::new(Examined {
+            snapshot: name.into(),
+            index,
+            taken_at: observed.at.clone(),
+            applied: None,
+            has_record: false,
+            changes,
+            egress_addresses: addresses.clone(),
+            addresses,
+            neighbors: Vec::new(),
+            faults: Vec::new(),
+            findings,
+            row,
+        })))
+    }
+
+    fn has_address(&self, observed: &Observed) -> bool {
+        observed.host.addresses.iter().any(|local| self.auditor.addresses.contains_key(&local.address))
+    }
+
+    fn stranger(&self, name: &str, snapshot: &Snapshot) -> Sighting {
+        let Observed { state, host } = &snapshot.observed;
+        let addresses = host.addresses.iter().map(|local| local.address);
+        Sighting::Stranger {
+            snapshot: name.into(),
+            host_name: snapshot.host_name.as_deref().map(Into::into),
+            managed: state.routes.iter().filter(|route| Route::is_owned(route)).count(),
+            addresses: addresses.filter(|address| self.auditor.addresses.contains_key(address)).collect(),
+        }
+    }
+}
+
+/// Returns `true` unless the address only has a meaning on its link.
+pub(super) fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_link_local() && !address.is_loopback(),
+        IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_loopback(),
+    }
+}
+
+/// The snapshot is from another operating system than its node.
+fn wrong_system(name: &str, node: &Node) -> Error {
+    let (of, other) = match node.os {
+        OperatingSystem::Linux => ("Windows", "Linux"),
+        OperatingSystem::Windows => ("Linux", "Windows"),
+    };
+    let message = format!("{name} is from a {of} machine, but node {} runs {other}", node.name);
+    Error::new(crate::error::Kind::Invalid, message).with_hint("correct `os` in the configuration")
+}
+
+/// Returns the families in which both nodes have pods.
+pub(super) fn shared_families<'a>(one: &'a Node, other: &'a Node) -> impl Iterator<Item = Family> + 'a {
+    Family::ALL.into_iter().filter(move |family| [one, other].iter().all(|node| node.pods.has(*family)))
+}

@@ -1,0 +1,66 @@
+//! An audit in Markdown, for an issue, a comment or a job summary.
+
+use std::fmt::Write as _;
+
+use super::{
+    report::{AuditFinding, AuditReport},
+    text::{WORDS, summary},
+};
+use crate::{
+    diagnose::Severity,
+    render::{code_span, short_names},
+    text::{Untrusted, count},
+};
+
+/// The number of findings of one rule that are shown.
+const OF_A_RULE: usize = 10;
+
+/// Renders an audit in Markdown.
+#[must_use]
+pub fn audit_markdown(report: &AuditReport) -> String {
+    let mut text = "### hostgw audit\n\n".to_owned();
+    let _ = writeln!(text, "{}\n", summary(report));
+    let kinds = [(Severity::Error, "Errors"), (Severity::Warning, "Warnings")];
+    for (severity, title) in kinds {
+        let findings: Vec<&AuditFinding> =
+            report.findings.iter().filter(|found| found.severity == severity).collect();
+        if findings.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "#### {title}\n");
+        for of_rule in findings.chunk_by(|one, other| one.code == other.code) {
+            let _ = writeln!(text, "**{}** {}\n", of_rule[0].code, of_rule[0].title);
+            for finding in of_rule.iter().take(OF_A_RULE) {
+                put(&mut text, finding);
+            }
+            if let Some(more) = of_rule.len().checked_sub(OF_A_RULE).filter(|more| *more > 0) {
+                let _ = writeln!(text, "- and {more} more: `hostgw audit --json` lists all");
+            }
+            text.push('\n');
+        }
+    }
+    if !report.apply.is_empty() {
+        let nodes = span(&short_names(&report.apply, 4 * WORDS));
+        let _ = writeln!(text, "#### To apply on {}\n\n{nodes}", count(report.apply.len(), "node"));
+    }
+    text
+}
+
+fn put(text: &mut String, finding: &AuditFinding) {
+    let nodes = match &finding.nodes[..] {
+        [] => String::new(),
+        [only] => format!("{}: ", span(&only.to_string())),
+        several => {
+            format!("{} ({}): ", count(several.len(), "node"), span(&short_names(several, 2 * WORDS)))
+        }
+    };
+    let _ = writeln!(text, "- {nodes}{}", span(&finding.message.to_string()));
+    if let Some(remedy) = &finding.remedy {
+        let _ = writeln!(text, "  - help: {}", span(&remedy.to_string()));
+    }
+}
+
+/// Returns text that may contain anything as a code span.
+fn span(text: &str) -> String {
+    format!("`{}`", code_span(&Untrusted::from(text)))
+}

@@ -1,0 +1,178 @@
+//! Which pods can send packets to which.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::forwarding::Direction;
+
+/// What happens to packets from the pods of one node to those of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PairState {
+    /// There is nothing to judge: it is the same node, or one of the two has no pods.
+    Nothing,
+    /// They take the planned path.
+    Works,
+    /// They take another path that may lead to the same pods.
+    Detour,
+    /// It is not known, because a snapshot is missing or a node has no pod interface.
+    Unknown,
+    /// They are lost.
+    Lost,
+}
+
+impl PairState {
+    /// The states, in the order of their severity.
+    pub const ALL: [Self; 5] = [Self::Nothing, Self::Works, Self::Detour, Self::Unknown, Self::Lost];
+
+    /// The letter in the matrix of `hostgw audit --json`.
+    #[must_use]
+    pub const fn letter(self) -> char {
+        match self {
+            Self::Nothing => '.',
+            Self::Works => 'w',
+            Self::Detour => 'd',
+            Self::Unknown => 'u',
+            Self::Lost => 'x',
+        }
+    }
+}
+
+/// What one node does with the packets from and to its pods, for each other node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Row {
+    /// For each other node, the states of both directions; empty if all packets take the planned path.
+    cells: Vec<[PairState; 2]>,
+    /// The state of all other packets.
+    rest: Option<PairState>,
+}
+
+impl Row {
+    /// A node about which nothing is known.
+    pub const UNKNOWN: Self = Self { cells: Vec::new(), rest: Some(PairState::Unknown) };
+
+    /// Returns what the node does with packets in a direction, to or from the pods of `peer`.
+    pub fn get(&self, peer: usize, direction: Direction) -> PairState {
+        let rest = self.rest.unwrap_or(PairState::Works);
+        self.cells.get(peer).map_or(rest, |cell| cell[at(direction)].max(rest))
+    }
+
+    /// Takes note of a state, unless a worse one is known. `nodes` is the number of all nodes.
+    pub fn worsen(&mut self, peer: usize, direction: Direction, state: PairState, nodes: usize) {
+        if self.cells.is_empty() {
+            self.cells = vec![[PairState::Works; 2]; nodes];
+        }
+        if let Some(cell) = self.cells.get_mut(peer) {
+            let known = &mut cell[at(direction)];
+            *known = state.max(*known);
+        }
+    }
+}
+
+const fn at(direction: Direction) -> usize {
+    match direction {
+        Direction::Out => 0,
+        Direction::In => 1,
+    }
+}
+
+/// The numbers of ordered pairs of nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PairCounts {
+    /// Pairs whose packets take the planned path.
+    pub working: usize,
+    /// Pairs whose packets take another path.
+    pub detours: usize,
+    /// Pairs that could not be judged.
+    pub unknown: usize,
+    /// Pairs whose packets are lost.
+    pub lost: usize,
+    /// Of the lost pairs, those whose packets pass in the other direction.
+    pub one_way: usize,
+}
+
+impl PairCounts {
+    /// The number of all pairs.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.working + self.detours + self.unknown + self.lost
+    }
+}
+
+/// The states of all ordered pairs of nodes, row by row: from the pods of a node to those of all others.
+#[derive(Debug, Clone)]
+pub(super) struct Matrix {
+    size: usize,
+    cells: Vec<PairState>,
+}
+
+impl Matrix {
+    /// Computes a matrix of `size` nodes.
+    pub fn new(size: usize, state: impl Fn(usize, usize) -> PairState) -> Self {
+        let pairs = (0..size).flat_map(|from| (0..size).map(move |to| (from, to)));
+        Self { size, cells: pairs.map(|(from, to)| state(from, to)).collect() }
+    }
+
+    /// Returns what happens to packets between the pods of two nodes.
+    pub fn get(&self, from: usize, to: usize) -> PairState {
+        self.cells.get(from * self.size + to).copied().unwrap_or(PairState::Nothing)
+    }
+
+    /// Counts the pairs.
+    pub fn counts(&self) -> PairCounts {
+        let mut counts = PairCounts::default();
+        for from in 0..self.size {
+            for to in 0..self.size {
+                match self.get(from, to) {
+                    PairState::Nothing => {}
+                    PairState::Works => counts.working += 1,
+                    PairState::Detour => counts.detours += 1,
+                    PairState::Unknown => counts.unknown += 1,
+                    PairState::Lost => {
+                        counts.lost += 1;
+                        let back = self.get(to, from);
+                        counts.one_way += usize::from(matches!(back, PairState::Works | PairState::Detour));
+                    }
+                }
+            }
+        }
+        counts
+    }
+
+    /// Returns the row of a node as the lengths and letters of runs: `3w1.96w`.
+    pub fn encoded_row(&self, from: usize) -> String {
+        let start = from * self.size;
+        let row = self.cells.get(start..start + self.size).unwrap_or_default();
+        row.chunk_by(PartialEq::eq).map(|run| format!("{}{}", run.len(), run[0].letter())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_state_of_a_pair_counts() {
+        let mut row = Row::default();
+        assert_eq!(row.get(3, Direction::Out), PairState::Works);
+        row.worsen(3, Direction::Out, PairState::Lost, 5);
+        row.worsen(3, Direction::Out, PairState::Detour, 5);
+        assert_eq!(row.get(3, Direction::Out), PairState::Lost);
+        assert_eq!(row.get(3, Direction::In), PairState::Works);
+        assert_eq!(row.get(4, Direction::Out), PairState::Works);
+        assert_eq!(Row::UNKNOWN.get(0, Direction::In), PairState::Unknown);
+    }
+
+    #[test]
+    fn rows_are_encoded_as_runs() {
+        let matrix = Matrix::new(3, |from, to| match (from, to) {
+            (0, 2) => PairState::Lost,
+            _ if from == to => PairState::Nothing,
+            _ => PairState::Works,
+        });
+        let rows: Vec<String> = (0..3).map(|from| matrix.encoded_row(from)).collect();
+        assert_eq!(rows, ["1.1w1x", "1w1.1w", "2w1."]);
+        let counts = matrix.counts();
+        assert_eq!((counts.total(), counts.working, counts.lost, counts.one_way), (6, 5, 1, 1));
+    }
+}

@@ -1,0 +1,412 @@
+//! `hostgw audit` on whole clusters: it finds each planted fault where it is, and nothing in a healthy cluster.
+
+use std::sync::LazyLock;
+
+use hostgw::{
+    audit::{Auditor, Sighting, conclude},
+    config::Loaded,
+};
+use serde_json::{Value, json};
+
+use crate::support::fleet;
+
+const NODES: usize = 200;
+
+/// The nodes that run Windows: every twentieth.
+const WINDOWS: Option<usize> = Some(20);
+
+/// A healthy cluster: its configuration, and the snapshots of its nodes, with what they tell.
+static HEALTHY: LazyLock<(Auditor<'static>, Vec<Value>, Vec<Sighting>)> = LazyLock::new(|| {
+    static LOADED: LazyLock<Loaded> = LazyLock::new(|| fleet::load(&fleet::configuration(NODES, WINDOWS)));
+    let auditor = Auditor::new(&LOADED);
+    let snapshots: Vec<Value> = (0..NODES).map(|index| fleet::snapshot(&LOADED, index)).collect();
+    let mut worker = auditor.worker();
+    let examine = |(index, snapshot): (usize, &Value)| worker.examine(&name(index), &snapshot.to_string());
+    let sightings = snapshots.iter().enumerate().map(examine).collect();
+    drop(worker);
+    (auditor, snapshots, sightings)
+});
+
+/// The name of a snapshot.
+fn name(index: usize) -> String {
+    format!("{index}.json")
+}
+
+/// The snapshots of a cluster, to be changed.
+struct Fleet {
+    snapshots: Vec<Value>,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        Self { snapshots: HEALTHY.1.clone() }
+    }
+
+    /// Returns the report as JSON. Only the snapshots that were changed are examined again.
+    fn report(&self) -> Value {
+        let (auditor, healthy, known) = &*HEALTHY;
+        let mut worker = auditor.worker();
+        let present = self.snapshots.iter().enumerate().filter(|(_, snapshot)| !snapshot.is_null());
+        let sightings = present.map(|(index, snapshot)| match healthy.get(index) {
+            Some(same) if same == snapshot => known[index].clone(),
+            _ => worker.examine(&name(index), &snapshot.to_string()),
+        });
+        let sightings = sightings.collect();
+        serde_json::to_value(conclude(auditor, sightings)).expect("JSON")
+    }
+
+    fn routes(&mut self, node: usize) -> &mut Vec<Value> {
+        self.snapshots[node]["observed"]["state"]["routes"].as_array_mut().expect("routes")
+    }
+
+    fn route(&mut self, node: usize, peer: usize) -> &mut Value {
+        let destination = format!("10.0.{peer}.0/24");
+        self.routes(node).iter_mut().find(|route| route["destination"] == *destination).expect("a route")
+    }
+
+    fn foreign(&mut self, node: usize) -> &mut Vec<Value> {
+        self.snapshots[node]["observed"]["host"]["foreign"].as_array_mut().expect("routes")
+    }
+}
+
+/// Returns the codes of the findings, each with its nodes.
+fn found(report: &Value) -> Vec<(String, Vec<String>)> {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let findings = report["findings"].as_array().expect("findings").iter();
+    findings
+        .map(|finding| {
+            let nodes = finding["nodes"].as_array().expect("nodes").iter();
+            (text(&finding["code"]), nodes.map(text).collect())
+        })
+        .collect()
+}
+
+/// The letters of the matrix.
+fn matrix(report: &Value) -> Vec<Vec<char>> {
+    let rows = report["matrix"].as_array().expect("rows").iter();
+    rows.map(|row| {
+        let mut letters = Vec::new();
+        let mut number = 0;
+        for character in row.as_str().expect("text").chars() {
+            match character.to_digit(10) {
+                Some(digit) => number = 10 * number + digit as usize,
+                None => letters.extend(std::iter::repeat_n(character, std::mem::take(&mut number))),
+            }
+        }
+        assert_eq!(letters.len(), NODES);
+        letters
+    })
+    .collect()
+}
+
+#[test]
+fn a_healthy_cluster_has_no_findings() {
+    let report = Fleet::new().report();
+    assert_eq!(found(&report), []);
+    assert_eq!(report["apply"], json!([]));
+    let pairs = NODES * (NODES - 1);
+    assert_eq!(report["pairs"], json!({"working": pairs, "detours": 0, "unknown": 0, "lost": 0, "oneWay": 0}));
+    for (from, row) in matrix(&report).iter().enumerate() {
+        let expected = |to| if from == to { '.' } else { 'w' };
+        assert!(row.iter().enumerate().all(|(to, letter)| *letter == expected(to)), "{from}");
+    }
+}
+
+/// A fault: its name, how it is planted, the finding that names it, and the pairs that are lost.
+struct Fault {
+    name: &'static str,
+    plant: fn(&mut Fleet),
+    code: &'static str,
+    nodes: &'static [usize],
+    /// Pairs of nodes between which packets are lost; `None` stands for all others.
+    lost: &'static [(Option<usize>, Option<usize>)],
+}
+
+const ALL: Option<usize> = None;
+
+const FAULTS: &[Fault] = &[
+    Fault {
+        name: "a missing route",
+        plant: |fleet| fleet.routes(3).retain(|route| route["destination"] != "10.0.7.0/24"),
+        code: "HG1210",
+        nodes: &[3],
+        lost: &[(Some(3), Some(7))],
+    },
+    Fault {
+        name: "a node that was never applied",
+        plant: |fleet| {
+            fleet.routes(4).clear();
+            fleet.snapshots[4]["lastApplied"] = Value::Null;
+            fleet.snapshots[4].as_object_mut().expect("an object").remove("lastApplied");
+        },
+        code: "HG1207",
+        nodes: &[4],
+        lost: &[(Some(4), ALL)],
+    },
+    Fault {
+        name: "a route by another next hop",
+        plant: |fleet| fleet.route(5, 9)["next"]["gateway"] = json!(fleet::address(10)),
+        code: "HG1211",
+        nodes: &[5],
+        lost: &[],
+    },
+    Fault {
+        name: "a leftover of a node that left",
+        plant: |fleet| {
+            let mut route = fleet.route(6, 9).clone();
+            route["destination"] = json!("10.9.9.0/24");
+            fleet.routes(6).push(route);
+        },
+        code: "HG1212",
+        nodes: &[6],
+        lost: &[],
+    },
+    Fault {
+        name: "no NAT table",
+        plant: |fleet| fleet.snapshots[7]["observed"]["state"]["nat"] = json!({}),
+        code: "HG1213",
+        nodes: &[7],
+        lost: &[],
+    },
+    Fault {
+        name: "NAT that differs",
+        plant: |fleet| {
+            let chains = &mut fleet.snapshots[8]["observed"]["state"]["nat"]["v4"]["chains"];
+            chains[0]["rules"].as_array_mut().expect("rules").clear();
+        },
+        code: "HG1213",
+        nodes: &[8],
+        lost: &[],
+    },
+    Fault {
+        name: "forwarding off",
+        plant: |fleet| {
+            let sysctls = &mut fleet.snapshots[9]["observed"]["state"]["sysctls"];
+            for key in ["net.ipv4.ip_forward", "net.ipv4.conf.eth0.forwarding", "net.ipv4.conf.cni0.forwarding"] {
+                sysctls[key] = json!("0");
+            }
+        },
+        code: "HG1214",
+        nodes: &[9],
+        lost: &[(Some(9), ALL), (ALL, Some(9))],
+    },
+    Fault {
+        name: "a strict reverse path filter and a return route elsewhere",
+        plant: |fleet| {
+            let sysctls = &mut fleet.snapshots[10]["observed"]["state"]["sysctls"];
+            sysctls["net.ipv4.conf.eth0.rp_filter"] = json!("1");
+            fleet.foreign(10).push(json!({
+                "destination": "10.0.11.0/25", "table": 254, "metric": 0, "protocol": 4, "scope": "link",
+                "type": "unicast", "next": {"device": "cni0"}}));
+        },
+        code: "HG0852",
+        nodes: &[10],
+        lost: &[(Some(10), Some(11)), (Some(11), Some(10))],
+    },
+    Fault {
+        name: "a foreign blackhole route",
+        plant: |fleet| {
+            fleet.foreign(11).push(json!({
+                "destination": "10.0.30.0/24", "table": 254, "metric": 0, "protocol": 4, "scope": "global",
+                "type": "blackhole", "next": {}}));
+            fleet.routes(11).retain(|route| route["destination"] != "10.0.30.0/24");
+        },
+        code: "HG1002",
+        nodes: &[11],
+        lost: &[(Some(11), Some(30))],
+    },
+    Fault {
+        name: "a policy rule that drops packets",
+        plant: |fleet| {
+            let rules = fleet.snapshots[12]["observed"]["host"]["rules"].as_array_mut().expect("rules");
+            rules.insert(1, json!({"family": "ipv4", "priority": 100, "selector": {"to": "10.0.31.0/24"},
+                                   "action": "blackhole", "protocol": 3}));
+        },
+        code: "HG0851",
+        nodes: &[12],
+        lost: &[(Some(12), Some(31))],
+    },
+    Fault {
+        name: "a firewall that drops forwarded packets",
+        plant: |fleet| {
+            fleet.snapshots[13]["observed"]["host"]["firewall"]["chains"] = json!([{
+                "family": "inet", "table": "filter", "name": "forward", "rules": [],
+                "base": {"type": "filter", "hook": "forward", "priority": 0, "policy": "drop"}}]);
+        },
+        code: "HG1004",
+        nodes: &[13],
+        lost: &[(Some(13), ALL), (ALL, Some(13))],
+    },
+    Fault {
+        name: "another configuration",
+        plant: |fleet| {
+            for node in [14, 15, 16] {
+                let occasion = &mut fleet.snapshots[node]["lastApplied"]["occasion"];
+                occasion["configHash"] = json!("f".repeat(64));
+                occasion["commit"] = json!({"id": "0123456789abcdef0123456789abcdef01234567", "dirty": false});
+            }
+        },
+        code: "HG1206",
+        nodes: &[14, 15, 16],
+        lost: &[],
+    },
+    Fault {
+        name: "an address that moved",
+        plant: |fleet| {
+            fleet.snapshots[17]["observed"]["host"]["addresses"][1]["address"] = json!("172.16.40.1");
+        },
+        code: "HG1220",
+        nodes: &[17],
+        lost: &[(ALL, Some(17))],
+    },
+    Fault {
+        name: "an address on two machines",
+        plant: |fleet| {
+            let addresses = fleet.snapshots[18]["observed"]["host"]["addresses"].as_array_mut().expect("addresses");
+            addresses.push(json!({"device": "eth0", "address": "172.16.50.1", "prefix": "172.16.0.0/12"}));
+            let addresses = fleet.snapshots[20]["observed"]["host"]["addresses"].as_array_mut().expect("addresses");
+            addresses.push(json!({"device": "eth0", "address": "172.16.50.1", "prefix": "172.16.0.0/12"}));
+        },
+        code: "HG1221",
+        nodes: &[18, 20],
+        lost: &[],
+    },
+    Fault {
+        name: "a machine that answers for another's address",
+        plant: |fleet| {
+            for node in [0, 1, 2, 21] {
+                let hardware = if node == 21 { "02:00:00:00:00:99" } else { "02:00:00:00:00:05" };
+                fleet.snapshots[node]["observed"]["host"]["neighbors"] =
+                    json!([{"device": "eth0", "address": fleet::address(5), "hardware": hardware}]);
+            }
+        },
+        code: "HG1222",
+        nodes: &[21],
+        lost: &[],
+    },
+    Fault {
+        name: "no snapshot",
+        plant: |fleet| fleet.snapshots[22] = Value::Null,
+        code: "HG1200",
+        nodes: &[22],
+        lost: &[],
+    },
+    Fault {
+        name: "an old snapshot",
+        plant: |fleet| fleet.snapshots[23]["takenAt"] = json!("2026-11-28T20:00:00Z"),
+        code: "HG1203",
+        nodes: &[23],
+        lost: &[],
+    },
+    Fault {
+        name: "two snapshots of one node",
+        plant: |fleet| fleet.snapshots[24] = fleet.snapshots[25].clone(),
+        code: "HG1202",
+        nodes: &[25],
+        lost: &[],
+    },
+    Fault {
+        name: "no pod interface",
+        plant: |fleet| {
+            let host = &mut fleet.snapshots[26]["observed"]["host"];
+            host["addresses"].as_array_mut().expect("addresses").pop();
+            host["links"].as_array_mut().expect("links").pop();
+            fleet.foreign(26).retain(|route| route["next"]["device"] != "cni0");
+        },
+        code: "HG1003",
+        nodes: &[26],
+        lost: &[],
+    },
+    Fault {
+        name: "a next hop that does not answer",
+        plant: |fleet| {
+            fleet.snapshots[27]["observed"]["host"]["neighbors"] =
+                json!([{"device": "eth0", "address": fleet::address(40), "isSilent": true}]);
+        },
+        code: "HG1013",
+        nodes: &[27],
+        lost: &[],
+    },
+    Fault {
+        name: "a Windows node without a route",
+        plant: |fleet| {
+            let routes = fleet.snapshots[19]["Routes"].as_array_mut().expect("routes");
+            routes.retain(|route| route["Destination"] != "10.0.33.0/24");
+        },
+        code: "HG1210",
+        nodes: &[19],
+        lost: &[(Some(19), Some(33))],
+    },
+    Fault {
+        name: "a Windows node that does not forward",
+        plant: |fleet| fleet.snapshots[39]["Interfaces"][0]["Forwarding"] = json!("Disabled"),
+        code: "HG1214",
+        nodes: &[39],
+        lost: &[(Some(39), ALL), (ALL, Some(39))],
+    },
+    Fault {
+        name: "a machine that left",
+        plant: |fleet| {
+            let mut left = fleet.snapshots[0].clone();
+            left["hostName"] = json!("gone");
+            left["lastApplied"]["occasion"]["node"] = json!("gone");
+            let addresses = &mut left["observed"]["host"]["addresses"];
+            addresses[1]["address"] = json!("172.20.0.1");
+            addresses[2]["address"] = json!("10.200.0.1");
+            fleet.snapshots.push(left);
+        },
+        code: "HG1205",
+        nodes: &[],
+        lost: &[],
+    },
+    Fault {
+        name: "a file that is no snapshot",
+        plant: |fleet| fleet.snapshots.push(json!({"format": 99})),
+        code: "HG1201",
+        nodes: &[],
+        lost: &[],
+    },
+];
+
+#[test]
+fn each_planted_fault_is_found_where_it_is() {
+    let mut failures = Vec::new();
+    for fault in FAULTS {
+        let mut fleet = Fleet::new();
+        (fault.plant)(&mut fleet);
+        let report = fleet.report();
+        let found = found(&report);
+        let nodes: Vec<String> = fault.nodes.iter().map(|node| format!("n{node}")).collect();
+        if !found.contains(&(fault.code.to_owned(), nodes)) {
+            failures.push(format!("{}: no {} in {found:?}", fault.name, fault.code));
+        }
+        let is_lost = |from: usize, to: usize| {
+            let matches = |wanted: Option<usize>, node: usize| wanted.is_none_or(|wanted| wanted == node);
+            fault.lost.iter().any(|(one, other)| matches(*one, from) && matches(*other, to))
+        };
+        for (from, row) in matrix(&report).into_iter().enumerate() {
+            for (to, letter) in row.into_iter().enumerate().filter(|(to, _)| *to != from) {
+                if (letter == 'x') != is_lost(from, to) {
+                    failures.push(format!("{}: n{from} to n{to} is {letter}: {found:?}", fault.name));
+                }
+            }
+        }
+        failures.truncate(40);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// All at once: faults do not hide each other.
+#[test]
+fn many_faults_at_once_are_all_found() {
+    let mut fleet = Fleet::new();
+    FAULTS.iter().for_each(|fault| (fault.plant)(&mut fleet));
+    let found = found(&fleet.report());
+    for fault in FAULTS.iter().filter(|fault| fault.code != "HG1202") {
+        let names: Vec<String> = fault.nodes.iter().map(|node| format!("n{node}")).collect();
+        let is_named = |(code, nodes): &(String, Vec<String>)| {
+            *code == fault.code && names.iter().all(|name| nodes.contains(name))
+        };
+        assert!(found.iter().any(is_named), "{}: {found:?}", fault.name);
+    }
+}

@@ -1,0 +1,87 @@
+//! `hostgw audit` with snapshots of real nodes, in each of its forms.
+
+use serde_json::Value;
+
+use super::{NODE_1, NODE_2, NODE_3, cluster};
+use crate::support::namespace::{Namespace, Outcome, Privilege, each};
+
+/// The machine of a node with its bridge, after an apply.
+fn applied((name, cidr, address): (&str, &str, &str), privilege: Privilege) -> Namespace {
+    let node = Namespace::new(privilege);
+    let gateway = cidr.replace(".0/24", ".1/24");
+    node.observe(&format!(
+        "ip link set lo up; ip link add eth0 type veth peer name lan0; ip link set eth0 up; ip link set lan0 up
+         ip address add {address}/24 dev eth0
+         ip link add cni0 type bridge; ip link set cni0 up; ip address add {gateway} dev cni0"
+    ));
+    node.write("hostgw.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_2, NODE_3]));
+    node.hostgw_ok(&["apply", "--yes", "--node", name]);
+    node
+}
+
+/// Copies the snapshots of the nodes to the first one, and audits them there.
+fn audit(nodes: &[Namespace], options: &[&str]) -> Outcome {
+    nodes[0].sh("mkdir -p snapshots");
+    for (number, node) in nodes.iter().enumerate() {
+        let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
+        // One is compressed, as for a transfer.
+        nodes[0].write(&format!("snapshots/{number}.json"), &snapshot);
+        if number == 1 {
+            nodes[0].sh("gzip -f snapshots/1.json");
+        }
+    }
+    nodes[0].hostgw(&[&["audit", "snapshots"], options].concat())
+}
+
+#[test]
+fn real_nodes_are_judged() {
+    each(|privilege| {
+        let nodes = [NODE_1, NODE_2, NODE_3].map(|node| applied(node, privilege));
+        let healthy = audit(&nodes, &[]).expect(0);
+        assert_eq!(
+            healthy.stdout,
+            "3 nodes with 3 snapshots: no findings. Packets pass between 6 of 6 ordered pairs of nodes.\n"
+        );
+
+        // linux-2 loses a route, linux-3 drops packets, and another machine comes.
+        nodes[1].sh("ip route del 10.244.0.0/24");
+        nodes[2].sh(
+            "nft add table ip fw; nft 'add chain ip fw forward { type filter hook forward priority 0; }'
+             nft add rule ip fw forward ip saddr 10.244.0.0/24 drop",
+        );
+        let broken = audit(&nodes, &[]).expect(11);
+        let lines: Vec<&str> = broken.stdout.lines().collect();
+        for line in [
+            "error[HG1210]: linux-2: no route to the pods of linux-1",
+            "To apply on 1 node: linux-2",
+            "error[HG1223]: linux-1: packets pass in one direction only: from the pods of 1 node (linux-3) to those here, but not back",
+        ] {
+            assert!(lines.contains(&line), "{line}\n{broken}");
+        }
+        assert!(broken.stdout.contains("error[HG1004]: linux-3: "), "{broken}");
+
+        let json: Value = serde_json::from_str(&audit(&nodes, &["--json"]).expect(11).stdout).expect("JSON");
+        assert_eq!(json["matrix"], serde_json::json!(["1.1w1x", "1x1.1w", "2w1."]), "{json}");
+        assert_eq!(json["apply"], serde_json::json!(["linux-2"]));
+        let markdown = audit(&nodes, &["--markdown"]).expect(11).stdout;
+        assert!(markdown.contains("- `linux-2`: `no route to the pods of linux-1`"), "{markdown}");
+        let html = audit(&nodes, &["--html"]).expect(11).stdout;
+        assert!(html.starts_with("<!DOCTYPE html>") && html.contains("no route to the pods of linux-1"), "{html}");
+    });
+}
+
+#[test]
+fn unusable_input_is_told() {
+    let node = applied(NODE_1, Privilege::Root);
+    node.hostgw(&["audit", "missing.json"]).expect(3).warns("no such file: missing.json");
+    node.hostgw(&["audit"]).expect(64);
+    node.sh("mkdir empty");
+    node.hostgw(&["audit", "empty"]).expect(3).warns("there are no snapshots in empty");
+    node.write("bad.json", "{\"format\": 2, \"takenAt\": \"\\u202e<script>\"}");
+    let page = node.hostgw(&["audit", "bad.json", "--html"]).expect(11).stdout;
+    assert_eq!(page.matches("<script").count(), 2, "{page}");
+    let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
+    node.write("one.json", &snapshot);
+    node.hostgw(&["audit", "one.json"]).expect(11).says("warning[HG1200]: 2 nodes (linux-2, linux-3): there are no snapshots of 2 nodes");
+    node.hostgw(&["audit", "one.json", "-f", "other.yaml"]).expect(3);
+}
