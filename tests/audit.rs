@@ -396,6 +396,28 @@ fn each_planted_fault_is_found_where_it_is() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Most nodes are alike, so a node is examined with few of them. The result is the same as with all.
+#[test]
+fn a_sample_tells_what_the_whole_cluster_tells() {
+    let (auditor, healthy, _) = &*HEALTHY;
+    let (mut sampling, mut exhaustive) = (auditor.worker(), auditor.exhaustive_worker());
+    let mut compared = 0;
+    for fault in FAULTS {
+        let mut fleet = Fleet::new();
+        (fault.plant)(&mut fleet);
+        for (index, snapshot) in fleet.snapshots.iter().enumerate() {
+            if snapshot.is_null() || healthy.get(index) == Some(snapshot) {
+                continue;
+            }
+            let (name, text) = (name(index), snapshot.to_string());
+            let [sampled, whole] = [&mut sampling, &mut exhaustive].map(|worker| worker.examine(&name, &text));
+            assert_eq!(format!("{sampled:#?}"), format!("{whole:#?}"), "{}: {name}", fault.name);
+            compared += 1;
+        }
+    }
+    assert!(compared > 25, "{compared}");
+}
+
 /// All at once: faults do not hide each other.
 #[test]
 fn many_faults_at_once_are_all_found() {

@@ -1,10 +1,14 @@
 //! What one snapshot tells about its node.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use super::{
     changes::Changes,
     matrix::{PairState, Row},
+    sample::{ClusterPart, Sampler, mentions},
 };
 use crate::{
     config::Loaded,
@@ -19,8 +23,8 @@ use crate::{
         self, ForeignPolicy, NotLinux, Observed,
         windows::{WindowsObserved, WindowsReach},
     },
-    record::{Commit, LastApplied, Snapshot},
-    state::Route,
+    record::{Commit, LastApplied, Snapshot, SnapshotOutline},
+    state::{Host, Route},
     text::Untrusted,
 };
 
@@ -61,6 +65,8 @@ pub struct Examined {
     pub(super) egress_addresses: Vec<IpAddr>,
     /// The hardware addresses of neighbors that are nodes.
     pub(super) neighbors: Vec<(IpAddr, Untrusted)>,
+    /// Why packets do not take the planned path now.
+    pub(super) live: Vec<PathFault>,
     /// Why packets will not take the planned path even after an apply.
     pub(super) faults: Vec<PathFault>,
     /// Everything else that is wrong with the node.
@@ -111,6 +117,16 @@ pub struct Auditor<'a> {
 pub struct Worker<'a> {
     auditor: &'a Auditor<'a>,
     cluster: Cluster,
+    sampler: Sampler,
+    has_samples: bool,
+}
+
+/// The whole cluster, of which only a part may be examined.
+struct Whole<'a> {
+    /// The number of its nodes.
+    size: usize,
+    /// The indexes of the examined nodes by their names.
+    names: &'a HashMap<&'a str, usize>,
 }
 
 impl<'a> Auditor<'a> {
@@ -134,7 +150,14 @@ impl<'a> Auditor<'a> {
     /// Creates a worker for one thread.
     #[must_use]
     pub fn worker(&'a self) -> Worker<'a> {
-        Worker { auditor: self, cluster: self.loaded.cluster.clone() }
+        let cluster = self.loaded.cluster.clone();
+        Worker { auditor: self, cluster, sampler: Sampler::default(), has_samples: true }
+    }
+
+    /// Creates a worker that examines every node with the whole cluster. The results are the same.
+    #[must_use]
+    pub fn exhaustive_worker(&'a self) -> Worker<'a> {
+        Worker { has_samples: false, ..self.worker() }
     }
 }
 
@@ -149,36 +172,80 @@ impl Worker<'_> {
     }
 
     fn linux(&mut self, name: &str, text: &str) -> Result<Sighting, Error> {
-        let mut snapshot = Snapshot::parse(name, text)?;
         self.cluster.found_egress = None;
+        let outline = SnapshotOutline::parse(text).filter(|_| self.has_samples);
+        if let Some(outline) = outline {
+            let recorded = outline.applied_node().cloned();
+            let index = match self.identify(outline.host(), outline.host_name(), recorded.as_ref())? {
+                Some(index) => index,
+                None => return Ok(self.stranger(name, &Snapshot::parse(name, text)?)),
+            };
+            plan::find_egress(&mut self.cluster, index, outline.host())?;
+            if let Some(sample) = self.sampler.sample(&self.cluster, index, &outline) {
+                let mut snapshot = outline.with_routes(sample.routes.clone());
+                let names = sample.cluster.nodes.iter().enumerate();
+                let names: HashMap<&str, usize> =
+                    names.map(|(index, node)| (node.name.as_raw(), index)).collect();
+                let whole = Whole { size: self.cluster.nodes.len(), names: &names };
+                let examined =
+                    self.examine_node(&sample.cluster, sample.index, &whole, name, &mut snapshot)?;
+                if let Some(examined) = expand(examined, &sample, self.cluster.nodes.len()) {
+                    return Ok(Sighting::Node(Box::new(examined)));
+                }
+            }
+        }
+        let mut snapshot = Snapshot::parse(name, text)?;
+        let recorded = snapshot.last_applied.as_ref().and_then(|last| last.meta.node.clone());
         let (host, host_name) = (&snapshot.observed.host, snapshot.host_name.as_deref());
-        let recorded = snapshot.last_applied.as_ref().and_then(|last| last.meta.node.as_ref());
-        let recorded = recorded.and_then(|node| self.auditor.names.get(node.as_raw()).copied());
-        let index = match (plan::identify(&self.cluster, None, host, host_name), recorded) {
-            (Ok(index), _) | (Err(_), Some(index)) => index,
-            (Err(error), None) if self.has_address(&snapshot.observed) => return Err(error),
-            (Err(_), None) => return Ok(self.stranger(name, &snapshot)),
+        let Some(index) = self.identify(host, host_name, recorded.as_ref())? else {
+            return Ok(self.stranger(name, &snapshot));
         };
         plan::find_egress(&mut self.cluster, index, host)?;
+        let whole = Whole { size: self.cluster.nodes.len(), names: &self.auditor.names };
+        let examined = self.examine_node(&self.cluster, index, &whole, name, &mut snapshot)?;
+        Ok(Sighting::Node(Box::new(examined)))
+    }
+
+    /// Returns the index of the node that the machine is; `None` if it is none.
+    fn identify(
+        &self,
+        host: &Host,
+        host_name: Option<&str>,
+        recorded: Option<&Untrusted>,
+    ) -> Result<Option<usize>, Error> {
+        let recorded = recorded.and_then(|node| self.auditor.names.get(node.as_raw()).copied());
+        match (plan::identify(&self.cluster, None, host, host_name), recorded) {
+            (Ok(index), _) | (Err(_), Some(index)) => Ok(Some(index)),
+            (Err(error), None) if self.has_address(host) => Err(error),
+            (Err(_), None) => Ok(None),
+        }
+    }
+
+    /// Examines a Linux node.
+    fn examine_node(
+        &self,
+        cluster: &Cluster,
+        index: usize,
+        whole: &Whole<'_>,
+        name: &str,
+        snapshot: &mut Snapshot,
+    ) -> Result<Examined, Error> {
         let saved = std::mem::take(&mut snapshot.saved);
-        let prepared =
-            plan::prepare(&mut snapshot, &self.cluster, index, &saved, ForeignPolicy::Respect)?;
-        let prepared = prepared.map_err(|NotLinux| wrong_system(name, &self.cluster.nodes[index]))?;
+        let prepared = plan::prepare(snapshot, cluster, index, &saved, ForeignPolicy::Respect)?;
+        let prepared = prepared.map_err(|NotLinux| wrong_system(name, &cluster.nodes[index]))?;
         let observed = &snapshot.observed;
-        let examination = Examination { cluster: &self.cluster, index, prepared: &prepared, observed };
+        let examination =
+            Examination { cluster, index, size: whole.size, prepared: &prepared, observed };
         let paths = examination.paths();
         let Symptoms { plan: mut findings, faults, others, filtered } = symptoms(&examination, &paths);
         // The audit tells these in more detail.
         findings.retain(|found| !matches!(found.rule, Rule::NotApplied | Rule::InConflict));
         findings.extend(others);
         findings.extend(snapshot.unknown.iter().chain(observed.state.nat_unknowns()).map(|unknown| {
-            Diagnostic::new(Rule::SnapshotIncomplete, format!("cannot tell {}: {}", unknown.what, unknown.why))
-                .with_remedy("take the snapshot as root")
+            let message = format!("cannot tell {}: {}", unknown.what, unknown.why);
+            Diagnostic::new(Rule::SnapshotIncomplete, message).with_remedy("take the snapshot as root")
         }));
         let changes = Changes::of(&prepared.plan, &prepared.desired);
-
-        let nodes = self.cluster.nodes.len();
-        let mut row = Row::default();
         let live = match changes.is_empty() {
             true => faults.clone(),
             false => {
@@ -186,32 +253,12 @@ impl Worker<'_> {
                 faults_unapplied(&paths, model, &changes.destinations)
             }
         };
-        let index_of = |name: &Untrusted| self.auditor.names.get(name.as_raw()).copied();
-        // Pods that cannot ping each other can still talk.
-        let is_ping = |transport: &Transport| *transport == Transport::Icmp;
-        let concerns_traffic =
-            |fault: &&PathFault| fault.protocols.is_empty() || !fault.protocols.iter().all(is_ping);
-        for fault in live.iter().filter(concerns_traffic) {
-            let state = if fault.is_detour { PairState::Detour } else { PairState::Lost };
-            for (peer, directions) in &fault.nodes {
-                let Some(peer) = index_of(peer) else { continue };
-                directions.iter().for_each(|direction| row.worsen(peer, *direction, state, nodes));
-            }
-        }
-        for (peer, direction) in &filtered {
-            if let Some(peer) = index_of(peer) {
-                row.worsen(peer, *direction, PairState::Lost, nodes);
-            }
-        }
-        for peer in &prepared.desired.skipped {
-            row.worsen(*peer, Direction::Out, PairState::Lost, nodes);
-            row.worsen(*peer, Direction::In, PairState::Lost, nodes);
-        }
-        if !paths.missing().is_empty() {
-            row = Row::UNKNOWN;
-        }
-        let node = &self.cluster.nodes[index];
-        let egress = self.cluster.egress_interface_of(node).map_or("", |name| name.as_str());
+        let row = match paths.missing().is_empty() {
+            true => row(whole, cluster.nodes.len(), &live, &filtered, &prepared.desired.skipped),
+            false => Row::UNKNOWN,
+        };
+        let node = &cluster.nodes[index];
+        let egress = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
         let on_egress = observed.host.addresses.iter().filter(|local| local.device == egress);
         let egress_addresses: Vec<IpAddr> =
             on_egress.map(|local| local.address).filter(|address| is_global(*address)).collect();
@@ -223,7 +270,7 @@ impl Worker<'_> {
         addresses.dedup();
         let neighbors = observed.host.neighbors.iter().filter(|entry| known(&entry.address));
         let neighbors = neighbors.filter_map(|entry| Some((entry.address, entry.hardware.clone()?)));
-        Ok(Sighting::Node(Box::new(Examined {
+        Ok(Examined {
             snapshot: name.into(),
             index,
             taken_at: snapshot.taken_at.clone(),
@@ -233,10 +280,11 @@ impl Worker<'_> {
             addresses,
             egress_addresses,
             neighbors: neighbors.collect(),
+            live,
             faults,
             findings,
             row,
-        })))
+        })
     }
 
     fn windows(&mut self, name: &str, text: &str) -> Result<Sighting, Error> {
@@ -286,14 +334,15 @@ impl Worker<'_> {
             egress_addresses: addresses.clone(),
             addresses,
             neighbors: Vec::new(),
+            live: Vec::new(),
             faults: Vec::new(),
             findings,
             row,
         })))
     }
 
-    fn has_address(&self, observed: &Observed) -> bool {
-        observed.host.addresses.iter().any(|local| self.auditor.addresses.contains_key(&local.address))
+    fn has_address(&self, host: &Host) -> bool {
+        host.addresses.iter().any(|local| self.auditor.addresses.contains_key(&local.address))
     }
 
     fn stranger(&self, name: &str, snapshot: &Snapshot) -> Sighting {
@@ -306,6 +355,83 @@ impl Worker<'_> {
             addresses: addresses.filter(|address| self.auditor.addresses.contains_key(address)).collect(),
         }
     }
+}
+
+/// Returns what a node does with the packets of pods, given why some of them do not take the planned path, those that firewalls
+/// drop, and the nodes to which there is no route.
+fn row(
+    whole: &Whole<'_>,
+    size: usize,
+    faults: &[PathFault],
+    filtered: &BTreeSet<(Untrusted, Direction)>,
+    skipped: &BTreeSet<usize>,
+) -> Row {
+    let mut row = Row::default();
+    let index_of = |name: &Untrusted| whole.names.get(name.as_raw()).copied();
+    // Pods that cannot ping each other can still talk.
+    let is_ping = |transport: &Transport| *transport == Transport::Icmp;
+    let concerns_traffic =
+        |fault: &&PathFault| fault.protocols.is_empty() || !fault.protocols.iter().all(is_ping);
+    for fault in faults.iter().filter(concerns_traffic) {
+        let state = if fault.is_detour { PairState::Detour } else { PairState::Lost };
+        for (peer, directions) in &fault.nodes {
+            let Some(peer) = index_of(peer) else { continue };
+            directions.iter().for_each(|direction| row.worsen(peer, *direction, state, size));
+        }
+    }
+    for (peer, direction) in filtered {
+        if let Some(peer) = index_of(peer) {
+            row.worsen(peer, *direction, PairState::Lost, size);
+        }
+    }
+    for peer in skipped {
+        row.worsen(*peer, Direction::Out, PairState::Lost, size);
+        row.worsen(*peer, Direction::In, PairState::Lost, size);
+    }
+    row
+}
+
+/// Returns what a sample tells about the whole cluster of `size` nodes; `None` if it tells anything about a node that stands for
+/// others.
+fn expand(mut examined: Examined, sample: &ClusterPart, size: usize) -> Option<Examined> {
+    /// Findings that count nodes.
+    const COUNTING: [Rule; 7] = [
+        Rule::ForwardBlocked,
+        Rule::ForwardUnclear,
+        Rule::PartlyBlocked,
+        Rule::PodsMasqueraded,
+        Rule::PodsRedirected,
+        Rule::RoutedByMark,
+        Rule::RouteOfNobody,
+    ];
+    let names = &sample.representatives;
+    let tells = |found: &Diagnostic| {
+        let mut texts = [Some(&found.message), found.remedy.as_ref()].into_iter().flatten();
+        COUNTING.contains(&found.rule) || texts.any(|text| mentions(text, names))
+    };
+    let is_general =
+        |fault: &PathFault| fault.nodes.is_empty() || fault.nodes.keys().any(|node| names.contains(node));
+    let faults = examined.live.iter().chain(&examined.faults);
+    if examined.findings.iter().any(tells) || faults.clone().any(is_general) {
+        return None;
+    }
+    let whole = |index: usize| sample.indexes.get(index).copied();
+    for fault in examined.live.iter_mut().chain(&mut examined.faults) {
+        fault.of = sample.others;
+    }
+    let short_of = |peer: u32| u32::try_from(whole(usize::try_from(peer).ok()?)?).ok();
+    let changes = &mut examined.changes;
+    changes.missing = changes.missing.iter().map(|peer| short_of(*peer)).collect::<Option<_>>()?;
+    for (peer, _) in &mut changes.different {
+        *peer = short_of(*peer)?;
+    }
+    for finding in &mut examined.findings {
+        // A line of the configuration, of which the sample has another number.
+        finding.path = finding.path.take().map(|path| path.with_nodes(&sample.indexes));
+    }
+    examined.row = examined.row.expanded(&sample.indexes, size);
+    examined.index = whole(examined.index)?;
+    Some(examined)
 }
 
 /// Returns `true` unless the address only has a meaning on its link.

@@ -56,6 +56,19 @@ impl Row {
         self.cells.get(peer).map_or(rest, |cell| cell[at(direction)].max(rest))
     }
 
+    /// Returns the row for all nodes, of which this one has those with these `indexes`.
+    pub fn expanded(&self, indexes: &[usize], nodes: usize) -> Self {
+        let mut whole = Self { cells: Vec::new(), rest: self.rest };
+        for (cell, index) in self.cells.iter().zip(indexes) {
+            for (direction, state) in [Direction::Out, Direction::In].into_iter().zip(cell) {
+                if *state > PairState::Works {
+                    whole.worsen(*index, direction, *state, nodes);
+                }
+            }
+        }
+        whole
+    }
+
     /// Takes note of a state, unless a worse one is known. `nodes` is the number of all nodes.
     pub fn worsen(&mut self, peer: usize, direction: Direction, state: PairState, nodes: usize) {
         if self.cells.is_empty() {

@@ -9,6 +9,7 @@
 //! - `conclude.rs`: the findings about the cluster
 //! - `finding.rs`: a finding, and the nodes that share it
 //! - `report.rs`: everything that the forms of an audit show
+//! - `sample.rs`: a part of the cluster that represents all of it, as one node sees it
 //! - `text.rs`, `markdown.rs`, `html.rs`: these forms
 //! - `units.rs`: numbers of nodes, and times
 
@@ -20,6 +21,7 @@ mod html;
 mod markdown;
 mod matrix;
 mod report;
+mod sample;
 mod text;
 mod units;
 

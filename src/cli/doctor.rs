@@ -66,6 +66,7 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     let examination = Examination {
         cluster: &session.loaded.cluster,
         index: session.index,
+        size: session.loaded.cluster.nodes.len(),
         prepared: &session.prepared,
         observed: &observed,
     };

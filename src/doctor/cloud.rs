@@ -98,7 +98,7 @@ pub(super) fn advice(examination: &Examination<'_>) -> String {
 /// Reports pod gateways as next hops in a cloud whose network does not deliver packets to them.
 pub(super) fn examine(examination: &Examination<'_>) -> Option<Diagnostic> {
     let cloud = of(examination).filter(|cloud| cloud.ignores_pod_gateways())?;
-    let has_others = examination.cluster.nodes.len() > 1;
+    let has_others = examination.size > 1;
     let node = examination.node();
     let is_pod_gateway = |family| examination.cluster.next_hop_of(node, family) == NextHopKind::PodGateway;
     let mut families = node.pods.families();

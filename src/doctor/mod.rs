@@ -48,6 +48,8 @@ pub struct Examination<'a> {
     pub cluster: &'a Cluster,
     /// The index of the node.
     pub index: usize,
+    /// The number of all nodes, if `cluster` only has some of them.
+    pub size: usize,
     /// The plan, and the part of the live state that it depends on.
     pub prepared: &'a Prepared,
     /// The whole live state, as in a snapshot.

@@ -7,7 +7,7 @@ use crate::{
 };
 
 pub(super) fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
-    let Examination { cluster, index, prepared, observed } = examination;
+    let Examination { cluster, index, prepared, observed, .. } = examination;
     let mut findings = check(cluster, *index, &prepared.desired, observed);
     let plan = &prepared.plan;
     if !plan.changes.is_empty() {

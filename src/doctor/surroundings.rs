@@ -80,7 +80,7 @@ fn neighbor_table(examination: &Examination<'_>) -> Vec<Diagnostic> {
             .sysctls
             .get(&key)
             .and_then(|value| value.as_raw().parse::<usize>().ok());
-        let nodes = examination.cluster.nodes.len();
+        let nodes = examination.size;
         if let Some(limit) = limit.filter(|limit| *limit < 2 * nodes) {
             findings.push(finding(
                 Rule::NeighborTableSmall,

@@ -69,6 +69,13 @@ impl Distinctions {
         AddressClass { itself: is_special.then_some(address), region }
     }
 
+    /// Returns the region of an address that no rule treats on its own; `None` for other addresses.
+    #[must_use]
+    pub fn region(&self, address: IpAddr) -> Option<usize> {
+        let AddressClass { itself, region } = self.class(address);
+        itself.is_none().then_some(region)
+    }
+
     /// Returns `true` if a rule depends on the return route.
     #[must_use]
     pub const fn depends_on_routes(&self) -> bool {

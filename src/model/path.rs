@@ -40,6 +40,18 @@ impl ConfigPath {
         self.with(Segment::Index(index))
     }
 
+    /// Returns the path in the whole file of a path in a part of it, whose nodes have these `indexes` there.
+    #[must_use]
+    pub fn with_nodes(mut self, indexes: &[usize]) -> Self {
+        if let [Segment::Key(key), Segment::Index(index), ..] = &mut self.0[..]
+            && key == "nodes"
+            && let Some(whole) = indexes.get(*index)
+        {
+            *index = *whole;
+        }
+        self
+    }
+
     fn with(&self, segment: Segment) -> Self {
         let mut segments = Vec::with_capacity(self.0.len() + 1);
         segments.extend_from_slice(&self.0);

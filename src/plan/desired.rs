@@ -77,7 +77,7 @@ impl Origin {
 
 /// What the routes of one node have in common.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Sender {
+pub struct Sender {
     /// The egress interface; `None` if the configuration does not name it.
     pub device: Option<Untrusted>,
     /// The MTU of the node.
@@ -87,12 +87,15 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// Returns what the routes of `node` have in common.
+    #[must_use]
     pub fn of(cluster: &Cluster, node: &Node) -> Self {
         let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
         Self { device, mtu: cluster.mtu_of(node), sources: route_sources(cluster, node) }
     }
 
     /// Returns `route`, which only depends on its destination, as this node has it.
+    #[must_use]
     pub fn adapt(&self, mut route: Route) -> Route {
         // An unreachable route leads to no interface.
         if route.kind == RouteType::Unicast {
@@ -206,6 +209,17 @@ pub fn desired_routes(cluster: &Cluster, index: usize, is_wanted: impl Fn(&Route
     let mut routes: Vec<_> = others.map(|(route, _)| sender.adapt(route)).collect();
     routes.sort_by_key(Route::key);
     routes
+}
+
+/// Returns the routes of the whole cluster as a node with this `sender` has them, each with the index of the node that it leads
+/// to, if any. A node has all of them but those to its own pods.
+#[must_use]
+pub fn routes_to_all(cluster: &Cluster, sender: &Sender) -> Vec<(Route, Option<usize>)> {
+    let node_of = |origin| match origin {
+        Origin::Node(index) => Some(index),
+        Origin::ClusterPrefix | Origin::Unassigned => None,
+    };
+    routes(cluster).map(|(route, origin)| (sender.adapt(route), node_of(origin))).collect()
 }
 
 /// Adds the saved values to restore, and returns their keys.

@@ -24,7 +24,9 @@ pub mod windows;
 
 pub use check::check;
 pub use compare::{Comparison, ComparisonTotals, PreviousConfig, compare};
-pub use desired::{Desired, NotLinux, OriginalSysctls, OriginalValue, desired, desired_routes};
+pub use desired::{
+    Desired, NotLinux, OriginalSysctls, OriginalValue, Sender, desired, desired_routes, routes_to_all,
+};
 pub use diff::{
     Action, Change, Conflict, ForeignPolicy, NatChange, Plan, RouteChange, Step, SysctlChange, Totals,
     in_write_order, plan, removed_routes,

@@ -11,5 +11,5 @@ mod transaction;
 pub use agent::{AgentCondition, AgentReport, AgentTrouble, Contested, Pin, PinReason, RepairReport};
 pub use confirmation::{Decision, Outcome, Pending};
 pub use last_applied::LastApplied;
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, SnapshotOutline};
 pub use transaction::{Command, Commit, HistoryEntry, Record, TransactionMeta};

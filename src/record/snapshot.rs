@@ -1,12 +1,17 @@
 //! A node's live state as JSON, to plan against on another machine.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use super::LastApplied;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+
+use super::{LastApplied, TransactionMeta};
 use crate::{
     error::{Error, Kind},
+    model::SysctlKey,
     plan::{Observe, Observed, OriginalSysctls, Scope},
-    state::Unknown,
+    state::{Host, Route, State, Tables, Unknown},
+    text::Untrusted,
 };
 
 /// The format version. Files of another version are rejected.
@@ -33,6 +38,101 @@ pub struct Snapshot {
     /// The records that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<Unknown>,
+}
+
+/// A snapshot whose routes are not parsed yet, because most of them are the same in all snapshots of a cluster. The
+/// configuration in its record of the last apply is left out.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SnapshotOutline<'a> {
+    format: u32,
+    taken_at: String,
+    #[serde(default)]
+    host_name: Option<String>,
+    #[serde(borrow)]
+    observed: ObservedOutline<'a>,
+    saved: OriginalSysctls,
+    #[serde(default)]
+    last_applied: Option<LastAppliedOutline>,
+    #[serde(default)]
+    unknown: Vec<Unknown>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ObservedOutline<'a> {
+    #[serde(borrow)]
+    state: StateOutline<'a>,
+    host: Host,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateOutline<'a> {
+    #[serde(borrow)]
+    routes: Vec<&'a RawValue>,
+    nat: Tables,
+    sysctls: BTreeMap<SysctlKey, Untrusted>,
+    #[serde(default)]
+    unknown: Vec<Unknown>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LastAppliedOutline {
+    id: u64,
+    #[serde(rename = "occasion")]
+    meta: TransactionMeta,
+    state: State,
+    #[serde(default)]
+    egress_interface: Option<Untrusted>,
+    #[serde(default, rename = "configuration")]
+    _configuration: Option<IgnoredAny>,
+}
+
+impl<'a> SnapshotOutline<'a> {
+    /// Parses a snapshot; `None` if [`Snapshot::parse`] has to find out what is wrong with it.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|outline: &Self| outline.format == FORMAT)
+    }
+
+    /// The hostname of the machine.
+    #[must_use]
+    pub fn host_name(&self) -> Option<&str> {
+        self.host_name.as_deref()
+    }
+
+    /// The interfaces, addresses and foreign routes.
+    #[must_use]
+    pub const fn host(&self) -> &Host {
+        &self.observed.host
+    }
+
+    /// The name of the node for which the last apply was made.
+    #[must_use]
+    pub fn applied_node(&self) -> Option<&Untrusted> {
+        self.last_applied.as_ref()?.meta.node.as_ref()
+    }
+
+    /// The texts of the routes.
+    pub fn routes(&self) -> impl ExactSizeIterator<Item = &'a str> {
+        self.observed.state.routes.iter().map(|route| route.get())
+    }
+
+    /// Returns the snapshot with these routes.
+    #[must_use]
+    pub fn with_routes(self, routes: Vec<Route>) -> Snapshot {
+        let Self { format, taken_at, host_name, observed, saved, last_applied, unknown: records } = self;
+        let StateOutline { routes: _, nat, sysctls, unknown } = observed.state;
+        let state = State { routes: routes.into(), nat, sysctls, unknown };
+        let last_applied = last_applied.map(|last| {
+            let LastAppliedOutline { id, meta, state, egress_interface, _configuration: _ } = last;
+            LastApplied { id, meta, state, egress_interface, configuration: None }
+        });
+        let observed = Observed { state, host: observed.host };
+        Snapshot { format, taken_at, host_name, observed, saved, last_applied, unknown: records }
+    }
 }
 
 #[derive(Deserialize)]
@@ -63,14 +163,20 @@ impl Snapshot {
             Error::new(Kind::Invalid, format!("{name} is not a snapshot: {why}"))
                 .with_hint("create one with `hostgw snapshot` on the node")
         };
-        let head: SnapshotHead = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        if head.format != FORMAT {
-            return Err(wrong(format!(
-                "it has format {}, but this version of hostgw reads format {FORMAT}",
-                head.format
-            )));
+        let parsed: serde_json::Result<Self> = serde_json::from_str(text);
+        let error = match parsed {
+            Ok(snapshot) if snapshot.format == FORMAT => return Ok(snapshot),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        // Another version may have other fields.
+        match serde_json::from_str(text) {
+            Ok(SnapshotHead { format }) if format != FORMAT => Err(wrong(format!(
+                "it has format {format}, but this version of hostgw reads format {FORMAT}"
+            ))),
+            Ok(_) => Err(wrong(error.map_or_else(String::new, |error| error.to_string()))),
+            Err(error) => Err(wrong(error.to_string())),
         }
-        serde_json::from_str(text).map_err(|error| wrong(error.to_string()))
     }
 }
 
