@@ -105,7 +105,10 @@ fn a_healthy_cluster_has_no_findings() {
     assert_eq!(found(&report), []);
     assert_eq!(report["apply"], json!([]));
     let pairs = NODES * (NODES - 1);
-    assert_eq!(report["pairs"], json!({"working": pairs, "detours": 0, "unknown": 0, "lost": 0, "oneWay": 0}));
+    assert_eq!(
+        report["pairs"],
+        json!({"working": pairs, "detours": 0, "unknown": 0, "lost": 0, "oneWay": 0})
+    );
     for (from, row) in matrix(&report).iter().enumerate() {
         let expected = |to| if from == to { '.' } else { 'w' };
         assert!(row.iter().enumerate().all(|(to, letter)| *letter == expected(to)), "{from}");
@@ -182,7 +185,9 @@ const FAULTS: &[Fault] = &[
         name: "forwarding off",
         plant: |fleet| {
             let sysctls = &mut fleet.snapshots[9]["observed"]["state"]["sysctls"];
-            for key in ["net.ipv4.ip_forward", "net.ipv4.conf.eth0.forwarding", "net.ipv4.conf.cni0.forwarding"] {
+            for key in
+                ["net.ipv4.ip_forward", "net.ipv4.conf.eth0.forwarding", "net.ipv4.conf.cni0.forwarding"]
+            {
                 sysctls[key] = json!("0");
             }
         },
@@ -219,8 +224,11 @@ const FAULTS: &[Fault] = &[
         name: "a policy rule that drops packets",
         plant: |fleet| {
             let rules = fleet.snapshots[12]["observed"]["host"]["rules"].as_array_mut().expect("rules");
-            rules.insert(1, json!({"family": "ipv4", "priority": 100, "selector": {"to": "10.0.31.0/24"},
-                                   "action": "blackhole", "protocol": 3}));
+            rules.insert(
+                1,
+                json!({"family": "ipv4", "priority": 100, "selector": {"to": "10.0.31.0/24"},
+                                   "action": "blackhole", "protocol": 3}),
+            );
         },
         code: "HG0851",
         nodes: &[12],
@@ -243,7 +251,8 @@ const FAULTS: &[Fault] = &[
             for node in [14, 15, 16] {
                 let occasion = &mut fleet.snapshots[node]["lastApplied"]["occasion"];
                 occasion["configHash"] = json!("f".repeat(64));
-                occasion["commit"] = json!({"id": "0123456789abcdef0123456789abcdef01234567", "dirty": false});
+                occasion["commit"] =
+                    json!({"id": "0123456789abcdef0123456789abcdef01234567", "dirty": false});
             }
         },
         code: "HG1206",
@@ -262,9 +271,11 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "an address on two machines",
         plant: |fleet| {
-            let addresses = fleet.snapshots[18]["observed"]["host"]["addresses"].as_array_mut().expect("addresses");
+            let addresses =
+                fleet.snapshots[18]["observed"]["host"]["addresses"].as_array_mut().expect("addresses");
             addresses.push(json!({"device": "eth0", "address": "172.16.50.1", "prefix": "172.16.0.0/12"}));
-            let addresses = fleet.snapshots[20]["observed"]["host"]["addresses"].as_array_mut().expect("addresses");
+            let addresses =
+                fleet.snapshots[20]["observed"]["host"]["addresses"].as_array_mut().expect("addresses");
             addresses.push(json!({"device": "eth0", "address": "172.16.50.1", "prefix": "172.16.0.0/12"}));
         },
         code: "HG1221",
@@ -410,7 +421,8 @@ fn a_sample_tells_what_the_whole_cluster_tells() {
                 continue;
             }
             let (name, text) = (name(index), snapshot.to_string());
-            let [sampled, whole] = [&mut sampling, &mut exhaustive].map(|worker| worker.examine(&name, &text));
+            let [sampled, whole] =
+                [&mut sampling, &mut exhaustive].map(|worker| worker.examine(&name, &text));
             assert_eq!(format!("{sampled:#?}"), format!("{whole:#?}"), "{}: {name}", fault.name);
             compared += 1;
         }

@@ -1,7 +1,5 @@
 //! How the routes, NAT and sysctls of a node differ from the configuration.
 
-
-
 use ipnet::IpNet;
 
 use crate::{
@@ -50,10 +48,9 @@ impl Changes {
                         (Some(_), Some(_)) => format!("{table} differs from the configuration"),
                     });
                 }
-                Change::Sysctl(sysctl) => changes.settings.push(format!(
-                    "{} is {}, but should be {}",
-                    sysctl.key, sysctl.before, sysctl.after
-                )),
+                Change::Sysctl(sysctl) => changes
+                    .settings
+                    .push(format!("{} is {}, but should be {}", sysctl.key, sysctl.before, sysctl.after)),
             }
         }
         changes.conflicts.extend(plan.conflicts.iter().map(ToString::to_string));
@@ -107,7 +104,8 @@ impl Changes {
                 if change.before.active.is_none() {
                     self.missing.push(peer);
                 } else {
-                    self.different.push((peer, format!("route {route} has another metric, or is not persistent")));
+                    self.different
+                        .push((peer, format!("route {route} has another metric, or is not persistent")));
                 }
             }
             WindowsCause::Configured(_) if change.before.active.is_none() => {
@@ -116,7 +114,9 @@ impl Changes {
             WindowsCause::Configured(_) => {
                 self.other_routes.push(format!("route {route} has another metric, or is not persistent"));
             }
-            WindowsCause::Owned | WindowsCause::Foreign | WindowsCause::Orphaned => self.leftovers.push(route),
+            WindowsCause::Owned | WindowsCause::Foreign | WindowsCause::Orphaned => {
+                self.leftovers.push(route)
+            }
         }
     }
 

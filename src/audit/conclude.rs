@@ -9,7 +9,7 @@ use std::{
 use super::{
     changes::Changes,
     examine::{AppliedConfig, Auditor, Examined, Sighting, is_global, shared_families},
-    finding::{SharedFinding, Findings},
+    finding::{Findings, SharedFinding},
     matrix::{Matrix, PairState, Row},
     report::{AuditReport, Parts},
     units::{seconds, short},
@@ -121,7 +121,8 @@ impl Conclusion<'_> {
             }
         }
         for (snapshot, error) in unusable {
-            let mut finding = SharedFinding::new(Rule::SnapshotUnusable, error.message.to_string(), Vec::new());
+            let mut finding =
+                SharedFinding::new(Rule::SnapshotUnusable, error.message.to_string(), Vec::new());
             finding.remedy = error.hint.map(|hint| hint.to_string());
             finding.strangers.push(snapshot);
             self.findings.push(finding);
@@ -168,11 +169,14 @@ impl Conclusion<'_> {
         }
         let what = if missing.len() == 1 { "there is no snapshot" } else { "there are no snapshots" };
         let collect = self.cluster.nodes.iter().any(|node| node.os == OperatingSystem::Windows);
-        let windows =
-            if collect { " (on Windows: the script from `hostgw render --collect`)" } else { "" };
+        let windows = if collect { " (on Windows: the script from `hostgw render --collect`)" } else { "" };
         self.findings.push(
-            SharedFinding::new(Rule::NoSnapshot, format!("{what} of {}", count(missing.len(), "node")), missing)
-                .with_remedy(format!("run `hostgw snapshot` there{windows}, and audit again")),
+            SharedFinding::new(
+                Rule::NoSnapshot,
+                format!("{what} of {}", count(missing.len(), "node")),
+                missing,
+            )
+            .with_remedy(format!("run `hostgw snapshot` there{windows}, and audit again")),
         );
     }
 
@@ -184,14 +188,17 @@ impl Conclusion<'_> {
         let is_old = |(_, at): &&(u32, u64)| newest - at > MAX_AGE.as_secs();
         let old: Vec<u32> = times.iter().filter(is_old).map(|(node, _)| *node).collect();
         if !old.is_empty() {
-            let message = format!("{} more than an hour older than the newest", match old.len() {
-                1 => "a snapshot is".to_owned(),
-                number => format!("{number} snapshots are"),
-            });
-            self.findings.push(
-                SharedFinding::new(Rule::SnapshotOld, message, old)
-                    .with_remedy("take the snapshots at about the same time: they may contradict each other"),
+            let message = format!(
+                "{} more than an hour older than the newest",
+                match old.len() {
+                    1 => "a snapshot is".to_owned(),
+                    number => format!("{number} snapshots are"),
+                }
             );
+            self.findings
+                .push(SharedFinding::new(Rule::SnapshotOld, message, old).with_remedy(
+                    "take the snapshots at about the same time: they may contradict each other",
+                ));
         }
     }
 
@@ -222,8 +229,12 @@ impl Conclusion<'_> {
         }
         if !never.is_empty() {
             self.findings.push(
-                SharedFinding::new(Rule::NeverApplied, "no apply is recorded since the last boot".to_owned(), never)
-                    .with_remedy("run `hostgw apply`, or run the agent: see `hostgw help boot`"),
+                SharedFinding::new(
+                    Rule::NeverApplied,
+                    "no apply is recorded since the last boot".to_owned(),
+                    never,
+                )
+                .with_remedy("run `hostgw apply`, or run the agent: see `hostgw help boot`"),
             );
         }
     }
@@ -259,7 +270,9 @@ impl Conclusion<'_> {
                 several if several.len() + 1 >= all => {
                     format!("no routes to the pods of any other node ({})", several.len())
                 }
-                several => format!("no routes to the pods of {} nodes: {}", several.len(), self.names(several)),
+                several => {
+                    format!("no routes to the pods of {} nodes: {}", several.len(), self.names(several))
+                }
             };
             found.push((Rule::RouteMissing, message, nodes));
         }
@@ -272,7 +285,11 @@ impl Conclusion<'_> {
             let message = match (rule, &texts[..]) {
                 (Rule::RouteLeftOver, [only]) => format!("`{only}` is left over: no node has these pods"),
                 (Rule::RouteLeftOver, several) => {
-                    format!("{} are left over: no node has these pods: {}", count(several.len(), "route"), list(several, 3))
+                    format!(
+                        "{} are left over: no node has these pods: {}",
+                        count(several.len(), "route"),
+                        list(several, 3)
+                    )
                 }
                 (Rule::InConflict, several) => format!("conflict: {}", list(several, 3)),
                 (_, [only]) => (*only).to_owned(),
@@ -302,7 +319,9 @@ impl Conclusion<'_> {
         let mut found = Vec::new();
         for (node, examined) in self.examined() {
             for family in Family::ALL {
-                let Some(address) = self.cluster.nodes[examined.index].addresses.get(family) else { continue };
+                let Some(address) = self.cluster.nodes[examined.index].addresses.get(family) else {
+                    continue;
+                };
                 if self.holds(node, *address) {
                     continue;
                 }
@@ -319,7 +338,8 @@ impl Conclusion<'_> {
                     false => format!(" (its egress interface has {})", list(&own, 2)),
                 };
                 let is_next_hop = self.is_next_hop(examined.index, family);
-                let effect = if is_next_hop { ", so packets from other nodes do not reach its pods" } else { "" };
+                let effect =
+                    if is_next_hop { ", so packets from other nodes do not reach its pods" } else { "" };
                 let finding = SharedFinding::new(
                     Rule::AddressMoved,
                     format!(
@@ -352,15 +372,11 @@ impl Conclusion<'_> {
                 AddressOwner::Stranger(_) => None,
             });
             let names: Vec<String> = machines.iter().map(|machine| self.machine(machine)).collect();
-            let message = format!(
-                "{} machines have the address {address}: {}",
-                machines.len(),
-                list(&names, NAMES)
-            );
-            found.push(
-                SharedFinding::new(Rule::AddressTwice, message, nodes.collect())
-                    .with_remedy("remove it from all but one of them: packets reach only one, and not always the same"),
-            );
+            let message =
+                format!("{} machines have the address {address}: {}", machines.len(), list(&names, NAMES));
+            found.push(SharedFinding::new(Rule::AddressTwice, message, nodes.collect()).with_remedy(
+                "remove it from all but one of them: packets reach only one, and not always the same",
+            ));
         }
         found.into_iter().for_each(|finding| self.findings.push(finding));
     }
@@ -372,8 +388,7 @@ impl Conclusion<'_> {
     /// Returns whether other nodes use the node's own address as the next hop to its pods.
     fn is_next_hop(&self, index: usize, family: Family) -> bool {
         let node = &self.cluster.nodes[index];
-        node.pods.has(family)
-            && self.cluster.next_hop_of(node, family) == NextHopKind::NodeAddress
+        node.pods.has(family) && self.cluster.next_hop_of(node, family) == NextHopKind::NodeAddress
     }
 
     /// Nodes must agree on which machine answers for an address.
@@ -446,9 +461,8 @@ impl Conclusion<'_> {
         let Some(Some(examined)) = self.nodes.get(index) else { return PairState::Unknown };
         let (node, of) = (short(index), &self.cluster.nodes[index]);
         let mut hops = Family::ALL.into_iter().filter(|family| self.is_next_hop(index, *family));
-        let is_lost = hops.any(|family| {
-            of.addresses.get(family).is_some_and(|address| !self.holds(node, *address))
-        });
+        let is_lost =
+            hops.any(|family| of.addresses.get(family).is_some_and(|address| !self.holds(node, *address)));
         let lacks_gateway = examined.findings.iter().any(|found| found.rule == Rule::NoPodGateway);
         if is_lost || lacks_gateway { PairState::Lost } else { PairState::Works }
     }

@@ -13,9 +13,7 @@ use super::{
 use crate::{
     config::Loaded,
     diagnose::{Diagnostic, Rule},
-    doctor::{
-        Examination, Symptoms, WindowsExamination, WindowsSymptoms, symptoms, windows_symptoms,
-    },
+    doctor::{Examination, Symptoms, WindowsExamination, WindowsSymptoms, symptoms, windows_symptoms},
     error::Error,
     forwarding::{Direction, ForwardingModel, PathFault, Transport, faults_unapplied},
     model::{Cluster, Family, Node, OperatingSystem},
@@ -139,12 +137,7 @@ impl<'a> Auditor<'a> {
             own.chain(node.pod_gateways()).map(move |address| (address, index))
         });
         let names = loaded.cluster.nodes.iter().enumerate().map(|(index, node)| (node.name.as_raw(), index));
-        Self {
-            loaded,
-            hash: loaded.document.hash(),
-            addresses: addresses.collect(),
-            names: names.collect(),
-        }
+        Self { loaded, hash: loaded.document.hash(), addresses: addresses.collect(), names: names.collect() }
     }
 
     /// Creates a worker for one thread.
@@ -234,8 +227,7 @@ impl Worker<'_> {
         let prepared = plan::prepare(snapshot, cluster, index, &saved, ForeignPolicy::Respect)?;
         let prepared = prepared.map_err(|NotLinux| wrong_system(name, &cluster.nodes[index]))?;
         let observed = &snapshot.observed;
-        let examination =
-            Examination { cluster, index, size: whole.size, prepared: &prepared, observed };
+        let examination = Examination { cluster, index, size: whole.size, prepared: &prepared, observed };
         let paths = examination.paths();
         let Symptoms { plan: mut findings, faults, others, filtered } = symptoms(&examination, &paths);
         // The audit tells these in more detail.
@@ -294,7 +286,8 @@ impl Worker<'_> {
         let known = |address: &&IpAddr| self.auditor.addresses.contains_key(address);
         let addresses: Vec<IpAddr> = addresses.iter().filter(known).copied().collect();
         let index = self.auditor.names.get(observed.node.as_str()).copied();
-        let Some((index, node)) = index.and_then(|index| Some((index, self.cluster.nodes.get(index)?))) else {
+        let Some((index, node)) = index.and_then(|index| Some((index, self.cluster.nodes.get(index)?)))
+        else {
             return Ok(Sighting::Stranger {
                 snapshot: name.into(),
                 host_name: Some(observed.node.as_str().into()),
@@ -302,8 +295,7 @@ impl Worker<'_> {
                 addresses,
             });
         };
-        let desired =
-            plan::windows_desired(&self.cluster, index).ok_or_else(|| wrong_system(name, node))?;
+        let desired = plan::windows_desired(&self.cluster, index).ok_or_else(|| wrong_system(name, node))?;
         let examination = WindowsExamination {
             cluster: &self.cluster,
             index,

@@ -178,12 +178,14 @@ impl AuditReport {
     /// Returns what is known about the pairs, as a sentence.
     pub(super) fn pairs_sentence(&self) -> String {
         let PairCounts { working, detours, unknown, lost, one_way } = self.pairs;
-        let mut parts = vec![format!("packets pass between {working} of {} ordered pairs of nodes", self.pairs.total())];
+        let mut parts =
+            vec![format!("packets pass between {working} of {} ordered pairs of nodes", self.pairs.total())];
         if detours > 0 {
             parts.push(format!("{detours} take another path than planned"));
         }
         if lost > 0 {
-            let ways = if one_way > 0 { format!(" ({one_way} in this direction only)") } else { String::new() };
+            let ways =
+                if one_way > 0 { format!(" ({one_way} in this direction only)") } else { String::new() };
             parts.push(format!("{lost} are lost{ways}"));
         }
         if unknown > 0 {

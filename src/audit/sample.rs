@@ -8,13 +8,14 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::{
-    forwarding::Distinctions,
+    forwarding::{Distinctions, address_number},
     model::{Cluster, Family, NextHopKind, OffLink, PerFamily, Prefixed, RouteSource, pod_address},
     plan::{self, Sender},
     record::SnapshotOutline,
@@ -30,21 +31,42 @@ const MIN_NODES: usize = 16;
 
 /// The texts of routes, which are the same in most snapshots, and the routes that they describe.
 #[derive(Debug, Default)]
-pub(super) struct RouteTexts {
-    ids: HashMap<Box<str>, usize>,
-    routes: Vec<Route>,
+struct RouteTexts {
+    ids: HashMap<Arc<str>, usize>,
+    all: Vec<(Arc<str>, Route)>,
 }
 
 impl RouteTexts {
-    /// Returns the number of a route with this text.
+    /// Returns the numbers of the routes with these texts.
+    fn ids<'a>(&mut self, texts: impl ExactSizeIterator<Item = &'a str>) -> Option<Vec<usize>> {
+        let mut ids = Vec::with_capacity(texts.len());
+        // Snapshots list their routes in the same order.
+        let mut next = 0;
+        for text in texts {
+            let is_next = |at: usize| self.all.get(at).is_some_and(|(known, _)| **known == *text);
+            let id = match [next, next + 1].into_iter().find(|at| is_next(*at)) {
+                Some(id) => id,
+                None => self.id(text)?,
+            };
+            ids.push(id);
+            next = id + 1;
+        }
+        Some(ids)
+    }
+
+    /// Returns the number of the route with this text.
     fn id(&mut self, text: &str) -> Option<usize> {
         if let Some(id) = self.ids.get(text) {
             return Some(*id);
         }
-        let id = self.routes.len();
-        self.routes.push(serde_json::from_str(text).ok()?);
-        self.ids.insert(text.into(), id);
+        let (id, text): (usize, Arc<str>) = (self.all.len(), text.into());
+        self.all.push((Arc::clone(&text), serde_json::from_str(&text).ok()?));
+        self.ids.insert(text, id);
         Some(id)
+    }
+
+    fn route(&self, id: usize) -> &Route {
+        &self.all[id].1
     }
 }
 
@@ -92,73 +114,67 @@ impl Sampler {
         index: usize,
         outline: &SnapshotOutline<'_>,
     ) -> Option<ClusterPart> {
-        let is_uniform =
-            cluster.off_link == OffLink::Refuse && cluster.routes.source == RouteSource::Auto;
+        let is_uniform = cluster.off_link == OffLink::Refuse && cluster.routes.source == RouteSource::Auto;
         if !is_uniform || cluster.nodes.len() < MIN_NODES {
             return None;
         }
         let at = self.expected(cluster, index);
         let Self { texts, expected } = self;
         let expected = &mut expected[at];
-        let mut ids = Vec::with_capacity(outline.routes().len());
-        for text in outline.routes() {
-            ids.push(texts.id(text)?);
-        }
+        let ids = texts.ids(outline.routes())?;
         let mut is_seen = vec![false; expected.routes.len()];
         let mut extra: Vec<&Route> = Vec::new();
         for id in &ids {
-            match expected.place(*id, &texts.routes[*id]) {
+            match expected.place(*id, texts.route(*id)) {
                 Some(place) if !is_seen[place] && expected.routes[place].1 != Some(index) => {
                     is_seen[place] = true;
                 }
-                _ => extra.push(&texts.routes[*id]),
+                _ => extra.push(texts.route(*id)),
             }
         }
-        let mut special: HashSet<usize> = HashSet::new();
-        let mut others: HashSet<usize> = HashSet::new();
+        let (mut is_special, mut is_other) =
+            (vec![false; cluster.nodes.len()], vec![false; cluster.nodes.len()]);
         for ((_, peer), is_seen) in expected.routes.iter().zip(&is_seen) {
             if let Some(peer) = peer.filter(|peer| *peer != index) {
-                others.insert(peer);
-                if !is_seen {
-                    special.insert(peer);
-                }
+                is_other[peer] = true;
+                is_special[peer] |= !is_seen;
             }
         }
-        if extra.len() + special.len() > MAX_SPECIAL {
+        let mut special = is_special.iter().filter(|is_special| **is_special).count();
+        if extra.len() + special > MAX_SPECIAL {
             return None;
         }
         let host = outline.host();
         let kinds = Landmarks::new(cluster, host, &extra)?;
         let mut firsts: Vec<(Likeness, usize, bool)> = Vec::new();
         for (peer, node) in cluster.nodes.iter().enumerate().filter(|(peer, _)| *peer != index) {
-            if special.contains(&peer) {
+            if is_special[peer] {
                 continue;
             }
             let Some(kind) = kinds.of(cluster, node) else {
-                special.insert(peer);
+                (is_special[peer], special) = (true, special + 1);
                 continue;
             };
             match firsts.iter_mut().find(|(known, ..)| *known == kind) {
                 Some((_, _, stands_for_others)) => *stands_for_others = true,
                 None => firsts.push((kind, peer, false)),
             }
-            if firsts.len() + special.len() > MAX_SPECIAL {
+            if firsts.len() + special > MAX_SPECIAL {
                 return None;
             }
         }
         let representatives = firsts.iter().filter(|(_, _, stands_for_others)| *stands_for_others);
-        let representatives =
-            representatives.map(|(_, peer, _)| cluster.nodes[*peer].name.clone()).collect();
-        let mut indexes: Vec<usize> = special.into_iter().chain(firsts.iter().map(|(_, peer, _)| *peer)).collect();
-        indexes.push(index);
-        indexes.sort_unstable();
-        let is_in_sample: HashSet<usize> = indexes.iter().copied().collect();
+        let representatives = representatives.map(|(_, peer, _)| cluster.nodes[*peer].name.clone()).collect();
+        let mut is_in_sample = is_special;
+        is_in_sample[index] = true;
+        firsts.iter().for_each(|(_, peer, _)| is_in_sample[*peer] = true);
+        let indexes: Vec<usize> = (0..cluster.nodes.len()).filter(|index| is_in_sample[*index]).collect();
         let is_kept = |id: &&usize| {
             let place = expected.known[**id].flatten();
             let peer = place.and_then(|place| expected.routes[place].1);
-            peer.is_none_or(|peer| is_in_sample.contains(&peer))
+            peer.is_none_or(|peer| is_in_sample[peer])
         };
-        let routes = ids.iter().filter(is_kept).map(|id| texts.routes[*id].clone()).collect();
+        let routes = ids.iter().filter(is_kept).map(|id| texts.route(*id).clone()).collect();
         let nodes = indexes.iter().map(|index| cluster.nodes[*index].clone()).collect();
         let sample = indexes.binary_search(&index).ok()?;
         Some(ClusterPart {
@@ -167,7 +183,7 @@ impl Sampler {
             index: sample,
             routes,
             representatives,
-            others: others.len(),
+            others: is_other.iter().filter(|is_other| **is_other).count(),
         })
     }
 
@@ -206,7 +222,6 @@ impl Expected {
 struct Landmarks {
     /// The first addresses of what routes, rules and addresses of the machine distinguish, sorted.
     bounds: PerFamily<Vec<u128>>,
-    distinctions: Option<Distinctions>,
 }
 
 /// What one machine does with packets to and from a node, as far as it depends on the node.
@@ -217,7 +232,7 @@ impl Landmarks {
         let mut bounds: PerFamily<Vec<u128>> = PerFamily::default();
         let mut add = |first: IpAddr, last: IpAddr| {
             let bounds = bounds.get_mut(Family::from(first)).get_or_insert_default();
-            bounds.extend([number(first), number(last).saturating_add(1)]);
+            bounds.extend([address_number(first), address_number(last).saturating_add(1)]);
         };
         let foreign = host.foreign.iter().chain(&host.others);
         let routes = foreign.chain(extra.iter().copied()).map(|route| route.destination);
@@ -232,19 +247,21 @@ impl Landmarks {
         for address in local.chain(neighbors) {
             add(address, address);
         }
-        for family in Family::ALL {
-            if let Some(bounds) = bounds.get_mut(family) {
-                bounds.sort_unstable();
-                bounds.dedup();
-            }
-        }
         let distinctions = host.firewall.as_ref().map(|firewall| Distinctions::of(firewall, host));
-        Some(Self { bounds, distinctions })
+        for family in Family::ALL {
+            let bounds = bounds.get_mut(family).get_or_insert_default();
+            if let Some(distinctions) = &distinctions {
+                bounds.extend(distinctions.bounds(family)?);
+            }
+            bounds.sort_unstable();
+            bounds.dedup();
+        }
+        Some(Self { bounds })
     }
 
     fn region(&self, address: IpAddr) -> usize {
         let bounds = self.bounds.get(Family::from(address)).map_or(&[][..], Vec::as_slice);
-        bounds.partition_point(|bound| *bound <= number(address))
+        bounds.partition_point(|bound| *bound <= address_number(address))
     }
 
     /// Returns the kind of a node; `None` if it is like no other.
@@ -254,9 +271,6 @@ impl Landmarks {
         kind.push(node.mtu.map_or(0, |mtu| u64::from(mtu) + 1));
         let mut add = |address: IpAddr| {
             kind.push(self.region(address) as u64);
-            let Some(distinctions) = &self.distinctions else { return Some(()) };
-            kind.push(distinctions.region(address)? as u64);
-            Some(())
         };
         for network in node.pods.iter() {
             let prefix = network.prefix();
@@ -264,15 +278,15 @@ impl Landmarks {
                 return None;
             }
             let gateway = node.gateway_of(network);
-            add(gateway)?;
-            add(pod_address(prefix, Some(gateway)))?;
+            add(gateway);
+            add(pod_address(prefix, Some(gateway)));
             match cluster.next_hop_of(node, network.family()) {
                 NextHopKind::PodGateway | NextHopKind::NodeAddress => {}
-                NextHopKind::Router(router) => add(router)?,
+                NextHopKind::Router(router) => add(router),
             }
         }
         for (_, address) in node.addresses.iter() {
-            add(*address)?;
+            add(*address);
         }
         for network in node.pods.iter() {
             let family = network.family();
@@ -284,13 +298,6 @@ impl Landmarks {
             });
         }
         Some(kind)
-    }
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

@@ -19,13 +19,19 @@ pub(super) const WORDS: usize = 6;
 #[must_use]
 pub fn audit_text(report: &AuditReport, palette: &Palette) -> String {
     let mut text = String::new();
-    for findings in report.findings.chunk_by(|one, other| one.code == other.code && one.severity == other.severity) {
+    for findings in
+        report.findings.chunk_by(|one, other| one.code == other.code && one.severity == other.severity)
+    {
         for finding in findings.iter().take(OF_A_RULE) {
             put(&mut text, finding, palette);
         }
         if let Some(more) = findings.len().checked_sub(OF_A_RULE).filter(|more| *more > 0) {
             let code = findings[0].code;
-            let _ = writeln!(text, "  {}", palette.dim.apply_to(format!("{more} more of {code}: --json lists all")));
+            let _ = writeln!(
+                text,
+                "  {}",
+                palette.dim.apply_to(format!("{more} more of {code}: --json lists all"))
+            );
         }
     }
     if !report.apply.is_empty() {

@@ -60,26 +60,36 @@ impl Distinctions {
     #[must_use]
     pub fn class(&self, address: IpAddr) -> AddressClass {
         let is_special = self.is_scattered || self.points.contains(&address);
-        let number = match address {
-            IpAddr::V4(address) => u128::from(address.to_bits()),
-            IpAddr::V6(address) => address.to_bits(),
-        };
+        let number = address_number(address);
         let bounds = self.bounds.get(Family::from(address)).map_or(&[][..], Vec::as_slice);
         let region = bounds.partition_point(|bound| *bound <= number);
         AddressClass { itself: is_special.then_some(address), region }
     }
 
-    /// Returns the region of an address that no rule treats on its own; `None` for other addresses.
-    #[must_use]
-    pub fn region(&self, address: IpAddr) -> Option<usize> {
-        let AddressClass { itself, region } = self.class(address);
-        itself.is_none().then_some(region)
+    /// Iterates over the first addresses of everything that the rules distinguish, as numbers. `None` if any two addresses may differ.
+    pub fn bounds(&self, family: Family) -> Option<impl Iterator<Item = u128> + '_> {
+        let points = self.points.iter().filter(move |address| Family::from(**address) == family);
+        let points = points.flat_map(|address| {
+            let number = address_number(*address);
+            [number, number.saturating_add(1)]
+        });
+        let bounds = self.bounds.get(family).into_iter().flatten().copied();
+        (!self.is_scattered).then(|| points.chain(bounds))
     }
 
     /// Returns `true` if a rule depends on the return route.
     #[must_use]
     pub const fn depends_on_routes(&self) -> bool {
         self.depends_on_routes
+    }
+}
+
+/// Returns an address as a number, which is unique in its family.
+#[must_use]
+pub const fn address_number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits() as u128,
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

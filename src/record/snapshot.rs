@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind},
     model::SysctlKey,
     plan::{Observe, Observed, OriginalSysctls, Scope},
-    state::{Host, Route, State, Tables, Unknown},
+    state::{self, Host, Route, State, Tables, Unknown},
     text::Untrusted,
 };
 
@@ -72,6 +72,7 @@ struct StateOutline<'a> {
     #[serde(borrow)]
     routes: Vec<&'a RawValue>,
     nat: Tables,
+    #[serde(deserialize_with = "state::sorted_map")]
     sysctls: BTreeMap<SysctlKey, Untrusted>,
     #[serde(default)]
     unknown: Vec<Unknown>,

@@ -14,10 +14,13 @@ mod route_list;
 mod windows;
 mod word;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor},
+};
 
 use crate::{
     model::{Family, SysctlKey},
@@ -54,6 +57,7 @@ pub struct State {
     /// The tables named `hostgw`.
     pub nat: Tables,
     /// The value of each key. In an observed state, keys that the kernel does not have are absent.
+    #[serde(deserialize_with = "sorted_map")]
     pub sysctls: BTreeMap<SysctlKey, Untrusted>,
     /// The parts that could not be read, and about which nothing is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -78,6 +82,36 @@ impl State {
     pub fn nat_unknowns(&self) -> impl Iterator<Item = &Unknown> {
         self.unknown.iter().filter(|unknown| matches!(unknown.what, StatePart::Nat { .. }))
     }
+}
+
+/// Deserializes a map. Its entries are sorted in almost all files, so building it at the end is faster than inserting them one by
+/// one. Of several entries with the same key, the last one counts.
+///
+/// # Errors
+/// Returns an error if an entry is invalid.
+pub fn sorted_map<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    K: Deserialize<'de> + Ord,
+    V: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Entries<K, V>(PhantomData<(K, V)>);
+    impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
+        type Value = Vec<(K, V)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    Ok(deserializer.deserialize_map(Entries(PhantomData))?.into_iter().collect())
 }
 
 /// Returns the hint that makes all these parts readable. Root reads everything; with `CAP_NET_ADMIN` alone, root's
@@ -119,8 +153,8 @@ pub enum StatePart {
     Records,
 }
 
-impl std::fmt::Display for StatePart {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for StatePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nat { family } => write!(f, "table {} {}", family.nft(), nat::TABLE_NAME),
             Self::Sysctl { key } => key.fmt(f),

@@ -45,10 +45,9 @@ fn real_nodes_are_judged() {
 
         // linux-2 loses a route, linux-3 drops packets, and another machine comes.
         nodes[1].sh("ip route del 10.244.0.0/24");
-        nodes[2].sh(
-            "nft add table ip fw; nft 'add chain ip fw forward { type filter hook forward priority 0; }'
-             nft add rule ip fw forward ip saddr 10.244.0.0/24 drop",
-        );
+        nodes[2]
+            .sh("nft add table ip fw; nft 'add chain ip fw forward { type filter hook forward priority 0; }'
+             nft add rule ip fw forward ip saddr 10.244.0.0/24 drop");
         let broken = audit(&nodes, &[]).expect(11);
         let lines: Vec<&str> = broken.stdout.lines().collect();
         for line in [
@@ -66,7 +65,10 @@ fn real_nodes_are_judged() {
         let markdown = audit(&nodes, &["--markdown"]).expect(11).stdout;
         assert!(markdown.contains("- `linux-2`: `no route to the pods of linux-1`"), "{markdown}");
         let html = audit(&nodes, &["--html"]).expect(11).stdout;
-        assert!(html.starts_with("<!DOCTYPE html>") && html.contains("no route to the pods of linux-1"), "{html}");
+        assert!(
+            html.starts_with("<!DOCTYPE html>") && html.contains("no route to the pods of linux-1"),
+            "{html}"
+        );
     });
 }
 
@@ -82,6 +84,8 @@ fn unusable_input_is_told() {
     assert_eq!(page.matches("<script").count(), 2, "{page}");
     let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
     node.write("one.json", &snapshot);
-    node.hostgw(&["audit", "one.json"]).expect(11).says("warning[HG1200]: 2 nodes (linux-2, linux-3): there are no snapshots of 2 nodes");
+    node.hostgw(&["audit", "one.json"])
+        .expect(11)
+        .says("warning[HG1200]: 2 nodes (linux-2, linux-3): there are no snapshots of 2 nodes");
     node.hostgw(&["audit", "one.json", "-f", "other.yaml"]).expect(3);
 }

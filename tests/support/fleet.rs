@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 
 /// The configuration of a cluster of `size` nodes. Every `windows`th node, if any, runs Windows.
 pub fn configuration(size: usize, windows: Option<usize>) -> String {
-    let mut text = "clusterPrefix: 10.0.0.0/8\negressInterface: eth0\nnextHop: node-address\nnodes:\n".to_owned();
+    let mut text =
+        "clusterPrefix: 10.0.0.0/8\negressInterface: eth0\nnextHop: node-address\nnodes:\n".to_owned();
     for node in 0..size {
         let is_windows = windows.is_some_and(|every| node % every == every - 1);
         let os = if is_windows { "windows" } else { "linux" };
         let address = address(node);
         let (high, low) = (node / 256, node % 256);
-        text += &format!("  - {{name: n{node}, os: {os}, podCIDR: 10.{high}.{low}.0/24, address: {address}}}\n");
+        text +=
+            &format!("  - {{name: n{node}, os: {os}, podCIDR: 10.{high}.{low}.0/24, address: {address}}}\n");
     }
     text
 }
@@ -59,12 +61,8 @@ fn linux(loaded: &Loaded, index: usize) -> Value {
                "type": {"other": 2}, "next": {"device": device}, "source": address})
     };
     let gateway = gateway.to_string();
-    let rule = |priority: u32, table: u32| {
-        json!({"family": "ipv4", "priority": priority, "selector": {}, "action": {"lookup": table}, "protocol": 2})
-    };
-    let link = |name: &str, index: u32| {
-        json!({"name": name, "index": index, "up": true, "carrier": true, "mtu": 1500})
-    };
+    let rule = |priority: u32, table: u32| json!({"family": "ipv4", "priority": priority, "selector": {}, "action": {"lookup": table}, "protocol": 2});
+    let link = |name: &str, index: u32| json!({"name": name, "index": index, "up": true, "carrier": true, "mtu": 1500});
     json!({
         "format": 2,
         "takenAt": "2026-11-29T20:00:00Z",
@@ -111,7 +109,8 @@ fn windows(loaded: &Loaded, index: usize) -> Value {
         json!({"Index": 5, "Alias": alias, "Destination": destination, "NextHop": next_hop,
                "Active": metric, "Persistent": metric, "Protocol": "NetMgmt"})
     };
-    let mut routes = vec![json!({"Index": 5, "Alias": alias, "Destination": "0.0.0.0/0", "NextHop": "172.31.255.254",
+    let mut routes =
+        vec![json!({"Index": 5, "Alias": alias, "Destination": "0.0.0.0/0", "NextHop": "172.31.255.254",
                                  "Active": 256, "Persistent": -1, "Protocol": "Dhcp"})];
     let mut owned = Vec::new();
     for wanted in &desired.state.routes {

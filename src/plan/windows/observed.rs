@@ -151,7 +151,8 @@ impl WindowsObserved {
         // The keys begin with capital letters, so most other files need not be parsed.
         let first = text.split_once('"').and_then(|(_, key)| key.chars().next());
         first.is_some_and(|first| first.is_ascii_uppercase())
-            && serde_json::from_str::<SnapshotHeader>(without_mark(text)).is_ok_and(|head| head.system == "windows")
+            && serde_json::from_str::<SnapshotHeader>(without_mark(text))
+                .is_ok_and(|head| head.system == "windows")
     }
 
     /// Parses a snapshot; `name` is the file name in errors.
