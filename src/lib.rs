@@ -99,6 +99,7 @@
 //! | the path of packets, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
 //! | what `hostgw doctor` finds | `src/diagnose/rules.rs` | `src/doctor`, `src/kernel/nat/terms.rs` (rules of firewalls); `tests/e2e/doctor.rs` |
 //! | what `hostgw audit` finds | `src/audit/conclude.rs` | `src/audit/examine.rs` (one node), `src/audit/report.rs`; `tests/audit.rs`, `tests/e2e/audit.rs` |
+//! | a plan for many nodes | `src/cli/fleet_plan.rs` | `src/render/fleet.rs`; `tests/e2e/audit.rs` |
 //! | the web page of `hostgw audit` | `src/audit/page` | `src/audit/html.rs`, `tests/browser` |
 //! | what `hostgw import` reads from a node | `src/import/node.rs`, `src/import/annotations.rs` | `src/import/survey.rs` (warnings); `tests/cases/import` |
 //! | what `hostgw import --live` describes and removes | `src/import/live/mod.rs`, `src/import/live/leftover.rs` | `src/import/live/plugin.rs` (how plugins are recognized), `src/cli/import_live.rs`; `tests/cases/import-live`, `tests/e2e/migration.rs` |

@@ -347,6 +347,7 @@ macro_rules! documents {
 documents! {
     readme "README.md"
     node_agent "src/guide/node-agent.md"
+    auditing "src/guide/auditing.md"
     boot "src/guide/boot.md"
     configuration "src/guide/configuration.md"
     diagnostics "src/guide/diagnostics.md"

@@ -272,9 +272,10 @@ pub(super) struct PlanOptions {
     #[arg(long)]
     pub adopt: bool,
     /// Plan against a snapshot instead of this machine: the output of `hostgw snapshot` or, for a Windows node,
-    /// of the script from `hostgw render --collect`. `-` is standard input.
-    #[arg(long, value_name = "FILE")]
-    pub state: Option<PathBuf>,
+    /// of the script from `hostgw render --collect`. `-` is standard input. With several files, or a directory of them, plan
+    /// for all of their nodes at once.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub state: Vec<PathBuf>,
     /// Show the desired state of every node, without reading any live state.
     #[arg(long, conflicts_with_all = ["node", "adopt", "state", "out"])]
     pub all_nodes: bool,
@@ -284,7 +285,8 @@ pub(super) struct PlanOptions {
     /// Show only names and counts.
     #[arg(long, conflicts_with_all = ["full", "json", "markdown"])]
     pub summary: bool,
-    /// Save the plan to FILE, for `hostgw apply FILE`. A plan with conflicts or unreadable parts is not saved.
+    /// Save the plan to FILE, for `hostgw apply FILE`. A plan with conflicts or unreadable parts is not saved. The plans of
+    /// several nodes are saved in a directory, each in a file with the name of its node.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Print the plan as JSON.

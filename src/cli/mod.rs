@@ -35,6 +35,7 @@ mod doctor_managers;
 mod environment;
 mod error_json;
 mod explain;
+mod fleet_plan;
 mod git;
 mod help;
 #[cfg(target_os = "linux")]
@@ -72,6 +73,7 @@ mod signals;
 mod simulate;
 #[cfg(target_os = "linux")]
 mod snapshot;
+mod snapshot_files;
 #[cfg(target_os = "linux")]
 mod ssh;
 #[cfg(target_os = "linux")]

@@ -7,7 +7,7 @@ use super::{
     VerbFailure, VerbResult,
     arguments::PlanOptions,
     configuration::{load, text_of},
-    diff, environment,
+    diff, environment, fleet_plan,
     output::Output,
     plan_shape::{PlanShape, refuses, show},
     saved_plan::SavedPlan,
@@ -35,10 +35,17 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
             Error::new(Kind::Usage, "a plan is saved to a file; standard output already shows it").into()
         );
     }
+    if options.state.len() > 1 || options.state.iter().any(|path| path.is_dir()) {
+        if options.target.node.is_some() {
+            let message = "--node selects one node, but --state has the snapshots of several";
+            return Err(Error::new(Kind::Usage, message).into());
+        }
+        return fleet_plan::run(options, output);
+    }
     let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let (file, node) = (options.target.file.as_deref(), environment::node(options.target.node.as_deref()));
     let node = node.as_deref();
-    let mut session = match &options.state {
+    let mut session = match options.state.first() {
         Some(snapshot) => {
             let (name, text) = text_of(snapshot)?;
             if WindowsObserved::is_snapshot(&text) {

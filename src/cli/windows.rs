@@ -9,7 +9,7 @@ use super::{
     plan_shape::{PlanShape, refuses, show},
 };
 use crate::{
-    config::Loaded,
+    config::{Document, Loaded},
     diagnose::Diagnostic,
     doctor::{WindowsExamination, examine_windows},
     error::{Error, Kind},
@@ -17,7 +17,7 @@ use crate::{
     plan::{
         self, ForeignPolicy, WindowsDesired,
         compare::Side,
-        windows::{WindowsObserved, windows_plan},
+        windows::{WindowsObserved, WindowsPlan, windows_plan},
     },
     render::{DiagnosticEntry, Locator, Report},
     text::{ShellCommand, Untrusted},
@@ -34,21 +34,8 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         let hint = format!("`{render}` prints a script that plans and applies on the node");
         return Err(Error::new(Kind::Usage, message).with_hint(hint).into());
     }
-    let desired = desired(&cluster, index, name)?;
     let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
-    let plan = windows_plan(&cluster, index, &desired, &observed, policy).map_err(|problems| {
-        let hint = problems.iter().find_map(|problem| problem.remedy.clone());
-        Error::new(Kind::Invalid, format!("the configuration does not fit node {node}"))
-            .with_details(problems.into_iter().map(|problem| problem.message))
-            .with_hint_if(hint)
-    })?;
-    let locator = Locator::new(&document);
-    let mut report = Report::of_windows(&plan, &cluster, |side, path| match side {
-        Side::New => locator.source(path),
-        Side::Old => None,
-    });
-    report.node = Some(node.into());
-    report.file = Some(document.name().clone());
+    let (report, plan) = planned(&document, &cluster, index, name, &observed, policy)?;
     show(&report, None, PlanShape::of(options), output)?;
     for leftover in &plan.leftovers {
         output.diagnostic(leftover);
@@ -58,6 +45,44 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         return Err(VerbFailure::AlreadyReported(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !plan.changes.is_empty() { 2 } else { 0 })
+}
+
+/// Plans for the Windows node that a snapshot was collected for.
+pub(super) fn report_of(
+    loaded: &Loaded,
+    name: &str,
+    text: &str,
+    policy: ForeignPolicy,
+) -> Result<(Report, WindowsPlan), Error> {
+    let observed = WindowsObserved::parse(name, text)?;
+    let index = plan::node_named(&loaded.cluster, &observed.node)?;
+    planned(&loaded.document, &loaded.cluster, index, name, &observed, policy)
+}
+
+fn planned(
+    document: &Document,
+    cluster: &Cluster,
+    index: usize,
+    name: &str,
+    observed: &WindowsObserved,
+    policy: ForeignPolicy,
+) -> Result<(Report, WindowsPlan), Error> {
+    let desired = desired(cluster, index, name)?;
+    let node = &cluster.nodes[index].name;
+    let plan = windows_plan(cluster, index, &desired, observed, policy).map_err(|problems| {
+        let hint = problems.iter().find_map(|problem| problem.remedy.clone());
+        Error::new(Kind::Invalid, format!("the configuration does not fit node {node}"))
+            .with_details(problems.into_iter().map(|problem| problem.message))
+            .with_hint_if(hint)
+    })?;
+    let locator = Locator::new(document);
+    let mut report = Report::of_windows(&plan, cluster, |side, path| match side {
+        Side::New => locator.source(path),
+        Side::Old => None,
+    });
+    report.node = Some(node.clone());
+    report.file = Some(document.name().clone());
+    Ok((report, plan))
 }
 
 /// Examines a Windows node, whose state the collector script wrote to the file `name`.

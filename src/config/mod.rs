@@ -67,7 +67,7 @@ use tree::{Parsed, TreeNode};
 use validate::validate;
 
 /// A configuration that was read and found valid.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Loaded {
     /// The file.
     pub document: Document,

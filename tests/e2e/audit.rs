@@ -19,8 +19,13 @@ fn applied((name, cidr, address): (&str, &str, &str), privilege: Privilege) -> N
     node
 }
 
-/// Copies the snapshots of the nodes to the first one, and audits them there.
+/// Audits the nodes on the first one.
 fn audit(nodes: &[Namespace], options: &[&str]) -> Outcome {
+    collect(nodes, &[&["audit", "snapshots"], options].concat())
+}
+
+/// Copies the snapshots of the nodes to the first one, and runs a command there.
+fn collect(nodes: &[Namespace], command: &[&str]) -> Outcome {
     nodes[0].sh("mkdir -p snapshots");
     for (number, node) in nodes.iter().enumerate() {
         let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
@@ -30,7 +35,7 @@ fn audit(nodes: &[Namespace], options: &[&str]) -> Outcome {
             nodes[0].sh("gzip -f snapshots/1.json");
         }
     }
-    nodes[0].hostgw(&[&["audit", "snapshots"], options].concat())
+    nodes[0].hostgw(command)
 }
 
 #[test]
@@ -69,6 +74,60 @@ fn real_nodes_are_judged() {
             html.starts_with("<!DOCTYPE html>") && html.contains("no route to the pods of linux-1"),
             "{html}"
         );
+    });
+}
+
+/// One plan for many nodes, made elsewhere, and applied on the nodes as it is, or refused as stale.
+#[test]
+fn a_fleet_is_planned_in_one_run() {
+    each(|privilege| {
+        let nodes = [NODE_1, NODE_2, NODE_3].map(|node| applied(node, privilege));
+        let desk = &nodes[0];
+        let unchanged = collect(&nodes, &["plan", "--out", "none", "--state", "snapshots"]).expect(0);
+        assert_eq!(unchanged.stdout, "No changes on 3 nodes.\n");
+        assert_eq!(desk.sh("ls none"), "");
+
+        // A node joins.
+        let joined = ("linux-4", "10.244.3.0/24", "172.30.0.14");
+        desk.write("new.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_2, NODE_3, joined]));
+        let arguments = ["plan", "-f", "new.yaml", "--out", "plans", "--detailed-exitcode", "--state"];
+        let planned = desk.hostgw(
+            &[&arguments[..], &["snapshots/0.json", "snapshots/1.json.gz", "snapshots/2.json"]].concat(),
+        );
+        let planned = planned.expect(2);
+        assert_eq!(
+            planned.stdout,
+            "On 3 nodes (linux-1, linux-2, linux-3):
+  + 10.244.3.0/24 via 172.30.0.14 dev eth0 proto 87  # node linux-4 added
+
+3 of 3 nodes change: 3 to add, 0 to update, 0 to remove.
+"
+        );
+        assert_eq!(desk.sh("ls plans"), "linux-1.json\nlinux-2.json\nlinux-3.json\n");
+        let markdown =
+            desk.hostgw(&["plan", "-f", "new.yaml", "--markdown", "--state", "snapshots"]).expect(0).stdout;
+        assert!(
+            markdown.contains("**On 3 nodes** `linux-1, linux-2, linux-3`\n\n```diff\n+ 10.244.3.0/24 via"),
+            "{markdown}"
+        );
+
+        // linux-2 applies its plan. linux-3 has changed since.
+        for (number, node) in [(2, &nodes[1]), (3, &nodes[2])] {
+            node.write("plan.json", &desk.sh(&format!("cat plans/linux-{number}.json")));
+        }
+        nodes[1].hostgw_ok(&["apply", "plan.json"]);
+        assert!(nodes[1].managed_routes().iter().any(|route| route.starts_with("10.244.3.0/24 ")));
+        nodes[2].sh("ip route del 10.244.0.0/24");
+        nodes[2].hostgw(&["apply", "plan.json"]).expect(5);
+
+        // A conflict on one node does not keep the others from being planned.
+        nodes[2].sh("ip route add 10.244.3.0/24 via 172.30.0.99");
+        let arguments = ["plan", "-f", "new.yaml", "--out", "more", "--state", "snapshots"];
+        let planned = collect(&nodes, &arguments).expect(10);
+        assert!(planned.stdout.contains("error: linux-3: 1 conflict: apply refuses this plan"), "{planned}");
+        assert_eq!(desk.sh("ls more"), "linux-1.json\n");
+        desk.hostgw(&["plan", "--node", "linux-1", "--state", "snapshots"]).expect(64);
+        desk.hostgw(&["plan", "--out", "new.yaml", "--state", "snapshots"]).expect(64);
     });
 }
 

@@ -1,0 +1,160 @@
+//! `hostgw plan --state` with the snapshots of many nodes.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    VerbFailure, VerbResult,
+    arguments::PlanOptions,
+    configuration::{load, text_of},
+    output::Output,
+    plan_shape::{PlanShape, refuses},
+    saved_plan::SavedPlan,
+    session_report,
+    snapshot_files::snapshot_files,
+    windows,
+};
+use crate::{
+    config::Loaded,
+    error::{Error, Kind},
+    plan::{ForeignPolicy, Totals, windows::WindowsObserved},
+    progress::{Task, advance},
+    reconcile::Session,
+    record::Snapshot,
+    render::{FleetChange, FleetChanges, FleetNode, FleetReport, fleet_markdown, fleet_text},
+    state,
+    text::{self, ShellCommand, Untrusted, count},
+};
+
+/// Plans for the nodes of many snapshots, and saves the plans in a directory.
+pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
+    let files = snapshot_files(&options.state)?;
+    let loaded = load(options.target.file.as_deref())?;
+    if let Some(folder) = &options.out {
+        create(folder)?;
+    }
+    let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
+    let (mut nodes, mut changes, mut worst) =
+        (Vec::with_capacity(files.len()), FleetChanges::default(), None);
+    let _task = Task::counted("planning nodes", files.len());
+    for file in &files {
+        let mut node = FleetNode {
+            node: None,
+            snapshot: text::path(file),
+            totals: None,
+            plan: None,
+            problem: None,
+            remedy: None,
+        };
+        if let Err(error) = plan_one(file, &loaded, policy, options.out.as_deref(), &mut node, |change| {
+            changes.add(nodes.len(), change);
+        }) {
+            worst = Some(error.kind);
+            node.remedy = error.hint;
+            let details = error.details.iter().map(|detail| format!("; {detail}")).collect::<String>();
+            node.problem = Some(format!("{}{details}", error.message).into());
+        }
+        nodes.push(node);
+        advance(1);
+    }
+    drop(_task);
+    let report =
+        FleetReport::new(loaded.document.name().clone(), loaded.document.hash().into(), nodes, changes);
+    match PlanShape::of(options) {
+        PlanShape::Json => output.json(&report)?,
+        PlanShape::Markdown => output.verbatim(&fleet_markdown(&report))?,
+        PlanShape::Text | PlanShape::Summary => output.long(&fleet_text(&report, &output.palette))?,
+    }
+    if let Some(folder) = &options.out {
+        let saved = report.nodes.iter().filter(|node| node.plan.is_some()).count();
+        let folder = text::path(folder);
+        output.say(&format!(
+            "Saved {} in {folder}. On each node, `hostgw apply PLAN` applies exactly that plan.",
+            count(saved, "plan")
+        ));
+    }
+    if let Some(kind) = worst {
+        return Err(VerbFailure::AlreadyReported(kind));
+    }
+    Ok(if options.detailed_exitcode && report.changed() > 0 { 2 } else { 0 })
+}
+
+/// Plans for the node of one snapshot. Passes its changes to `add`.
+fn plan_one(
+    file: &Path,
+    loaded: &Loaded,
+    policy: ForeignPolicy,
+    folder: Option<&Path>,
+    node: &mut FleetNode,
+    mut add: impl FnMut(FleetChange),
+) -> Result<(), Error> {
+    let (name, text) = text_of(file)?;
+    if WindowsObserved::is_snapshot(&text) {
+        let (report, plan) = windows::report_of(loaded, &name, &text, policy)?;
+        node.node.clone_from(&report.node);
+        node.totals = Some(report.totals);
+        report.changes.iter().map(FleetChange::from).for_each(&mut add);
+        return match plan.conflicts.len() {
+            0 => Ok(()),
+            number => Err(Error::new(Kind::Conflict, refuses(number, "the script", "-Adopt"))),
+        };
+    }
+    let snapshot = Snapshot::parse(&name, &text)?;
+    let mut session = Session::of_snapshot(loaded.clone(), None, snapshot, policy)?;
+    node.node = Some(session.node_name().clone());
+    session.look()?;
+    session.check()?;
+    let report = session_report::report(&session);
+    node.totals = Some(report.totals);
+    report.changes.iter().map(FleetChange::from).for_each(&mut add);
+    let plan = &session.prepared.plan;
+    if !plan.unknown.is_empty() {
+        let unknown: Vec<String> = plan.unknown.iter().map(|it| format!("{}: {}", it.what, it.why)).collect();
+        return Err(Error::new(
+            Kind::Incomplete,
+            format!("the snapshot is incomplete: {}", text::list(&unknown, 3)),
+        )
+        .with_hint_if(state::hint_for(&plan.unknown).cloned()));
+    }
+    if !plan.conflicts.is_empty() {
+        return Err(Error::new(Kind::Conflict, refuses(plan.conflicts.len(), "apply", "--adopt"))
+            .with_details(plan.conflicts.iter().map(ToString::to_string)));
+    }
+    if let Some(folder) = folder.filter(|_| report.totals != Totals::default()) {
+        let path = folder.join(file_name(session.node_name()));
+        SavedPlan::of(&session, &report)?.write(&path)?;
+        node.plan = Some(text::path(&path));
+    }
+    Ok(())
+}
+
+/// Returns the name of the file for the plan of a node. The name of a node can contain anything.
+fn file_name(node: &Untrusted) -> PathBuf {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let plain: String = node.as_raw().chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    let plain = plain.trim_start_matches('.');
+    let suffix = if plain == node.as_raw() {
+        String::new()
+    } else {
+        format!("-{}", &crate::hex::sha256(node.as_raw().as_bytes())[..8])
+    };
+    PathBuf::from(format!("{plain}{suffix}.json"))
+}
+
+/// Creates the directory for the plans.
+fn create(folder: &Path) -> Result<(), Error> {
+    let cannot = |error| {
+        Error::new(Kind::Usage, format!("cannot create the directory {}: {error}", text::path(folder)))
+    };
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(cannot(error)),
+        _ if !folder.is_dir() => Err(Error::new(
+            Kind::Usage,
+            format!("{} is not a directory: the plans of many nodes are saved in one", text::path(folder)),
+        )
+        .with_hint(format!("pass another name: `{}`", ShellCommand::new(["--out", "plans"])))),
+        _ => Ok(()),
+    }
+}
