@@ -167,16 +167,11 @@ impl Conclusion<'_> {
         if missing.is_empty() {
             return;
         }
-        let what = if missing.len() == 1 { "there is no snapshot" } else { "there are no snapshots" };
         let collect = self.cluster.nodes.iter().any(|node| node.os == OperatingSystem::Windows);
         let windows = if collect { " (on Windows: the script from `hostgw render --collect`)" } else { "" };
         self.findings.push(
-            SharedFinding::new(
-                Rule::NoSnapshot,
-                format!("{what} of {}", count(missing.len(), "node")),
-                missing,
-            )
-            .with_remedy(format!("run `hostgw snapshot` there{windows}, and audit again")),
+            SharedFinding::new(Rule::NoSnapshot, "no snapshot".to_owned(), missing)
+                .with_remedy(format!("run `hostgw snapshot` there{windows}, and audit again")),
         );
     }
 

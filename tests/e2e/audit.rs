@@ -145,6 +145,6 @@ fn unusable_input_is_told() {
     node.write("one.json", &snapshot);
     node.hostgw(&["audit", "one.json"])
         .expect(11)
-        .says("warning[HG1200]: 2 nodes (linux-2, linux-3): there are no snapshots of 2 nodes");
+        .says("warning[HG1200]: 2 nodes (linux-2, linux-3): no snapshot");
     node.hostgw(&["audit", "one.json", "-f", "other.yaml"]).expect(3);
 }
