@@ -9,11 +9,13 @@ use std::{
 const QUIET: Duration = Duration::from_millis(20);
 /// How long a burst can delay a look.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// The time that a look must be paid for with, in looks: in the long run, looks take at most about one fiftieth of the time.
+/// How many times its own duration a look must be paid for with. If something changes all the time, looks take about one
+/// fiftieth of the time, as long as [`LONGEST_PAUSE`] allows that.
 const RATIO: u32 = 50;
 /// The time that can be owed before there is a pause, so that a few changes in a row are repaired at once.
 const CREDIT: Duration = Duration::from_secs(2);
-/// The longest pause. A repair takes place within a second of its cause.
+/// The longest pause, so that a repair starts within a second of its cause. Looks that take more than 10 ms therefore take
+/// more than a fiftieth of the time.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The time between looks when nothing happens, to which up to a tenth is added.
 const REGULAR: Duration = Duration::from_secs(60);
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_take_a_fiftieth_of_the_time_but_never_wait_for_a_second() {
+    fn quick_looks_take_a_fiftieth_of_the_time_and_no_pause_exceeds_half_a_second() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         let mut now = start;

@@ -236,9 +236,8 @@ impl AgentMetrics {
         one_hot(&self.pinned, &PIN_REASONS, report.pin.as_ref().map(|pin| pin.reason));
         self.refused.set(report.refused.into());
         self.routes.set(size(report.routes));
-        let contested = report.contested.iter().filter(|contested| contested.pause_seconds.is_some()).count();
-        self.contested.set(size(contested));
-        self.conflicts.set(size(report.contested.len() - contested));
+        self.contested.set(size(report.contested_objects()));
+        self.conflicts.set(size(report.conflicts()));
         self.unreachable.set(size(report.unreachable.len()));
         let mut health = self.health();
         health.is_ready = report.verified && report.unreachable.is_empty();

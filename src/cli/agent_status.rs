@@ -116,22 +116,23 @@ const fn word(condition: AgentCondition) -> &'static str {
 
 /// Says why the agent keeps another configuration than the one in its file.
 pub(super) fn pinned(pin: &Pin, own: &str) -> String {
-    let file = pin.file.as_ref().map_or_else(|| "the configuration".to_owned(), ToString::to_string);
-    let follow = format!("to follow {own} again, change it or reload the agent");
+    let file = pin.file.as_ref().map_or_else(String::new, |file| format!(", {file},"));
+    let follow = format!("to follow {own} again, edit it or reload the agent");
     match pin.reason {
-        PinReason::LastGood => {
-            format!("Keeping the last good configuration, {file}, until {own} can be applied.")
-        }
+        PinReason::LastGood => match pin.transaction {
+            Some(id) => format!("Keeping the configuration of apply {id} until {own} can be applied."),
+            None => format!("Keeping the last good copy{file} until {own} can be applied."),
+        },
         PinReason::Apply => {
-            format!(
-                "Pinned: `hostgw apply` put another configuration in effect, {file}, which stays; {follow}."
-            )
+            format!("Pinned: `hostgw apply` applied another configuration{file} and the agent keeps it; {follow}.")
         }
         PinReason::Rollback if pin.file.is_none() => {
             format!("Suspended: `hostgw rollback` undid the only apply; {follow}.")
         }
         PinReason::Rollback => {
-            format!("Pinned: `hostgw rollback` restored an earlier version of {file}, which stays; {follow}.")
+            format!(
+                "Pinned: `hostgw rollback` restored an earlier configuration{file} and the agent keeps it; {follow}."
+            )
         }
         PinReason::Destroy => format!("Suspended: `hostgw destroy` removed everything; {follow}."),
     }

@@ -81,6 +81,18 @@ impl AgentReport {
             newest: None,
         }
     }
+
+    /// The number of objects that other programs keep changing.
+    #[must_use]
+    pub fn contested_objects(&self) -> usize {
+        self.contested.iter().filter(|contested| contested.pause_seconds.is_some()).count()
+    }
+
+    /// The number of foreign objects in place of managed ones.
+    #[must_use]
+    pub fn conflicts(&self) -> usize {
+        self.contested.len() - self.contested_objects()
+    }
 }
 
 /// The condition of a node, as far as its agent is concerned.

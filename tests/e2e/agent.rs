@@ -158,7 +158,7 @@ fn what_other_commands_do_stays() {
         node.observe("ip route flush proto 87");
         agent.await_state(&wanted, "a flush");
         node.hostgw_ok(&["status"])
-            .says("Pinned: `hostgw apply` put another configuration in effect, other.yaml");
+            .says("Pinned: `hostgw apply` applied another configuration, other.yaml, and the agent keeps it");
         // The pin outlives the agent.
         assert_eq!(agent.stop(), Some(0));
         let agent = Agent::start(&node);
@@ -261,7 +261,7 @@ fn there_is_one_agent_on_a_node() {
     let agent = Agent::start(&node);
     node.hostgw(&["agent"]).expect(4).warns("an agent already runs on this node");
     assert_eq!(agent.stop(), Some(0));
-    node.hostgw(&["agent", "-f", "-"]).expect(64).warns("the agent follows a file");
+    node.hostgw(&["agent", "-f", "-"]).expect(64).warns("it cannot read the configuration from standard input");
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn readiness_depends_on_the_node_and_not_on_the_file() {
         node.observe("ip rule del to 10.244.1.0/24 blackhole");
         await_answer(&agent, &node, "/readyz", "200", "In sync");
         node.observe("ip route replace 10.244.1.0/24 via 172.30.0.99 dev eth0 proto static");
-        await_answer(&agent, &node, "/readyz", "503", "1 contested object");
+        await_answer(&agent, &node, "/readyz", "503", "Degraded: 1 conflict\n");
         await_answer(&agent, &node, "/metrics", "200", "\nhostgw_agent_conflicts 1\n");
         node.observe("ip route del 10.244.1.0/24");
         await_answer(&agent, &node, "/readyz", "200", "In sync");

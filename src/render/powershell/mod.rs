@@ -110,7 +110,8 @@ pub fn windows_script(
 #
 # Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 wrong machine;
 # 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
-# 8 mass removal, or -Destroy of an installed configuration, refused; 10 conflict with foreign objects; 64 invalid arguments; 130 interrupted and rolled back.
+# 8 refused: mass removal, or -Destroy while the task is active; 10 conflict with foreign objects; 64 invalid arguments;
+# 130 interrupted and rolled back.
 #
 ",
     );
