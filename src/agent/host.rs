@@ -76,8 +76,13 @@ pub enum AgentEvent<'a> {
         /// What is in effect instead, if anything.
         in_effect: Option<&'a Untrusted>,
     },
-    /// A repair failed.
-    RepairFailed(&'a Error),
+    /// Several repairs in a row failed.
+    RepairFailed {
+        /// Why the last one failed.
+        error: &'a Error,
+        /// The number of failures in a row.
+        failures: u32,
+    },
     /// What was wrong is over.
     Recovered,
     /// It keeps another configuration than the file's, because of another command.

@@ -614,7 +614,8 @@ impl<'a> Keeper<'a> {
         let is_lasting = self.repair_backoff.failures >= REPORTED_FAILURES;
         if is_lasting && note(&mut self.node_trouble, &error) {
             self.report.failures += 1;
-            self.host.event(AgentEvent::RepairFailed(&error));
+            let failures = self.repair_backoff.failures;
+            self.host.event(AgentEvent::RepairFailed { error: &error, failures });
         }
     }
 

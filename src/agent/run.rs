@@ -105,7 +105,7 @@ fn wait(
     match poll(&mut descriptors, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => {
-            return Err(Error::unexpected(format!("cannot wait for changes of this node: {error}")));
+            return Err(Error::unexpected(format!("cannot wait for kernel notifications: {error}")));
         }
     }
     // One byte for each signal.

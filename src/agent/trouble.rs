@@ -47,5 +47,5 @@ pub(super) fn invalid_error(invalid: &InvalidConfig) -> Error {
     });
     Error::new(Kind::Invalid, format!("{name} is invalid: {count}"))
         .with_details(details)
-        .with_hint("run `hostgw validate` on it")
+        .with_hint(format!("run `hostgw validate {name}`"))
 }

@@ -136,7 +136,7 @@ impl AgentMetrics {
             )?,
             last_verification: gauge(
                 "hostgw_agent_last_verification_timestamp_seconds",
-                "When everything except conflicts and contested objects was last found to be as configured, in Unix time; 0 if never.",
+                "When the node last matched the configuration in effect, except for conflicts and contested objects, in Unix time; 0 if never.",
             )?,
             applies: counter(
                 "hostgw_agent_applies_total",
@@ -172,10 +172,10 @@ impl AgentMetrics {
                 "Managed routes that the configuration in effect asks for.",
             )?,
             contested: gauge("hostgw_agent_contested_objects", "Objects that other programs keep changing.")?,
-            conflicts: gauge("hostgw_agent_conflicts", "Foreign objects in the place of managed ones.")?,
+            conflicts: gauge("hostgw_agent_conflicts", "Foreign objects in place of managed ones.")?,
             unreachable: gauge(
                 "hostgw_agent_unreachable_nodes",
-                "Nodes whose pods this node's pods cannot reach, or not as planned.",
+                "Nodes to which pod traffic is lost or diverted.",
             )?,
             health: Mutex::new(Health {
                 beat: Instant::now(),
@@ -221,7 +221,7 @@ impl AgentMetrics {
                 }
             }
             AgentEvent::Refused { .. } => add(&self.failures, APPLY, 1),
-            AgentEvent::RepairFailed(_) => add(&self.failures, REPAIR, 1),
+            AgentEvent::RepairFailed { .. } => add(&self.failures, REPAIR, 1),
             _ => {}
         }
     }
@@ -264,9 +264,9 @@ impl AgentMetrics {
     pub(super) fn is_healthy(&self, now: Instant) -> (bool, String) {
         let silence = now.saturating_duration_since(self.health().beat);
         if silence > MAX_SILENCE {
-            (false, format!("The agent has given no sign of life for {} s", silence.as_secs()))
+            (false, format!("The agent has not responded for {} s", silence.as_secs()))
         } else {
-            (true, "The agent works".to_owned())
+            (true, "The agent is working".to_owned())
         }
     }
 
@@ -470,8 +470,8 @@ mod tests {
         let error = Error::unexpected("no");
         metrics.event(&AgentEvent::Started(&report()));
         metrics.event(&AgentEvent::Refused { error: &error, in_effect: None });
-        metrics.event(&AgentEvent::RepairFailed(&error));
-        metrics.event(&AgentEvent::RepairFailed(&error));
+        metrics.event(&AgentEvent::RepairFailed { error: &error, failures: 3 });
+        metrics.event(&AgentEvent::RepairFailed { error: &error, failures: 3 });
         let took = Duration::from_millis(300);
         let totals = crate::plan::Totals::default();
         metrics.event(&AgentEvent::Repaired { changes: &[], totals, objects: &[], programs: &[], took });
@@ -504,7 +504,7 @@ mod tests {
         assert_eq!(metrics.is_ready(now), (true, "In sync".to_owned()));
         let (is_healthy, line) = metrics.is_healthy(late);
         assert!(!is_healthy);
-        assert!(line.starts_with("The agent has given no sign of life for 36"), "{line}");
+        assert!(line.starts_with("The agent has not responded for 36"), "{line}");
         assert_eq!(metrics.is_ready(late), (false, line));
     }
 

@@ -25,16 +25,16 @@ pub(super) struct MetricsFile {
 
 impl MetricsFile {
     /// # Errors
-    /// Returns an error if the node exporter would not read the file, or if its folder does not exist.
+    /// Returns an error if the node exporter would not read the file, or if its directory does not exist.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let name = text::path(path);
         if path.extension().is_none_or(|extension| extension != "prom") {
-            let message = format!("the node exporter does not read {name}: its name must end in .prom");
+            let message = format!("the node exporter would ignore {name}: the file name must end in .prom");
             return Err(Error::new(Kind::Usage, message));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
-            let message = format!("cannot write metrics to {name}: {} is not a folder", text::path(folder));
+            let message = format!("cannot write metrics to {name}: {} is not a directory", text::path(folder));
             return Err(Error::unexpected(message));
         }
         Ok(Self { path: path.to_owned(), written: Cell::new(None), has_failed: Cell::new(false) })

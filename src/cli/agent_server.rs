@@ -1,5 +1,5 @@
 //! The HTTP server of the agent: metrics, and the probes of its health. It runs on a thread of its own, which sleeps until
-//! somebody connects.
+//! a client connects.
 
 use std::{
     convert::Infallible,
@@ -48,10 +48,10 @@ pub(super) fn serve(address: SocketAddr, metrics: Arc<AgentMetrics>) -> Result<(
     let cannot = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                Some("another program, or another agent, listens there: choose another port")
+                Some("another program, or another agent, is listening there; choose another port")
             }
             io::ErrorKind::AddrNotAvailable => {
-                Some("this node does not have the address: use one that it has, 0.0.0.0 or [::]")
+                Some("this node does not have that address; use one of its own, 0.0.0.0 or [::]")
             }
             io::ErrorKind::PermissionDenied => Some("choose a port above 1023"),
             _ => None,

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AgentStatus {
-    /// Whether it runs. Otherwise, the rest is what it last reported.
+    /// Whether the agent is running. If not, the other fields are what it last reported.
     running: bool,
     #[serde(flatten)]
     report: AgentReport,
@@ -48,40 +48,41 @@ impl AgentStatus {
             file,
             ..
         } = &self.report;
-        let mut text = String::new();
-        if self.running {
-            let _ = writeln!(text, "Agent: {} (process {process}, since {})", word(*condition), time(*since));
-        } else {
-            let _ = writeln!(text, "Agent: not running; the last one started at {}", time(*since));
-        }
-        if let Some(pin) = pin {
-            let _ = writeln!(text, "  {}", printable(&pinned(pin, &file.to_string())));
-        }
+        let mut report: Vec<String> = Vec::new();
+        report.extend(pin.as_ref().map(|pin| pinned(pin, &file.to_string())));
         if let Some(trouble) = trouble {
-            let hint = trouble.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
-            let message = format!("{}{hint} (since {})", trouble.message, time(trouble.since));
-            let _ = writeln!(text, "  {}", printable(&message));
-            for detail in &trouble.details {
-                let _ = writeln!(text, "    {detail}");
-            }
+            report.push(format!("{} (since {})", trouble.message, time(trouble.since)));
+            report.extend(trouble.details.iter().map(|detail| format!("  {detail}")));
+            report.extend(trouble.hint.as_ref().map(|hint| format!("help: {hint}")));
         }
         if let Some(last) = last_repair {
             let what = changed_objects(&last.objects, last.totals, &last.programs);
-            let message = format!("{}, the last at {}: {what}", count_of(*repairs), time(last.at));
-            let _ = writeln!(text, "  {}", printable(&message));
+            report.push(format!("{}, most recently at {}: {what}", count_of(*repairs), time(last.at)));
         }
         for Contested { object, by, repairs, pause_seconds } in contested {
-            let message = match (by, pause_seconds) {
+            report.push(match (by, pause_seconds) {
                 (Some(what), None) => format!("Conflict: {what}"),
                 (None, None) => format!("Conflict: {object}"),
                 (by, Some(pause)) => {
                     let by = by.as_ref().map_or_else(|| "another program".to_owned(), ToString::to_string);
                     format!(
-                        "Contested: {by} keeps changing {object}; restored {repairs} times in a row, now every {pause} s"
+                        "Contested: {by} keeps changing {object}; restored {repairs} times in a row; repairs are now {pause} s apart"
                     )
                 }
-            };
-            let _ = writeln!(text, "  {}", printable(&message));
+            });
+        }
+        let (mut text, mut indent) = (String::new(), "  ");
+        if self.running {
+            let _ = writeln!(text, "Agent: {} (process {process}, since {})", word(*condition), time(*since));
+        } else {
+            let _ = writeln!(text, "Agent: not running; last started at {}", time(*since));
+            if !report.is_empty() {
+                let _ = writeln!(text, "  Last report:");
+                indent = "    ";
+            }
+        }
+        for line in report {
+            let _ = writeln!(text, "{indent}{}", printable(&line));
         }
         text
     }

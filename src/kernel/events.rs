@@ -129,7 +129,7 @@ impl NodeEvents {
     /// Returns an error if the kernel refuses.
     pub fn listen() -> Result<Self, Error> {
         let cannot =
-            |error: io::Error| Error::unexpected(format!("cannot listen for changes of this node: {error}"));
+            |error: io::Error| Error::unexpected(format!("cannot subscribe to kernel notifications: {error}"));
         let mut route = Socket::open(NETLINK_ROUTE).map_err(cannot)?;
         route.limit_receive_buffer(RECEIVE_BUFFER);
         for group in ROUTE_GROUPS {

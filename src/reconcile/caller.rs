@@ -52,7 +52,7 @@ pub enum Event<'a> {
         pending: Option<&'a Pending>,
         /// The number of checks that passed before and after the change.
         checks: usize,
-        /// The paths of pods that do not work, and did not before.
+        /// The pod paths that do not work, and did not before.
         faults: &'a [PathFault],
     },
     /// An apply is pending, and the command waits for its confirmation, or is about to confirm or cancel it.

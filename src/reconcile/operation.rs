@@ -50,7 +50,7 @@ pub trait Operation {
         &[]
     }
 
-    /// The paths of pods that must not become worse.
+    /// The pod paths that must not become worse.
     fn paths(&self) -> Option<Paths<'_>> {
         None
     }

@@ -259,7 +259,7 @@ fn a_repair_is_completed_before_the_agent_ends() {
 fn there_is_one_agent_on_a_node() {
     let node = node_with_bridge(Privilege::Root);
     let agent = Agent::start(&node);
-    node.hostgw(&["agent"]).expect(4).warns("an agent already runs on this node");
+    node.hostgw(&["agent"]).expect(4).warns("an agent is already running on this node");
     assert_eq!(agent.stop(), Some(0));
     node.hostgw(&["agent", "-f", "-"]).expect(64).warns("it cannot read the configuration from standard input");
 }

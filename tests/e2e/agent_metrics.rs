@@ -53,7 +53,7 @@ fn metrics_and_probes_are_served_on_the_loopback_interface() {
         let node = node_with_bridge(privilege);
         let agent = start(&node, PORT);
         assert_eq!(request(&node, "172.30.0.11", "GET", "/metrics"), "", "only on 127.0.0.1");
-        await_answer(&agent, &node, "/healthz", "200", "\r\n\r\nThe agent works\n");
+        await_answer(&agent, &node, "/healthz", "200", "\r\n\r\nThe agent is working\n");
         await_answer(&agent, &node, "/readyz", "200", "\r\n\r\nIn sync: 3 routes on node linux-1\n");
         let metrics = get(&node, "/metrics");
         for line in [
@@ -101,10 +101,10 @@ fn other_paths_and_methods_are_refused() {
     }
     let (head, get) = (request(&node, "127.0.0.1", "HEAD", "/healthz"), get(&node, "/healthz"));
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
-    assert!(get.ends_with("\r\n\r\nThe agent works\n"), "{get}");
+    assert!(get.ends_with("\r\n\r\nThe agent is working\n"), "{get}");
     let nonsense = request(&node, "127.0.0.1", "\\001\\377", "/metrics");
     assert!(nonsense.is_empty() || nonsense.starts_with("HTTP/1.1 400 "), "{nonsense}");
-    await_answer(&agent, &node, "/healthz", "200", "works");
+    await_answer(&agent, &node, "/healthz", "200", "working");
 }
 
 #[test]
@@ -164,16 +164,16 @@ fn an_unusable_address_or_file_is_refused_before_anything_is_applied() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = |options: &[&str]| node.hostgw(&[&["agent"], options].concat());
-        agent(&["--metrics", "192.0.2.1:10087"]).expect(1).warns("this node does not have the address");
+        agent(&["--metrics", "192.0.2.1:10087"]).expect(1).warns("this node does not have that address");
         agent(&["--metrics", "localhost:10087"]).expect(64).warns("such as 127.0.0.1:10087");
-        agent(&["--metrics-file", "missing/hostgw.prom"]).expect(1).warns("missing is not a folder");
+        agent(&["--metrics-file", "missing/hostgw.prom"]).expect(1).warns("missing is not a directory");
         agent(&["--metrics-file", "hostgw.txt"]).expect(64).warns("must end in .prom");
         assert!(node.managed_routes().is_empty());
         let other = start(&node, PORT);
         agent(PORT)
             .expect(1)
             .warns("cannot serve metrics on 127.0.0.1:10087")
-            .warns("another program, or another agent, listens there");
+            .warns("another program, or another agent, is listening there");
         assert_eq!(other.stop(), Some(0));
     });
 }
@@ -189,7 +189,7 @@ fn slow_clients_do_not_keep_others_from_an_answer() {
     BufReader::new(slow.stdout.take().expect("piped")).read_line(&mut line).expect("text");
     assert_eq!(line, "open\n");
     let begun = Instant::now();
-    await_answer(&agent, &node, "/healthz", "200", "works");
+    await_answer(&agent, &node, "/healthz", "200", "working");
     // They were served first, and have used up their 10 seconds.
     let took = begun.elapsed().as_secs();
     assert!((5..60).contains(&took), "{took} s");
@@ -261,7 +261,7 @@ fn a_file_that_cannot_be_written_is_reported_once() {
         agent.await_event("repaired", round);
     }
     let trouble = agent.await_event("trouble", 1);
-    assert!(trouble["message"].to_string().contains("cannot write metrics/hostgw.prom"), "{trouble}");
+    assert!(trouble["message"].to_string().contains("Cannot write metrics/hostgw.prom"), "{trouble}");
     assert_eq!(agent.count("trouble"), 1);
     node.sh("mkdir metrics");
     node.observe("ip route flush proto 87");

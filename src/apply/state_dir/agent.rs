@@ -9,7 +9,7 @@ const AGENT_LOCK: &str = "agent-lock";
 pub(super) const AGENT: &str = "agent.json";
 
 impl StateDir {
-    /// Takes the lock of the agent, of which there is one in each network namespace.
+    /// Acquires the agent lock, which allows one agent in each network namespace.
     ///
     /// # Errors
     /// Returns an error if the directory cannot be written, or [`Kind::Locked`] if another agent runs.
@@ -17,12 +17,12 @@ impl StateDir {
         match Lock::acquire(self.create()?, AGENT_LOCK, Duration::ZERO, description) {
             Ok(Ok(lock)) => Ok(lock),
             Ok(Err(holder)) => {
-                Err(Error::new(Kind::Locked, format!("an agent already runs on this node: {holder}"))
+                Err(Error::new(Kind::Locked, format!("an agent is already running on this node: {holder}"))
                     .with_hint(
-                        "run `hostgw status` to see what it does; stop it before you start another one",
+                        "run `hostgw status` to see what it is doing; stop it before you start another one",
                     ))
             }
-            Err(error) => Err(cannot("take the lock of the agent in", &self.path, &error)),
+            Err(error) => Err(cannot("acquire the agent lock in", &self.path, &error)),
         }
     }
 
