@@ -17,7 +17,7 @@ use crate::{
     text::{self, Untrusted},
 };
 
-/// How long an apply may take in addition to its checks, before the service manager takes its start for failed.
+/// How long an apply may take in addition to its checks before the service manager considers the start failed.
 const SPARE: Duration = Duration::from_secs(60);
 
 /// Keeps this node in sync with its configuration.
@@ -55,7 +55,7 @@ pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
     ended.map(|()| 0).map_err(VerbFailure::from)
 }
 
-/// Tells systemd, if it listens. The agent works without it.
+/// Notifies systemd, if it manages this process.
 fn notify(state: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(state);
 }
@@ -63,9 +63,9 @@ fn notify(state: &[NotifyState<'_>]) {
 /// The log, the metrics, and the service manager.
 struct AgentUser<'a> {
     log: AgentLog<'a>,
-    /// The time after which the service manager takes a silent agent for stuck.
+    /// The time after which the service manager considers an agent without heartbeat stuck.
     watchdog: Option<Duration>,
-    /// Whether the service manager knows that the agent is ready.
+    /// Whether the service manager has been notified that the agent is ready.
     is_ready: Cell<bool>,
     /// Whether the service manager waits for the end of a reload.
     is_reloading: Cell<bool>,
@@ -85,7 +85,7 @@ impl AgentUser<'_> {
 impl AgentHost for AgentUser<'_> {
     fn event(&self, event: AgentEvent<'_>) {
         self.metrics.event(&event);
-        // The end of a reload must not make an agent ready that never was.
+        // The end of a reload must not report an agent as ready that was not ready before.
         if matches!(event, AgentEvent::Reloading) && self.is_ready.get() {
             self.is_reloading.set(true);
             match NotifyState::monotonic_usec_now() {
@@ -172,8 +172,11 @@ fn status_line(report: &AgentReport) -> String {
 fn degradation(report: &AgentReport) -> String {
     let (conflicts, contested) = (report.conflicts(), report.contested_objects());
     let counts = [(conflicts, "conflict"), (contested, "contested object")];
-    let counts: Vec<String> =
-        counts.into_iter().filter(|(count, _)| *count > 0).map(|(number, what)| text::count(number, what)).collect();
+    let counts: Vec<String> = counts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(number, what)| text::count(number, what))
+        .collect();
     if counts.is_empty() { "retrying a failed repair".to_owned() } else { counts.join(", ") }
 }
 

@@ -73,7 +73,7 @@ impl<'a> AgentLog<'a> {
                     format!("{}\n", Value::Object(object))
                 }
             };
-            // A log that nobody reads must not end the agent.
+            // A closed standard output must not stop the agent.
             let _ = self.output.verbatim(&text);
         }
     }
@@ -249,4 +249,33 @@ fn error_fields(error: &Error) -> Value {
 
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(event: &AgentEvent<'_>) -> String {
+        let messages: Vec<String> = lines(event).into_iter().map(|line| line.message).collect();
+        messages.join("\n")
+    }
+
+    #[test]
+    fn a_line_begins_with_the_outcome_and_ends_with_the_remedy() {
+        let error =
+            &Error::unexpected("no space left").with_details(["/run/hostgw"]).with_hint("free some space");
+        let described = "no space left: /run/hostgw (help: free some space)";
+        assert_eq!(
+            message(&AgentEvent::RepairFailed { error, failures: 3 }),
+            format!("Repair failed 3 times in a row; retrying: {described}")
+        );
+        let refused = |in_effect| message(&AgentEvent::Refused { error, in_effect });
+        assert_eq!(refused(None), format!("Refused; nothing was applied: {described}"));
+        assert_eq!(
+            refused(Some(&"hostgw.yaml".into())),
+            format!("Refused; the previous configuration stays in effect: {described}")
+        );
+        let trouble = message(&AgentEvent::Trouble(error));
+        assert_eq!(trouble, "No space left: /run/hostgw (help: free some space)");
+    }
 }

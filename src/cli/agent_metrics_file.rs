@@ -12,7 +12,7 @@ use crate::{
     text,
 };
 
-/// How old the file may become while the agent looks at the node, and nothing else changes.
+/// The age from which on a look at the node rewrites the file, even if nothing else has changed.
 const MAX_AGE: Duration = Duration::from_secs(15);
 
 /// The file with the metrics.
@@ -34,7 +34,8 @@ impl MetricsFile {
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
-            let message = format!("cannot write metrics to {name}: {} is not a directory", text::path(folder));
+            let message =
+                format!("cannot write metrics to {name}: {} is not a directory", text::path(folder));
             return Err(Error::unexpected(message));
         }
         Ok(Self { path: path.to_owned(), written: Cell::new(None), has_failed: Cell::new(false) })
@@ -49,7 +50,7 @@ impl MetricsFile {
     /// Writes the metrics.
     ///
     /// # Errors
-    /// Returns an error if that fails, but not again and again.
+    /// Returns an error if that fails and the previous attempt did not.
     pub(super) fn write(&self, metrics: &AgentMetrics) -> Result<(), Error> {
         self.written.set(Some(Instant::now()));
         let result = metrics.text().and_then(|text| {

@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const LINE_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Listens on `address`, and answers from now on.
+/// Listens on `address`, and answers requests on another thread.
 ///
 /// # Errors
 /// Returns an error if the address is in use, not one of this node, or not permitted.
@@ -83,7 +83,7 @@ fn run(runtime: &Runtime, listener: &TcpListener, metrics: &Arc<AgentMetrics>) {
             tokio::spawn(async move {
                 let answer =
                     |request: Request<Incoming>| ready(Ok::<_, Infallible>(answer(&request, &metrics)));
-                // Without connections that stay open, nobody can occupy all of them.
+                // Each connection ends after one answer, so that clients cannot occupy all of them.
                 let connection = http1::Builder::new()
                     .keep_alive(false)
                     .header_read_timeout(None)

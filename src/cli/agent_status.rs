@@ -10,7 +10,7 @@ use crate::{
     clock::time,
     error::Error,
     plan::Totals,
-    record::{AgentCondition, AgentReport, Contested, Pin, PinReason},
+    record::{AgentCondition, AgentReport, Contested, Pin, PinReason, RepairReport},
     text::{Untrusted, count, list, printable},
 };
 
@@ -92,7 +92,10 @@ impl AgentStatus {
 pub(super) fn changed_objects(objects: &[Untrusted], totals: Totals, programs: &[Untrusted]) -> String {
     const NAMED: usize = 2;
     let named: Vec<&Untrusted> = objects.iter().take(NAMED).collect();
-    let more = match (totals.add + totals.change + totals.remove).saturating_sub(NAMED) {
+    // A change of a NAT table counts once for each of its parts, so the totals only matter for a truncated list.
+    let is_truncated = objects.len() == RepairReport::MAX_OBJECTS;
+    let count = if is_truncated { totals.add + totals.change + totals.remove } else { objects.len() };
+    let more = match count.saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -125,7 +128,9 @@ pub(super) fn pinned(pin: &Pin, own: &str) -> String {
             None => format!("Keeping the last good copy{file} until {own} can be applied."),
         },
         PinReason::Apply => {
-            format!("Pinned: `hostgw apply` applied another configuration{file} and the agent keeps it; {follow}.")
+            format!(
+                "Pinned: `hostgw apply` applied another configuration{file} and the agent keeps it; {follow}."
+            )
         }
         PinReason::Rollback if pin.file.is_none() => {
             format!("Suspended: `hostgw rollback` undid the only apply; {follow}.")
@@ -136,5 +141,21 @@ pub(super) fn pinned(pin: &Pin, own: &str) -> String {
             )
         }
         PinReason::Destroy => format!("Suspended: `hostgw destroy` removed everything; {follow}."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repair_names_two_objects_and_counts_the_rest() {
+        let text = |count: usize, add| {
+            let objects: Vec<Untrusted> = (0..count).map(|at| format!("object {at}").into()).collect();
+            changed_objects(&objects, Totals { add, ..Totals::default() }, &["nft".into()])
+        };
+        assert_eq!(text(1, 3), "object 0 (changed by nft)", "a table with a chain and a rule");
+        assert_eq!(text(4, 6), "object 0, object 1 and 2 more (changed by nft)");
+        assert_eq!(text(RepairReport::MAX_OBJECTS, 100), "object 0, object 1 and 98 more (changed by nft)");
     }
 }

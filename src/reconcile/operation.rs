@@ -60,7 +60,7 @@ pub trait Operation {
         false
     }
 
-    /// The objects that its plan leaves as they are.
+    /// The objects that the plan leaves alone.
     fn withheld(&self) -> Option<&BTreeSet<ObjectKey>> {
         None
     }

@@ -33,7 +33,7 @@ pub struct AgentReport {
     pub refused: bool,
     /// Why the file is not in effect, or why the node does not match the configuration in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<AgentTrouble>,
+    pub trouble: Option<AgentProblem>,
     /// The last repair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_repair: Option<RepairReport>,
@@ -147,7 +147,7 @@ pub enum PinReason {
 /// A problem that lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AgentTrouble {
+pub struct AgentProblem {
     /// When the problem began, in seconds since 1970-01-01 00:00 UTC.
     pub since: u64,
     /// What is wrong.
@@ -173,6 +173,11 @@ pub struct RepairReport {
     /// The programs that had changed them, if the kernel knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<Untrusted>,
+}
+
+impl RepairReport {
+    /// The maximum number of objects that a report names.
+    pub const MAX_OBJECTS: usize = 8;
 }
 
 /// An object that other programs keep changing.

@@ -190,7 +190,7 @@ fn slow_clients_do_not_keep_others_from_an_answer() {
     assert_eq!(line, "open\n");
     let begun = Instant::now();
     await_answer(&agent, &node, "/healthz", "200", "working");
-    // They were served first, and have used up their 10 seconds.
+    // The slow clients were served first, and have used up their 10 seconds.
     let took = begun.elapsed().as_secs();
     assert!((5..60).contains(&took), "{took} s");
     slow.kill().expect("our child");
@@ -198,7 +198,7 @@ fn slow_clients_do_not_keep_others_from_an_answer() {
 }
 
 #[test]
-fn the_server_sleeps_until_somebody_asks() {
+fn the_server_sleeps_until_a_request_arrives() {
     let node = node_with_bridge(Privilege::Root);
     let agent = start(&node, PORT);
     assert!(get(&node, "/metrics").starts_with("HTTP/1.1 200 "));
@@ -216,7 +216,7 @@ fn the_server_sleeps_until_somebody_asks() {
 }
 
 #[test]
-fn the_file_is_replaced_as_a_whole_and_everybody_may_read_it() {
+fn the_file_is_replaced_atomically_and_readable_for_all_users() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = start(&node, &["--metrics-file", "hostgw.prom"]);
@@ -235,7 +235,7 @@ fn the_file_is_replaced_as_a_whole_and_everybody_may_read_it() {
             node.observe("ip route del 10.244.1.0/24; ip route del 10.244.2.0/24");
             let repaired = format!("\nhostgw_agent_repaired_objects_total{{kind=\"route\"}} {}\n", round * 2);
             agent.await_true("a repair", || read().contains(&repaired));
-            // Not again and again, which the agent would not repair at once.
+            // A reload prevents a contest, which would delay the repair.
             if round % 4 == 0 {
                 agent.signal(Signal::HUP);
                 node.write("hostgw.yaml", &format!("{}# {round}\n", three()));

@@ -3,16 +3,16 @@
 use super::*;
 use crate::record::AgentReport;
 
-/// The lock that an agent holds as long as it runs.
+/// The lock that an agent holds while it is running.
 const AGENT_LOCK: &str = "agent-lock";
-/// What the agent reports.
+/// The report of the agent.
 pub(super) const AGENT: &str = "agent.json";
 
 impl StateDir {
     /// Acquires the agent lock, which allows one agent in each network namespace.
     ///
     /// # Errors
-    /// Returns an error if the directory cannot be written, or [`Kind::Locked`] if another agent runs.
+    /// Returns an error if the directory cannot be written, or [`Kind::Locked`] if another agent is running.
     pub fn lock_agent(&self, description: &str) -> Result<Lock, Error> {
         match Lock::acquire(self.create()?, AGENT_LOCK, Duration::ZERO, description) {
             Ok(Ok(lock)) => Ok(lock),
@@ -26,13 +26,13 @@ impl StateDir {
         }
     }
 
-    /// The running agent; `None` if there is none.
+    /// Returns the running agent, if any.
     #[must_use]
     pub fn agent(&self) -> Option<Holder> {
         Lock::holder(self.folder().ok()??, AGENT_LOCK)
     }
 
-    /// Returns what the last agent of this boot reported.
+    /// Returns the last report of an agent since boot.
     ///
     /// # Errors
     /// Returns an error if the file exists but cannot be read or parsed.
