@@ -56,7 +56,7 @@
 //! | [`kernel`] | Linux: observes, commits, runs checks, and creates what simulate needs; contains all netlink code |
 //! | [`apply`] | transactions: lock, journal, commit, verify, check, roll back |
 //! | [`reconcile`] | brings a node to a desired state or back: observe, plan, approve, commit, verify, wait, undo; neither prints nor prompts |
-//! | [`agent`] | keeps a node as its configuration says: waits for changes of the node and of the file, and repairs or applies |
+//! | [`agent`] | keeps a node in sync with its configuration: waits for changes to the node and to the file, and repairs or applies |
 //! | [`simulate`] | runs a cluster, or a copy of this node, in network namespaces, applies it, and verifies it with packets |
 //! | [`guide`] | the guides, as text for a terminal, as manual pages, and as modules of this documentation |
 //! | [`text`] | text that people read: [`text::Untrusted`] input, escaping, shell quoting, line wrapping |

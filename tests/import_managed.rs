@@ -221,8 +221,8 @@ fn check(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Result
     let mut wanted = desired.state;
     // The addresses of other nodes, without which `routes.source` and `nat.to` are invalid, only show in their routes, or
     // in the neighbor table.
-    if live.findings.iter().any(|finding| finding.rule == Rule::SourceLeftOut) {
-        let left_out = live.findings.iter().filter(|finding| finding.rule == Rule::SourceLeftOut);
+    if live.findings.iter().any(|finding| finding.rule == Rule::SourceNotImported) {
+        let left_out = live.findings.iter().filter(|finding| finding.rule == Rule::SourceNotImported);
         prop_assert!(
             left_out.clone().all(|finding| finding.message.contains("addresses of other nodes")),
             "{:?}",

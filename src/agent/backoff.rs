@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The first and the longest pause after a failed repair. A program that changes the same objects at the same moment makes one
-/// fail, and meanwhile, pods may be cut off.
+/// The first and the longest pause after a failed repair. The first one is short: a repair can fail because a program is
+/// changing the same objects, and pods may be cut off until the next one.
 pub(super) const REPAIR_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// The first and the longest pause after a failed change to a new configuration.
 pub(super) const APPLY_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));

@@ -11,7 +11,7 @@ use crate::{
     record::{Record, TransactionMeta},
 };
 
-/// The caller of the agent's operations: nobody reviews them, and it never waits for another command.
+/// The caller of the agent's operations, which commits without review, and never waits for another command.
 pub(super) struct AgentCaller<'a> {
     pub host: &'a dyn AgentHost,
     /// Asks the operation to stop.
@@ -24,7 +24,7 @@ impl Observer for AgentCaller<'_> {
     fn event(&self, event: Event<'_>) {
         self.host.beat();
         match event {
-            // The agent tells these in its own words.
+            // The agent has events of its own for these.
             Event::Begun(id) => self.begun.set(Some(id)),
             Event::Committed { .. } | Event::AlreadyMade | Event::PlanChanged => {}
             event => self.host.event(AgentEvent::Command(event)),
@@ -36,7 +36,7 @@ impl Observer for AgentCaller<'_> {
     }
 }
 
-impl<O: Operation + Described> Caller<O> for AgentCaller<'_> {
+impl<O: Operation + HasSession> Caller<O> for AgentCaller<'_> {
     fn lock_timeout(&self) -> Duration {
         Duration::ZERO
     }
@@ -53,7 +53,7 @@ impl<O: Operation + Described> Caller<O> for AgentCaller<'_> {
         Ok(hold)
     }
 
-    fn goes_forward(&self) -> bool {
+    fn rolls_forward(&self) -> bool {
         true
     }
 
@@ -72,17 +72,17 @@ impl<O: Operation + Described> Caller<O> for AgentCaller<'_> {
 }
 
 /// An operation with a session.
-pub(super) trait Described {
+pub(super) trait HasSession {
     fn session(&self) -> &Session;
 }
 
-impl Described for Apply<'_> {
+impl HasSession for Apply<'_> {
     fn session(&self) -> &Session {
         &self.session
     }
 }
 
-impl Described for Repair<'_> {
+impl HasSession for Repair<'_> {
     fn session(&self) -> &Session {
         Repair::session(self)
     }

@@ -1,4 +1,4 @@
-//! Objects that other programs change again and again.
+//! Objects that other programs keep changing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,41 +7,41 @@ use std::{
 
 use crate::{plan::ObjectKey, text::Untrusted};
 
-/// A repair within this time after the last one of the same object is another round of a contest.
+/// A repair within this time after the last one of the same object continues a streak.
 const WINDOW: Duration = Duration::from_secs(10);
-/// The number of repairs in a row from which on an object is contested.
-const ROUNDS: u32 = 5;
+/// An object is contested after this number of repairs in a row.
+const CONTESTED_AFTER: u32 = 5;
 /// The pause before the next repair of an object that has just become contested. It doubles with each repair.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The repairs of one object.
+/// Repairs of one object in a row.
 #[derive(Debug, Clone)]
-struct Rounds {
+struct RepairStreak {
     /// The number of repairs in a row.
     count: u32,
     last: Instant,
-    /// The program that changed it, if the kernel told.
+    /// The program that changed the object, if known.
     by: Option<Untrusted>,
 }
 
-impl Rounds {
+impl RepairStreak {
     fn is_contested(&self) -> bool {
-        self.count >= ROUNDS
+        self.count >= CONTESTED_AFTER
     }
 
     fn pause(&self) -> Duration {
-        let doublings = self.count.saturating_sub(ROUNDS).min(16);
+        let doublings = self.count.saturating_sub(CONTESTED_AFTER).min(16);
         (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
     }
 
-    /// When it may be repaired again.
+    /// When the object may be repaired again.
     fn next(&self) -> Instant {
         self.last + self.pause()
     }
 
-    /// Returns `true` if nobody has changed it for so long that the next change counts as a new one.
+    /// Returns `true` if the object has been unchanged for so long that the next repair starts a new streak.
     fn is_over(&self, now: Instant) -> bool {
         let quiet = if self.is_contested() { (self.pause() * 2).max(WINDOW) } else { WINDOW };
         now.saturating_duration_since(self.last) > quiet
@@ -57,66 +57,66 @@ pub(super) struct ContestedObject {
     pub pause: Duration,
 }
 
-/// The objects that were repaired lately.
+/// The objects that were repaired recently.
 #[derive(Debug, Default)]
-pub(super) struct Contest(BTreeMap<ObjectKey, Rounds>);
+pub(super) struct Contest(BTreeMap<ObjectKey, RepairStreak>);
 
 impl Contest {
-    /// More objects than somebody fights over one by one. Beyond this, something else is wrong with the node.
+    /// The maximum number of objects that are tracked. If more are repaired, the cause is not a contest over single objects.
     const MAX: usize = 10_000;
 
     /// Returns the contested objects whose pause is not over at `now`.
     pub fn paused(&self, now: Instant) -> BTreeSet<ObjectKey> {
-        let is_paused = |rounds: &Rounds| rounds.is_contested() && rounds.next() > now;
-        self.0.iter().filter(|(_, rounds)| is_paused(rounds)).map(|(key, _)| key.clone()).collect()
+        let is_paused = |streak: &RepairStreak| streak.is_contested() && streak.next() > now;
+        self.0.iter().filter(|(_, streak)| is_paused(streak)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Returns when the first pause after `now` ends.
     pub fn next(&self, now: Instant) -> Option<Instant> {
-        let contested = self.0.values().filter(|rounds| rounds.is_contested());
-        contested.map(Rounds::next).filter(|next| *next > now).min()
+        let contested = self.0.values().filter(|streak| streak.is_contested());
+        contested.map(RepairStreak::next).filter(|next| *next > now).min()
     }
 
-    /// Counts a repair of `key` at `now`, because a program, `by` if it is known, had changed it. Returns the object if
-    /// this makes it contested, or its pause longer.
+    /// Counts a repair of `key` at `now`. `by` is the program that had changed the object, if known. Returns the object if
+    /// it is now contested.
     pub fn repaired(
         &mut self,
         key: ObjectKey,
         by: Option<&Untrusted>,
         now: Instant,
     ) -> Option<ContestedObject> {
-        self.0.retain(|_, rounds| !rounds.is_over(now));
+        self.0.retain(|_, streak| !streak.is_over(now));
         if self.0.len() >= Self::MAX && !self.0.contains_key(&key) {
             return None;
         }
-        let rounds = self.0.entry(key.clone()).or_insert(Rounds { count: 0, last: now, by: None });
-        rounds.count = rounds.count.saturating_add(1);
-        rounds.last = now;
-        rounds.by = by.cloned().or(rounds.by.take());
-        rounds.is_contested().then(|| reported(key, rounds))
+        let streak = self.0.entry(key.clone()).or_insert(RepairStreak { count: 0, last: now, by: None });
+        streak.count = streak.count.saturating_add(1);
+        streak.last = now;
+        streak.by = by.cloned().or(streak.by.take());
+        streak.is_contested().then(|| reported(key, streak))
     }
 
-    /// Forgets the objects that nobody has changed for long, and returns the contested ones among them.
-    pub fn settle(&mut self, now: Instant) -> Vec<ObjectKey> {
-        let over = self.0.iter().filter(|(_, rounds)| rounds.is_over(now));
-        let settled = over.filter(|(_, rounds)| rounds.is_contested()).map(|(key, _)| key.clone()).collect();
-        self.0.retain(|_, rounds| !rounds.is_over(now));
-        settled
+    /// Removes the objects that have been unchanged for long enough, and returns those that were contested.
+    pub fn expire(&mut self, now: Instant) -> Vec<ObjectKey> {
+        let over = self.0.iter().filter(|(_, streak)| streak.is_over(now));
+        let expired = over.filter(|(_, streak)| streak.is_contested()).map(|(key, _)| key.clone()).collect();
+        self.0.retain(|_, streak| !streak.is_over(now));
+        expired
     }
 
-    /// Forgets everything: what happened before was due to another configuration.
+    /// Removes everything: the repairs so far were due to an earlier configuration.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
     /// Returns the contested objects.
     pub fn contested(&self) -> impl Iterator<Item = ContestedObject> {
-        self.0.iter().filter(|(_, rounds)| rounds.is_contested()).map(|(key, it)| reported(key.clone(), it))
+        self.0.iter().filter(|(_, streak)| streak.is_contested()).map(|(key, it)| reported(key.clone(), it))
     }
 }
 
-fn reported(key: ObjectKey, rounds: &Rounds) -> ContestedObject {
-    ContestedObject { key, by: rounds.by.clone(), repairs: rounds.count, pause: rounds.pause() }
+fn reported(key: ObjectKey, streak: &RepairStreak) -> ContestedObject {
+    ContestedObject { key, by: streak.by.clone(), repairs: streak.count, pause: streak.pause() }
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_while_somebody_keeps_changing_an_object() {
+    fn pauses_grow_while_an_object_keeps_changing() {
         let start = Instant::now();
         let mut contest = Contest::default();
         let (mut now, mut pauses) = (start, Vec::new());
@@ -150,24 +150,24 @@ mod tests {
     fn an_object_that_changes_now_and_then_is_not_contested() {
         let start = Instant::now();
         let mut contest = Contest::default();
-        for round in 0..100 {
-            assert_eq!(contest.repaired(KEY, None, after(start, round * 10_001)), None);
+        for at in 0..100 {
+            assert_eq!(contest.repaired(KEY, None, after(start, at * 10_001)), None);
         }
         assert!(contest.paused(after(start, 1_000_000)).is_empty());
     }
 
     #[test]
-    fn a_contest_ends_when_nobody_changes_the_object_any_more() {
+    fn a_contest_ends_when_the_object_stays_unchanged() {
         let start = Instant::now();
         let mut contest = Contest::default();
-        for round in 0..9 {
-            contest.repaired(KEY, None, after(start, round * 1000));
+        for at in 0..9 {
+            contest.repaired(KEY, None, after(start, at * 1000));
         }
-        // The pause is 16 s by now.
+        // The pause is now 16 s.
         assert_eq!(contest.paused(after(start, 8001)).len(), 1);
-        assert!(contest.settle(after(start, 39_000)).is_empty(), "it is watched for two pauses");
-        assert_eq!(contest.settle(after(start, 41_000)), [KEY]);
+        assert!(contest.expire(after(start, 39_000)).is_empty(), "it is watched for two pauses");
+        assert_eq!(contest.expire(after(start, 41_000)), [KEY]);
         assert_eq!(contest.contested().count(), 0);
-        assert_eq!(contest.repaired(KEY, None, after(start, 41_001)), None, "it starts anew");
+        assert_eq!(contest.repaired(KEY, None, after(start, 41_001)), None, "a new streak");
     }
 }

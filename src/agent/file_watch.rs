@@ -1,5 +1,5 @@
-//! Reports when a configuration file may have changed: also if it is replaced, as editors do, or if one of the symbolic
-//! links that lead to it is, as Kubernetes does with the files of a ConfigMap.
+//! Detects when a configuration file may have changed. This includes a replaced file, as editors save it, and a replaced
+//! symbolic link on the path to it, as Kubernetes updates the files of a ConfigMap.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,7 +18,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 /// As many symbolic links as the kernel follows (`MAXSYMLINKS`, linux/namei.h).
 const MAX_LINKS: usize = 40;
 
-/// The names in each folder on which the content of a file depends.
+/// The names in each directory on which the content of a file depends.
 type WatchedNames = BTreeMap<PathBuf, BTreeSet<OsString>>;
 
 /// What identifies the content of a file without reading it.
@@ -35,7 +35,7 @@ struct FileVersion {
 #[derive(Debug)]
 pub(super) struct FileWatch {
     path: PathBuf,
-    /// `None` if the system has no watch left: the file is then only compared at regular intervals.
+    /// `None` if inotify is not available. The file is then only checked at regular intervals.
     inotify: Option<OwnedFd>,
     names: WatchedNames,
     version: Option<FileVersion>,
@@ -50,7 +50,7 @@ impl FileWatch {
         watch
     }
 
-    /// The descriptor that becomes readable when something happens in one of the folders.
+    /// The descriptor that becomes readable when something changes in one of the directories.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
@@ -64,17 +64,17 @@ impl FileWatch {
         while let Ok(event) = reader.next() {
             let is_named = |name: &OsStr| self.names.values().any(|names| names.contains(name));
             let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-            let concerns_folder = event
+            let concerns_directory = event
                 .events()
                 .intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::QUEUE_OVERFLOW);
-            has_changed |= concerns_folder || name.is_some_and(is_named);
+            has_changed |= concerns_directory || name.is_some_and(is_named);
         }
         has_changed
     }
 
-    /// Returns `true` if the file is not the one that it was at the last call, as far as its metadata tells. From then on,
-    /// watches the folders that it depends on by now.
-    pub fn is_new(&mut self) -> bool {
+    /// Returns `true` if the metadata of the file has changed since the last call, or if there is no file. Also updates the
+    /// directories to watch.
+    pub fn has_changed(&mut self) -> bool {
         self.renew();
         let version = fs::metadata(&self.path).ok().map(|metadata| FileVersion {
             device: metadata.dev(),
@@ -83,9 +83,9 @@ impl FileWatch {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         });
-        let is_new = version.is_none() || version != self.version;
+        let has_changed = version.is_none() || version != self.version;
         self.version = version;
-        is_new
+        has_changed
     }
 
     /// Forgets the version, so that the file is read again.
@@ -93,7 +93,7 @@ impl FileWatch {
         self.version = None;
     }
 
-    /// Watches the folders on which the file depends by now.
+    /// Watches the directories on which the file now depends.
     fn renew(&mut self) {
         let names = names(&self.path);
         if names == self.names && self.inotify.is_some() {
@@ -119,8 +119,8 @@ fn watch(names: &WatchedNames) -> io::Result<OwnedFd> {
     Ok(inotify)
 }
 
-/// Returns the names on which the content of the file at `path`, which is absolute, depends: of the file, of the symbolic
-/// links that lead to it, and of the first folder that does not exist.
+/// Returns the names on which the content of the file at the absolute path `path` depends: those of the file, of the symbolic
+/// links on the path to it, and of the first directory that does not exist.
 fn names(path: &Path) -> WatchedNames {
     let mut names = WatchedNames::new();
     let mut rest: VecDeque<OsString> = VecDeque::new();
@@ -185,22 +185,22 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_replace_a_file_is_noticed() {
+    fn all_methods_to_replace_a_file_are_noticed() {
         let folder = WatchedFolder::new("ways");
         folder.write("hostgw.yaml", "a");
         let mut watch = FileWatch::new(&folder.0.join("hostgw.yaml"));
-        assert!(watch.is_new() && !watch.is_new() && !watch.take());
+        assert!(watch.has_changed() && !watch.has_changed() && !watch.take());
         folder.write("other.yaml", "b");
         assert!(!watch.take(), "another file");
         folder.write("hostgw.yaml", "bb");
-        assert!(watch.take() && watch.is_new(), "written in place");
+        assert!(watch.take() && watch.has_changed(), "written in place");
         folder.write("hostgw.yaml.tmp", "ccc");
         fs::rename(folder.0.join("hostgw.yaml.tmp"), folder.0.join("hostgw.yaml")).expect("renamed");
-        assert!(watch.take() && watch.is_new(), "renamed over");
+        assert!(watch.take() && watch.has_changed(), "renamed over");
         fs::remove_file(folder.0.join("hostgw.yaml")).expect("removed");
-        assert!(watch.take() && watch.is_new(), "removed");
+        assert!(watch.take() && watch.has_changed(), "removed");
         folder.write("hostgw.yaml", "dddd");
-        assert!(watch.take() && watch.is_new() && !watch.is_new(), "created again");
+        assert!(watch.take() && watch.has_changed() && !watch.has_changed(), "created again");
     }
 
     #[test]
@@ -213,15 +213,15 @@ mod tests {
         symlink("..v1", folder.0.join("..data")).expect("a link");
         symlink("..data/hostgw.yaml", folder.0.join("hostgw.yaml")).expect("a link");
         let mut watch = FileWatch::new(&folder.0.join("hostgw.yaml"));
-        assert!(watch.is_new() && !watch.is_new());
+        assert!(watch.has_changed() && !watch.has_changed());
         symlink("..v2", folder.0.join("..data_tmp")).expect("a link");
         assert!(!watch.take(), "not in place yet");
         fs::rename(folder.0.join("..data_tmp"), folder.0.join("..data")).expect("swapped");
-        assert!(watch.take() && watch.is_new() && !watch.is_new());
+        assert!(watch.take() && watch.has_changed() && !watch.has_changed());
         fs::remove_dir_all(folder.0.join("..v1")).expect("removed");
         watch.take();
         folder.write("..v2/hostgw.yaml", "changed in the new folder");
-        assert!(watch.take() && watch.is_new());
+        assert!(watch.take() && watch.has_changed());
     }
 
     #[test]
@@ -229,8 +229,8 @@ mod tests {
         let folder = WatchedFolder::new("later");
         let mut watch = FileWatch::new(&folder.0.join("etc/hostgw/hostgw.yaml"));
         fs::create_dir_all(folder.0.join("etc/hostgw")).expect("a folder");
-        assert!(watch.take() && watch.is_new());
+        assert!(watch.take() && watch.has_changed());
         folder.write("etc/hostgw/hostgw.yaml", "a");
-        assert!(watch.take() && watch.is_new() && !watch.is_new());
+        assert!(watch.take() && watch.has_changed() && !watch.has_changed());
     }
 }

@@ -1,4 +1,4 @@
-//! The other side of the agent: what it is to keep, who is told what happens, and who can stop it.
+//! The settings of an agent, the events that it reports, and the signals that control it.
 
 use std::{
     os::fd::OwnedFd,
@@ -21,22 +21,22 @@ use crate::{
     text::Untrusted,
 };
 
-/// What an agent keeps.
+/// The settings of an agent.
 pub struct AgentSettings {
-    /// The configuration file.
+    /// The configuration file to follow.
     pub file: PathBuf,
     /// The name of the node, unless it is found by its address or name.
     pub node: Option<String>,
-    /// Where to keep a copy of the last configuration that was in effect, for a start without a usable file.
+    /// Where to keep a copy of the last good configuration.
     pub last_good: Option<PathBuf>,
-    /// Replaces a file.
+    /// Replaces a file with new content.
     pub write: fn(&Path, &[u8]) -> Result<(), Error>,
 }
 
-/// Something that happened. Each is one line of the log.
+/// An event, which the log shows as one line.
 #[derive(Debug)]
 pub enum AgentEvent<'a> {
-    /// It has started to follow a file.
+    /// The agent has started to follow a file.
     Started(&'a AgentReport),
     /// The configuration of the file was found to be in effect.
     Following {
@@ -51,43 +51,48 @@ pub enum AgentEvent<'a> {
         file: &'a Untrusted,
         /// The node.
         node: &'a Untrusted,
-        /// What was changed; `None` if the node was already as it should be.
+        /// The number of changes; `None` if the node already matched the configuration.
         totals: Option<Totals>,
     },
-    /// The node was repaired, and that was verified.
+    /// The node was repaired and verified.
     Repaired {
-        /// What was changed.
+        /// The changes.
         changes: &'a [Change],
         /// The number of changes.
         totals: Totals,
-        /// The objects, as text: at most a few.
+        /// The first few objects, as text.
         objects: &'a [Untrusted],
-        /// The programs that had changed them, as far as the kernel tells.
+        /// The programs that had changed the objects, if the kernel knows.
         programs: &'a [Untrusted],
-        /// How long it took, from the first notification.
+        /// The time since the first notification.
         took: Duration,
     },
-    /// Something is missing on this node, and the agent waits for it.
+    /// An interface, an address or the bridge is missing, and the agent waits for it.
     Waiting(&'a Error),
     /// The content of the file was refused, and is not in effect.
     Refused {
-        /// Why.
+        /// The reason.
         error: &'a Error,
-        /// What is in effect instead, if anything.
+        /// The name of the configuration in effect, if any.
         in_effect: Option<&'a Untrusted>,
     },
-    /// A repair failed.
-    RepairFailed(&'a Error),
-    /// What was wrong is over.
+    /// Several repairs in a row failed.
+    RepairFailed {
+        /// Why the last one failed.
+        error: &'a Error,
+        /// The number of failures in a row.
+        failures: u32,
+    },
+    /// The reported problem is gone.
     Recovered,
-    /// It keeps another configuration than the file's, because of another command.
+    /// The agent keeps another configuration than the current content of its file.
     Pinned {
-        /// Which one, and why.
+        /// The configuration, and the reason.
         pin: &'a Pin,
         /// The name of the agent's own file.
         file: &'a Untrusted,
     },
-    /// It follows the file again.
+    /// The agent follows its file again.
     Unpinned,
     /// Another command holds the lock.
     Yielding(&'a str),
@@ -95,65 +100,64 @@ pub enum AgentEvent<'a> {
     Contested {
         /// The object.
         object: &'a ObjectKey,
-        /// The program, if it is known.
+        /// The program, if known.
         by: Option<&'a Untrusted>,
         /// The number of repairs in a row.
         repairs: u32,
-        /// The pause before the next one.
+        /// The pause before the next repair.
         pause: Duration,
     },
-    /// Nobody changes the object any more.
+    /// The object is no longer contested.
     Settled(&'a ObjectKey),
-    /// A foreign object is in the place of a managed one.
+    /// A foreign object is in place of a managed one.
     Conflict(&'a str),
-    /// The conflict is over.
+    /// The conflict is resolved.
     ConflictOver(&'a ObjectKey),
-    /// Some paths of pods stopped working, or never did.
+    /// Some pod paths do not work, or not as planned.
     PathsLost(&'a [PathFault]),
-    /// All paths of pods work again.
+    /// All pod paths work again.
     PathsRestored,
-    /// What every command tells, such as the rollback of an interrupted transaction.
+    /// An event that every command reports, such as the rollback of an interrupted transaction.
     Command(Event<'a>),
-    /// It was asked to read the file again.
+    /// The agent was asked to read the file again.
     Reloading,
-    /// It ends. Everything stays in effect.
+    /// The agent is stopping. Routes, NAT and sysctls stay in effect.
     Stopping,
-    /// Something that is not essential failed, such as writing the report.
+    /// A side task failed, such as writing the report.
     Trouble(&'a Error),
 }
 
-/// Who is told what happens.
+/// Receives the events of an agent.
 pub trait AgentHost {
-    /// Takes note of an event.
+    /// Handles an event.
     fn event(&self, event: AgentEvent<'_>);
 
-    /// Takes note of the agent's condition, after each change of it.
+    /// Receives the report of the agent after each change to it.
     fn report(&self, report: &AgentReport);
 
-    /// Takes note that the agent has looked at the node.
+    /// Called after each look at the node.
     fn looked(&self);
 
-    /// Takes note that the agent has found, or made, the node to be as the configuration in effect says, apart from
-    /// conflicts and contested objects.
+    /// Called when the node matches the configuration in effect, except for conflicts and contested objects.
     fn verified(&self);
 
-    /// Is called at least this often while the agent works as it should; `None` if nobody watches it.
+    /// The interval in which [`Self::beat`] must be called; `None` if there is no watchdog.
     fn heartbeat(&self) -> Option<Duration>;
 
-    /// Takes note that the agent works.
+    /// Called regularly while the agent is working.
     fn beat(&self);
 
-    /// Takes note that the agent now runs checks, which give no sign of life for up to `longest`, twice.
+    /// Called before checks run, during which [`Self::beat`] is not called for up to `longest`, twice.
     fn begin_checks(&self, longest: Duration);
 
     /// Returns what the history records about an apply of `document` to `node`.
     fn meta(&self, document: &Document, node: &Untrusted) -> TransactionMeta;
 }
 
-/// What signals do.
+/// The signals that control an agent.
 #[derive(Debug)]
 pub struct AgentSignals {
-    /// Raised to end the agent. An apply then stops at the next change and is rolled back; a repair is completed.
+    /// Raised to stop the agent. A running apply is rolled back; a running repair is completed.
     pub stop: Arc<Interrupt>,
     /// Set to read the file again.
     pub reload: Arc<AtomicBool>,

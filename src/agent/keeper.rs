@@ -1,4 +1,4 @@
-//! One round: the file, what other commands did, an apply or a repair, and the report.
+//! One pass: reads the file, takes other commands into account, applies or repairs, and reports.
 
 use std::{
     cell::Cell,
@@ -14,8 +14,8 @@ use super::{
     file_watch::FileWatch,
     host::{AgentEvent, AgentHost, AgentSettings, AgentSignals},
     polled::Polled,
-    target::{self, OtherCommand, check_leavers, event_scope, gateways},
-    trouble::{invalid_error, is_known, named, note},
+    problem::{invalid_error, is_known, named, record},
+    target::{self, OtherCommand, check_removed_routes, event_scope, gateways},
 };
 use crate::{
     apply::{Failure, Interrupt, StateDir},
@@ -27,41 +27,41 @@ use crate::{
     plan::{Conflict, ForeignPolicy, ObjectKey, Prepared},
     reconcile::{self, Apply, Committed, Operation, Repair, Session, incomplete_error},
     record::{
-        AgentCondition, AgentReport, AgentTrouble, Contested, LastApplied, Pin, PinReason, RepairReport,
+        AgentCondition, AgentProblem, AgentReport, Contested, LastApplied, Pin, PinReason, RepairReport,
     },
     text::Untrusted,
 };
 
-/// How long a file must have been unchanged before an error in it is reported: it may be half written.
+/// How long a file must be unchanged before an error in it is reported: it may be half written.
 const SETTLING: Duration = Duration::from_millis(500);
-/// How often to check whether another command is done.
+/// How often to check whether another command has ended.
 const YIELD_INTERVAL: Duration = Duration::from_millis(250);
-/// The number of repairs in a row that must fail before this is reported.
+/// The number of failed repairs in a row after which a failure is reported.
 const REPORTED_FAILURES: u32 = 3;
 
-/// What the notifications since the last round said.
+/// Summary of the notifications since the last pass.
 #[derive(Debug, Clone, Default)]
-pub(super) struct News {
+pub(super) struct Notifications {
     /// When the first of them arrived.
     pub since: Option<Instant>,
     /// The kernel itself may have removed routes.
-    pub is_by_kernel: bool,
-    /// The programs that changed managed objects.
+    pub may_have_lost_routes: bool,
+    /// The programs that changed managed objects, if the kernel knows.
     pub programs: Vec<Untrusted>,
 }
 
-/// What has become of the content of the file.
+/// The state of the content of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// It is to be put in effect.
+    /// Not applied yet.
     New,
-    /// It is in effect.
+    /// In effect.
     InEffect,
-    /// It has errors.
+    /// Has errors.
     Invalid,
 }
 
-/// Keeps one node.
+/// Keeps one node in sync with its configuration.
 pub(super) struct Keeper<'a> {
     host: &'a dyn AgentHost,
     signals: &'a AgentSignals,
@@ -74,28 +74,28 @@ pub(super) struct Keeper<'a> {
     document: Option<Document>,
     progress: Progress,
     /// Why the content of the file is not in effect.
-    file_trouble: Option<AgentTrouble>,
-    /// Why the node is not as the configuration in effect says.
-    node_trouble: Option<AgentTrouble>,
-    /// Whether the pin is that of the agent before this one.
+    file_problem: Option<AgentProblem>,
+    /// Why the node does not match the configuration in effect.
+    node_problem: Option<AgentProblem>,
+    /// Whether the pin was set by a previous agent.
     is_pin_inherited: bool,
-    /// Whether the node was found, or made, to be as the configuration in effect says.
+    /// Whether the node matched the configuration in effect when it was last examined, and since.
     is_verified: bool,
-    /// Whether the configuration in effect does not fit the node for now.
+    /// Whether the configuration in effect does not fit the node at the moment.
     is_waiting: bool,
-    /// Since when the content of the file has an error that is not reported yet.
+    /// Since when the content of the file has had an error that is not reported yet.
     unsettled: Option<Instant>,
     /// The configuration in effect.
-    held: Option<Session>,
+    active: Option<Session>,
     candidate_backoff: Backoff,
     repair_backoff: Backoff,
     contest: Contest,
     conflicts: BTreeMap<ObjectKey, String>,
     report: AgentReport,
     written: Option<AgentReport>,
-    /// When another round is due, whatever happens.
-    appointment: Option<Instant>,
-    /// The yielding that was reported.
+    /// When the next pass is due, even without notifications.
+    deadline: Option<Instant>,
+    /// The command that the agent is waiting for, as last reported.
     yielding_to: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Keeper<'a> {
         let file = FileWatch::new(&settings.file);
         let earlier = dir.agent_report().ok().flatten();
         let newest = dir.newest()?;
-        // A pin outlives its agent, as long as it concerns the newest transaction and the same content of the file.
+        // A pin outlives its agent while its transaction is the newest.
         let pin = earlier
             .and_then(|earlier| earlier.pin.filter(|_| earlier.newest == newest))
             .filter(|pin| pin.reason != PinReason::LastGood);
@@ -126,31 +126,30 @@ impl<'a> Keeper<'a> {
             scope: EventScope::default(),
             document: None,
             progress: Progress::New,
-            file_trouble: None,
-            node_trouble: None,
+            file_problem: None,
+            node_problem: None,
             is_pin_inherited: report.pin.is_some(),
             is_verified: false,
             is_waiting: false,
             unsettled: None,
-            held: None,
+            active: None,
             candidate_backoff: Backoff::default(),
             repair_backoff: Backoff::default(),
             contest: Contest::default(),
             conflicts: BTreeMap::new(),
             report,
             written: None,
-            appointment: None,
+            deadline: None,
             yielding_to: None,
         })
     }
 
-    /// When another round is due, whatever happens.
-    pub const fn appointment(&self) -> Option<Instant> {
-        self.appointment
+    /// When the next pass is due, even without notifications.
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
-    /// Reads the file again, follows it even if another command put another configuration in effect, and tries again what has
-    /// failed.
+    /// Reads the file again, ends a pin, and retries immediately.
     pub fn reload(&mut self) {
         self.host.event(AgentEvent::Reloading);
         self.file.forget();
@@ -158,7 +157,7 @@ impl<'a> Keeper<'a> {
         self.repair_backoff = Backoff::default();
         self.is_pin_inherited = false;
         self.progress = Progress::New;
-        // The report tells the end of the reload, even if nothing has changed.
+        // The report marks the end of the reload, even if nothing has changed.
         self.written = None;
         self.unpin();
     }
@@ -170,30 +169,30 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Looks at everything once, and mends what is not as it should be. Returns `false` if another command is running, for which
-    /// it waits.
-    pub fn round(&mut self, news: &News) -> bool {
+    /// Looks at the file, the records and the node once, and repairs or applies. Returns `false` if another command is
+    /// running.
+    pub fn pass(&mut self, notifications: &Notifications) -> bool {
         let begun = Instant::now();
-        self.appointment = None;
+        self.deadline = None;
         let holder = self.dir.holder();
         match &holder {
             Some(holder) => self.yield_to(&holder.to_string(), begun),
             None => {
                 self.yielding_to = None;
-                if news.is_by_kernel {
-                    // The reason of a failure may be over.
+                if notifications.may_have_lost_routes {
+                    // The cause of a failure may be gone.
                     self.repair_backoff = Backoff::default();
                 }
                 self.read_file(begun);
                 self.follow_commands();
-                // First what is in effect: what is missing of it must not make a mass removal look small.
-                self.repair(news, begun);
-                if !self.try_document(begun) && self.hold_last_good() {
-                    self.repair(news, begun);
+                // Repairs first: missing routes must not make a mass removal look small.
+                self.repair(notifications, begun);
+                if !self.try_document(begun) && self.activate_last_good() {
+                    self.repair(notifications, begun);
                 }
             }
         }
-        for key in self.contest.settle(begun) {
+        for key in self.contest.expire(begun) {
             self.host.event(AgentEvent::Settled(&key));
         }
         if holder.is_none() {
@@ -203,22 +202,22 @@ impl<'a> Keeper<'a> {
         holder.is_none()
     }
 
-    /// Another command is changing the node, or its apply is pending.
+    /// Waits for another command, which is changing the node, or whose apply is pending.
     fn yield_to(&mut self, holder: &str, now: Instant) {
         if self.yielding_to.as_deref() != Some(holder) {
             self.host.event(AgentEvent::Yielding(holder));
             self.yielding_to = Some(holder.to_owned());
         }
-        self.appoint(now + YIELD_INTERVAL);
+        self.schedule(now + YIELD_INTERVAL);
     }
 
-    fn appoint(&mut self, at: Instant) {
-        self.appointment = Some(self.appointment.map_or(at, |other| other.min(at)));
+    fn schedule(&mut self, at: Instant) {
+        self.deadline = Some(self.deadline.map_or(at, |other| other.min(at)));
     }
 
     /// Reads the file if it may have changed.
     fn read_file(&mut self, now: Instant) {
-        if !self.file.is_new() && self.unsettled.is_none() {
+        if !self.file.has_changed() && self.unsettled.is_none() {
             return;
         }
         let document = match Document::read(&self.settings.file) {
@@ -232,9 +231,9 @@ impl<'a> Keeper<'a> {
             |known: &Document| known.bytes() == document.bytes() && known.format() == document.format();
         if self.document.as_ref().is_some_and(is_same) {
             if self.progress == Progress::InEffect {
-                // It could not be read for a while.
+                // The file was unreadable for a while.
                 self.unsettled = None;
-                self.end_file_trouble();
+                self.end_file_problem();
             }
             return;
         }
@@ -252,15 +251,15 @@ impl<'a> Keeper<'a> {
         self.candidate_backoff = Backoff::default();
     }
 
-    /// The content of the file cannot be used. It may be half written, so this is reported only if it stays. Returns `true` if
-    /// it was reported.
+    /// Refuses the content of the file if the error lasts: the file may be half written. Returns `true` if the error was
+    /// reported.
     fn refuse_file(&mut self, error: &Error, now: Instant) -> bool {
-        if is_known(self.file_trouble.as_ref(), error) {
+        if is_known(self.file_problem.as_ref(), error) {
             return true;
         }
         let settled = *self.unsettled.get_or_insert(now) + SETTLING;
         if now < settled {
-            self.appoint(settled);
+            self.schedule(settled);
             return false;
         }
         self.unsettled = None;
@@ -270,27 +269,27 @@ impl<'a> Keeper<'a> {
 
     /// Reports that the content of the file is not in effect.
     fn refuse(&mut self, error: &Error) {
-        if !note(&mut self.file_trouble, error) {
+        if !record(&mut self.file_problem, error) {
             return;
         }
-        let in_effect = self.held.as_ref().map(|session| session.loaded.document.name().clone());
+        let in_effect = self.active.as_ref().map(|session| session.loaded.document.name().clone());
         self.report.failures += 1;
         self.host.event(AgentEvent::Refused { error, in_effect: in_effect.as_ref() });
     }
 
-    fn end_file_trouble(&mut self) {
-        if self.file_trouble.take().is_some() {
+    fn end_file_problem(&mut self) {
+        if self.file_problem.take().is_some() {
             self.host.event(AgentEvent::Recovered);
         }
     }
 
-    fn end_node_trouble(&mut self) {
-        if self.node_trouble.take().is_some() {
+    fn end_node_problem(&mut self) {
+        if self.node_problem.take().is_some() {
             self.host.event(AgentEvent::Recovered);
         }
     }
 
-    /// Finds out what other commands have done since the last round.
+    /// Takes into account what other commands have done since the last pass.
     fn follow_commands(&mut self) {
         let newest = match self.dir.newest() {
             Ok(newest) => newest,
@@ -305,15 +304,15 @@ impl<'a> Keeper<'a> {
         }
         let last = reconcile::last_applied(&self.dir).ok().flatten();
         if newest != self.report.newest {
-            let turn = target::judge(self.report.newest, newest, last.as_ref(), self.document.as_ref());
+            let command = target::classify(self.report.newest, newest, last.as_ref(), self.document.as_ref());
             self.report.newest = newest;
             self.contest.clear();
             self.repair_backoff = Backoff::default();
-            match turn {
+            match command {
                 OtherCommand::SameConfiguration => {
                     self.unpin();
-                    // It is found to be in effect. What was in effect before must not be restored.
-                    self.set_held(None);
+                    // The next steps find it in effect. The earlier configuration must not be restored.
+                    self.set_active(None);
                     self.progress = Progress::New;
                     self.candidate_backoff = Backoff::default();
                     return;
@@ -321,17 +320,17 @@ impl<'a> Keeper<'a> {
                 OtherCommand::Pinned(pin) => self.report.pin = Some(pin),
             }
         }
-        self.hold_pinned(last.as_ref());
+        self.activate_pinned(last.as_ref());
     }
 
-    /// Keeps what another command put in effect.
-    fn hold_pinned(&mut self, last: Option<&LastApplied>) {
-        let held = last.and_then(|last| self.session_of(last));
-        self.set_held(held);
+    /// Activates what another command put in effect.
+    fn activate_pinned(&mut self, last: Option<&LastApplied>) {
+        let active = last.and_then(|last| self.session_of(last));
+        self.set_active(active);
         if let Some(pin) = &self.report.pin {
             self.host.event(AgentEvent::Pinned { pin, file: &self.report.file });
         }
-        if self.held.is_none() {
+        if self.active.is_none() {
             self.polled = Polled::default();
             self.report.config_hash = None;
             self.report.routes = 0;
@@ -339,47 +338,47 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Returns a session of the configuration that `last` put in effect, if this version accepts it and this machine is a node
-    /// of it by now.
+    /// Returns a session of the configuration that `last` put in effect, if this version accepts it and this machine is now a
+    /// node of it.
     fn session_of(&self, last: &LastApplied) -> Option<Session> {
         let name = last.meta.node.as_ref().map(Untrusted::as_raw).map(ToOwned::to_owned);
         Session::live(last.load()?, name.as_deref(), ForeignPolicy::Respect).ok()
     }
 
-    /// Without a usable file, keeps what was in effect before, if anything was. Returns `true` if something is in effect.
-    fn hold_last_good(&mut self) -> bool {
-        if self.held.is_some() {
+    /// Without a usable file, activates the last good configuration. Returns `true` if a configuration must be verified.
+    fn activate_last_good(&mut self) -> bool {
+        if self.active.is_some() {
             return self.progress == Progress::InEffect && !self.is_verified;
         }
-        if self.report.pin.is_some() || self.file_trouble.is_none() {
+        if self.report.pin.is_some() || self.file_problem.is_none() {
             return false;
         }
         let last = reconcile::last_applied(&self.dir).ok().flatten();
-        let held = last.as_ref().and_then(|last| self.session_of(last));
-        self.set_held(held);
+        let active = last.as_ref().and_then(|last| self.session_of(last));
+        self.set_active(active);
         let copy = || {
             let copy = self.settings.last_good.as_deref()?;
             let document = Document::read(copy).ok()?;
             let loaded = Loaded::new(document).ok()?;
             Session::live(loaded, self.settings.node.as_deref(), ForeignPolicy::Respect).ok()
         };
-        let (transaction, file) = match &self.held {
+        let (transaction, file) = match &self.active {
             Some(_) => (last.as_ref().map(|last| last.id), last.and_then(|last| last.meta.file)),
             None => {
-                let held = copy();
-                self.set_held(held);
-                (None, self.held.as_ref().map(|session| session.loaded.document.name().clone()))
+                let active = copy();
+                self.set_active(active);
+                (None, self.active.as_ref().map(|session| session.loaded.document.name().clone()))
             }
         };
-        if self.held.is_some() {
+        if self.active.is_some() {
             let pin = Pin { reason: PinReason::LastGood, transaction, file, instead_of: None };
             self.host.event(AgentEvent::Pinned { pin: &pin, file: &self.report.file });
             self.report.pin = Some(pin);
         }
-        self.held.is_some()
+        self.active.is_some()
     }
 
-    /// Puts the content of the file in effect. Returns `true` if it is, and verified.
+    /// Applies the content of the file. Returns `true` if that succeeded.
     fn try_document(&mut self, now: Instant) -> bool {
         let is_pinned = self.report.pin.as_ref().is_some_and(|pin| pin.reason != PinReason::LastGood);
         if self.progress != Progress::New || is_pinned {
@@ -389,7 +388,7 @@ impl<'a> Keeper<'a> {
         if let Some(until) = self.candidate_backoff.until
             && until > now
         {
-            self.appoint(until);
+            self.schedule(until);
             return false;
         }
         let loaded = match Loaded::new(document.clone()) {
@@ -412,15 +411,15 @@ impl<'a> Keeper<'a> {
         let last = reconcile::last_applied(&self.dir).ok().flatten();
         if session.is_established_by(last.as_ref()) {
             let (file, node) = (session.loaded.document.name().clone(), session.node_name().clone());
-            self.hold(session);
+            self.activate(session);
             self.host.event(AgentEvent::Following { file: &file, node: &node });
             return false;
         }
-        let before = self.held.as_ref().map(gateways);
+        let before = self.active.as_ref().map(gateways);
         let (dir, newest) = (&self.dir, self.report.newest);
         let guard = |session: &Session| {
             reconcile::check_newest(dir, newest)?;
-            before.as_ref().map_or(Ok(()), |before| check_leavers(before, session))
+            before.as_ref().map_or(Ok(()), |before| check_removed_routes(before, session))
         };
         if let Some(longest) = session.loaded.cluster.checks.iter().map(|check| check.timeout).max() {
             self.host.begin_checks(longest);
@@ -437,7 +436,7 @@ impl<'a> Keeper<'a> {
                 let totals = result.committed.as_ref().map(|committed| committed.totals);
                 let (file, node) = (session.loaded.document.name().clone(), session.node_name().clone());
                 self.report.applies += u64::from(totals.is_some());
-                self.hold(session);
+                self.activate(session);
                 self.host.event(AgentEvent::Applied { file: &file, node: &node, totals });
                 self.contest.clear();
                 self.set_conflicts(&[]);
@@ -451,28 +450,28 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// From now on, `session`, the content of the file, is the configuration in effect.
-    fn hold(&mut self, session: Session) {
+    /// Makes `session`, the content of the file, the configuration in effect.
+    fn activate(&mut self, session: Session) {
         self.progress = Progress::InEffect;
         self.unsettled = None;
         self.report.pin = None;
-        self.end_file_trouble();
-        self.set_held(Some(session));
+        self.end_file_problem();
+        self.set_active(Some(session));
         self.keep_copy();
     }
 
-    fn set_held(&mut self, session: Option<Session>) {
+    fn set_active(&mut self, session: Option<Session>) {
         self.is_verified = false;
         self.is_waiting = false;
-        self.node_trouble = None;
+        self.node_problem = None;
         self.repair_backoff = Backoff::default();
         self.scope = session.as_ref().map(event_scope).unwrap_or_default();
-        self.held = session;
+        self.active = session;
     }
 
-    /// Keeps a copy of the configuration that is in effect, for a start without a usable file.
+    /// Copies the configuration in effect, for a start without a usable file.
     fn keep_copy(&self) {
-        let Some((copy, session)) = self.settings.last_good.as_deref().zip(self.held.as_ref()) else {
+        let Some((copy, session)) = self.settings.last_good.as_deref().zip(self.active.as_ref()) else {
             return;
         };
         let document = &session.loaded.document;
@@ -484,7 +483,8 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Returns why a change failed, and whether nothing was changed. `None` if it only has to be tried again, or was stopped.
+    /// Returns why a change failed, and whether nothing was changed. Returns `None` if it was interrupted, or must only be
+    /// retried.
     fn cause_of(&mut self, failure: Failure, now: Instant) -> Option<(Error, bool)> {
         let (error, is_untouched) = match failure {
             Failure::Untouched(error) => (error, true),
@@ -494,7 +494,7 @@ impl<'a> Keeper<'a> {
         match error.kind {
             Kind::Interrupted => None,
             Kind::Locked | Kind::Stale if is_untouched => {
-                self.appoint(now + YIELD_INTERVAL);
+                self.schedule(now + YIELD_INTERVAL);
                 None
             }
             _ => Some((error, is_untouched)),
@@ -509,32 +509,32 @@ impl<'a> Keeper<'a> {
         }
         self.candidate_backoff.fail(APPLY_PAUSES, now);
         if let Some(until) = self.candidate_backoff.until {
-            self.appoint(until);
+            self.schedule(until);
         }
         self.refuse(&error);
     }
 
-    /// Waits if the configuration does not fit this node, which may still change, and refuses it otherwise.
+    /// Waits if the configuration does not fit this node yet, and refuses it otherwise.
     fn wait_or_refuse(&mut self, error: &Error) {
-        if error.kind != Kind::Invalid || self.held.is_some() {
+        if error.kind != Kind::Invalid || self.active.is_some() {
             self.refuse(error);
-        } else if note(&mut self.file_trouble, error) {
+        } else if record(&mut self.file_problem, error) {
             self.host.event(AgentEvent::Waiting(error));
         }
     }
 
     /// Repairs what differs from the configuration in effect.
-    fn repair(&mut self, news: &News, now: Instant) {
-        if self.held.is_none() {
+    fn repair(&mut self, notifications: &Notifications, now: Instant) {
+        if self.active.is_none() {
             return;
         }
         if !self.repair_backoff.is_over(now) {
-            self.appoint(self.repair_backoff.until.unwrap_or(now));
+            self.schedule(self.repair_backoff.until.unwrap_or(now));
             return;
         }
-        // A repair that is rolled back leaves the node as it must not be.
+        // A signal does not interrupt a repair: the state before it is not worth restoring.
         let caller = self.caller(Arc::default());
-        let Some(session) = &mut self.held else { return };
+        let Some(session) = &mut self.active else { return };
         let paused = self.contest.paused(now);
         let node = match &self.report.pin {
             Some(_) => Some(session.node_name().as_raw().to_owned()),
@@ -550,20 +550,25 @@ impl<'a> Keeper<'a> {
                     self.report.newest = caller.begun.get();
                 }
                 self.set_conflicts(&conflicts);
-                let faults = result.committed.map(|committed| self.repaired(committed, news, now));
-                self.end_node_trouble();
+                let faults = result.committed.map(|committed| self.repaired(committed, notifications, now));
+                self.end_node_problem();
                 self.in_sync(faults);
                 if let Some(next) = self.contest.next(now) {
-                    self.appoint(next);
+                    self.schedule(next);
                 }
             }
             Err(failure) => self.fail_repair(failure, now),
         }
     }
 
-    /// Reports a repair, and counts it for each of its objects. Returns the paths that do not work.
-    fn repaired(&mut self, committed: Committed, news: &News, now: Instant) -> Vec<PathFault> {
-        let plan = self.held.as_mut().map(|session| std::mem::take(&mut session.prepared.plan));
+    /// Reports a repair, and counts it for each of its objects. Returns the pod paths that do not work.
+    fn repaired(
+        &mut self,
+        committed: Committed,
+        notifications: &Notifications,
+        now: Instant,
+    ) -> Vec<PathFault> {
+        let plan = self.active.as_mut().map(|session| std::mem::take(&mut session.prepared.plan));
         let plan = plan.unwrap_or_default();
         let objects = named(&plan);
         let Committed { totals, faults, .. } = committed;
@@ -572,18 +577,18 @@ impl<'a> Keeper<'a> {
             at: wall_clock(),
             totals,
             objects: objects.clone(),
-            programs: news.programs.clone(),
+            programs: notifications.programs.clone(),
         });
         self.host.event(AgentEvent::Repaired {
             changes: &plan.changes,
             totals,
             objects: &objects,
-            programs: &news.programs,
-            took: news.since.unwrap_or(now).elapsed(),
+            programs: &notifications.programs,
+            took: notifications.since.unwrap_or(now).elapsed(),
         });
-        // What the kernel removes together with a link or an address, nobody contests.
-        if !news.is_by_kernel {
-            let by = match &news.programs[..] {
+        // Routes that the kernel removes together with a link or an address are not contested.
+        if !notifications.may_have_lost_routes {
+            let by = match &notifications.programs[..] {
                 [only] => Some(only),
                 _ => None,
             };
@@ -604,24 +609,26 @@ impl<'a> Keeper<'a> {
         let Some((error, is_untouched)) = self.cause_of(failure, now) else { return };
         self.is_waiting = is_untouched && error.kind == Kind::Invalid;
         if self.is_waiting {
-            if note(&mut self.node_trouble, &error) {
+            if record(&mut self.node_problem, &error) {
                 self.host.event(AgentEvent::Waiting(&error));
             }
             return;
         }
         self.repair_backoff.fail(REPAIR_PAUSES, now);
-        self.appoint(self.repair_backoff.until.unwrap_or(now));
+        self.schedule(self.repair_backoff.until.unwrap_or(now));
         let is_lasting = self.repair_backoff.failures >= REPORTED_FAILURES;
-        if is_lasting && note(&mut self.node_trouble, &error) {
+        if is_lasting && record(&mut self.node_problem, &error) {
             self.report.failures += 1;
-            self.host.event(AgentEvent::RepairFailed(&error));
+            let failures = self.repair_backoff.failures;
+            self.host.event(AgentEvent::RepairFailed { error: &error, failures });
         }
     }
 
-    /// The node is as it should be, as far as nobody contests it. `faults` are the paths that do not work, if they were judged.
+    /// Records that the node matches the configuration in effect, except for conflicts and contested objects. `faults` are
+    /// the pod paths that do not work, if they were checked.
     fn in_sync(&mut self, faults: Option<Vec<PathFault>>) {
         let now = Instant::now();
-        let Some(session) = &mut self.held else { return };
+        let Some(session) = &mut self.active else { return };
         let faults = faults.unwrap_or_else(|| session.path_faults());
         self.polled.set(&session.prepared.desired.state, now);
         self.report.routes = session.prepared.desired.state.routes.len();
@@ -629,7 +636,7 @@ impl<'a> Keeper<'a> {
         if !self.is_verified {
             self.report.config_hash = Some(session.loaded.document.hash().into());
         }
-        // An idle agent needs no memory for what it saw.
+        // An idle agent does not need the plan and the live state.
         session.prepared = Prepared::nothing();
         let unreachable: BTreeSet<&Untrusted> = faults.iter().flat_map(|fault| fault.nodes.keys()).collect();
         let unreachable: Vec<Untrusted> = unreachable.into_iter().cloned().collect();
@@ -645,28 +652,28 @@ impl<'a> Keeper<'a> {
         self.host.verified();
     }
 
-    /// Whether everything is as the configuration in effect says, as of the last look.
+    /// Whether the node matched the configuration in effect at the last look.
     fn is_as_configured(&self, now: Instant) -> bool {
         self.is_verified
             && !self.is_waiting
-            && self.node_trouble.is_none()
+            && self.node_problem.is_none()
             && self.repair_backoff.failures == 0
             && self.conflicts.is_empty()
             && self.contest.paused(now).is_empty()
     }
 
     fn condition(&self, now: Instant) -> AgentCondition {
-        let is_failing = self.node_trouble.is_some() || self.repair_backoff.failures > 0;
-        let has_file_trouble = self.file_trouble.is_some();
+        let is_failing = self.node_problem.is_some() || self.repair_backoff.failures > 0;
+        let has_file_problem = self.file_problem.is_some();
         if self.yielding_to.is_some() {
             AgentCondition::Yielding
-        } else if self.held.is_none() && self.report.pin.is_some() {
+        } else if self.active.is_none() && self.report.pin.is_some() {
             AgentCondition::Suspended
-        } else if self.is_waiting || self.held.is_none() && has_file_trouble {
+        } else if self.is_waiting || self.active.is_none() && has_file_problem {
             AgentCondition::Waiting
-        } else if !self.is_verified && !has_file_trouble && !is_failing {
+        } else if !self.is_verified && !has_file_problem && !is_failing {
             AgentCondition::Starting
-        } else if has_file_trouble || !self.is_as_configured(now) {
+        } else if has_file_problem || !self.is_as_configured(now) {
             AgentCondition::Degraded
         } else {
             AgentCondition::InSync
@@ -687,7 +694,7 @@ impl<'a> Keeper<'a> {
         self.conflicts = conflicts;
     }
 
-    /// Publishes the report if it is another one.
+    /// Publishes the report if it has changed.
     fn publish(&mut self) {
         let contested = self.contest.contested().map(|it| Contested {
             object: it.key.to_string().into(),
@@ -704,8 +711,8 @@ impl<'a> Keeper<'a> {
         self.report.contested = contested.chain(conflicts).collect();
         let now = Instant::now();
         self.report.verified = self.is_as_configured(now);
-        self.report.refused = self.file_trouble.is_some();
-        self.report.trouble = self.node_trouble.clone().or_else(|| self.file_trouble.clone());
+        self.report.refused = self.file_problem.is_some();
+        self.report.trouble = self.node_problem.clone().or_else(|| self.file_problem.clone());
         self.report.condition = self.condition(now);
         if self.written.as_ref() == Some(&self.report) {
             return;
@@ -717,7 +724,7 @@ impl<'a> Keeper<'a> {
         self.written = Some(self.report.clone());
     }
 
-    /// The caller of an operation that `stop` ends.
+    /// Returns the caller of an operation that `stop` interrupts.
     fn caller(&self, stop: Arc<Interrupt>) -> AgentCaller<'a> {
         AgentCaller { host: self.host, stop, begun: Cell::new(None) }
     }

@@ -5,20 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long no notification must have arrived before a look, so that one look sees all of a burst.
+/// A look takes place when no notification has arrived for this time, so that one look sees a whole burst.
 const QUIET: Duration = Duration::from_millis(20);
 /// How long a burst can delay a look.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// The time that a look must be paid for with, in looks: in the long run, looks take at most about one fiftieth of the time.
+/// How many times its own duration a look must be paid for with. If something changes all the time, looks take about one
+/// fiftieth of the time, as long as [`LONGEST_PAUSE`] allows that.
 const RATIO: u32 = 50;
-/// The time that can be owed before there is a pause, so that a few changes in a row are repaired at once.
+/// The time that can be owed before there is a pause, so that a few changes in a row are repaired immediately.
 const CREDIT: Duration = Duration::from_secs(2);
-/// The longest pause. A repair takes place within a second of its cause.
+/// The longest pause, so that a repair starts within a second of its cause. Looks that take more than 10 ms therefore take
+/// more than a fiftieth of the time.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The time between looks when nothing happens, to which up to a tenth is added.
 const REGULAR: Duration = Duration::from_secs(60);
 
-/// When to look at the node: soon after something happens, at regular intervals, and never so often that it costs much.
+/// When to look at the node: soon after a change, at regular intervals, and never so often that it costs much.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// The first and the last notification since the last look.
@@ -28,34 +30,34 @@ pub(super) struct Pace {
     /// The end of the pause after the last look.
     pause: Instant,
     regular: Instant,
-    /// When something else becomes due, such as the repair of a contested object.
-    appointment: Option<Instant>,
+    /// When a look is due for another reason, such as the repair of a contested object.
+    deadline: Option<Instant>,
 }
 
 impl Pace {
-    /// The first look is due at once.
+    /// The first look is due immediately.
     pub fn new(now: Instant) -> Self {
-        Self { burst: None, paid: now, pause: now, regular: now, appointment: None }
+        Self { burst: None, paid: now, pause: now, regular: now, deadline: None }
     }
 
-    /// Something happened at `now`.
-    pub fn stir(&mut self, now: Instant) {
+    /// A notification arrived at `now`.
+    pub fn notify(&mut self, now: Instant) {
         let first = self.burst.map_or(now, |(first, _)| first);
         self.burst = Some((first, now));
     }
 
-    /// A look is due at `at`, unless another one is before.
-    pub fn appoint(&mut self, at: Instant) {
-        self.appointment = Some(self.appointment.map_or(at, |other| other.min(at)));
+    /// A look is due at `at`, if none is due earlier.
+    pub fn schedule(&mut self, at: Instant) {
+        self.deadline = Some(self.deadline.map_or(at, |other| other.min(at)));
     }
 
     /// A look that began at `begun` has ended.
     pub fn looked(&mut self, begun: Instant, now: Instant) {
         self.burst = None;
-        self.appointment = None;
+        self.deadline = None;
         self.paid = self.paid.max(now) + now.saturating_duration_since(begun) * RATIO;
         let owed = self.paid.saturating_duration_since(now);
-        // What cannot be paid back in time is forgiven.
+        // A debt beyond the longest pause is dropped.
         self.paid = now + owed.min(CREDIT + LONGEST_PAUSE);
         self.pause = now + owed.saturating_sub(CREDIT).min(LONGEST_PAUSE);
         self.regular = now + REGULAR + jitter(REGULAR / 10);
@@ -64,7 +66,7 @@ impl Pace {
     /// When the next look is due.
     pub fn due(&self) -> Instant {
         let after_burst = self.burst.map(|(first, last)| (last + QUIET).min(first + PATIENCE));
-        let soonest = after_burst.into_iter().chain(self.appointment).min();
+        let soonest = after_burst.into_iter().chain(self.deadline).min();
         soonest.map_or(self.regular, |soonest| soonest.max(self.pause)).min(self.regular.max(self.pause))
     }
 }
@@ -88,22 +90,22 @@ mod tests {
         pace.looked(start, start);
         assert!(pace.due() >= start + REGULAR && pace.due() <= start + REGULAR * 11 / 10);
         for at in 0..10 {
-            pace.stir(start + at * 10 * MILLISECOND);
+            pace.notify(start + at * 10 * MILLISECOND);
         }
         assert_eq!(pace.due(), start + 90 * MILLISECOND + QUIET);
         for at in 0..100 {
-            pace.stir(start + at * 10 * MILLISECOND);
+            pace.notify(start + at * 10 * MILLISECOND);
         }
         assert_eq!(pace.due(), start + PATIENCE);
     }
 
-    /// Something happens all the time, and each look takes `cost`: returns the time between two looks.
+    /// Returns the time between two looks if notifications arrive all the time and each look takes `cost`.
     fn steady_interval(cost: Duration) -> Duration {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
         let mut before = now;
         for _ in 0..1000 {
-            pace.stir(now);
+            pace.notify(now);
             let due = pace.due().max(now);
             pace.looked(due, due + cost);
             (before, now) = (now, due + cost);
@@ -112,15 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn looks_take_a_fiftieth_of_the_time_but_never_wait_for_a_second() {
+    fn quick_looks_take_a_fiftieth_of_the_time_and_no_pause_exceeds_half_a_second() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         let mut now = start;
         for _ in 0..10 {
             pace.looked(now, now + 2 * MILLISECOND);
             now += 2 * MILLISECOND;
-            pace.stir(now);
-            assert_eq!(pace.due(), now + QUIET, "a few changes in a row are repaired at once");
+            pace.notify(now);
+            assert_eq!(pace.due(), now + QUIET, "a few changes in a row are repaired immediately");
             now = pace.due();
         }
         let interval = steady_interval(2 * MILLISECOND);
@@ -130,12 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn an_appointment_is_kept_and_forgotten_after_the_look() {
+    fn a_deadline_is_met_and_cleared_after_the_look() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         pace.looked(start, start);
-        pace.appoint(start + 5 * MILLISECOND);
-        pace.appoint(start + 9 * MILLISECOND);
+        pace.schedule(start + 5 * MILLISECOND);
+        pace.schedule(start + 9 * MILLISECOND);
         assert_eq!(pace.due(), start + 5 * MILLISECOND);
         pace.looked(start, start);
         assert!(pace.due() >= start + REGULAR);

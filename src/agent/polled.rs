@@ -17,7 +17,7 @@ pub(super) struct Polled {
 }
 
 impl Polled {
-    /// Compares the sysctls of `desired` from now on.
+    /// Sets the sysctls to compare to those of `desired`.
     pub fn set(&mut self, desired: &State, now: Instant) {
         let polled = desired.sysctls.iter().filter(|(key, _)| !is_announced(key));
         self.values = polled.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -25,12 +25,12 @@ impl Polled {
         self.next = (!self.keys.is_empty()).then(|| now + INTERVAL);
     }
 
-    /// When to compare next.
+    /// When the next comparison is due.
     pub const fn due(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Returns `true` if it is time to compare, and a value is another one.
+    /// Returns `true` if a comparison is due and a value has changed.
     pub fn differ(&mut self, now: Instant) -> bool {
         if self.next.is_none_or(|next| next > now) {
             return false;
@@ -41,7 +41,7 @@ impl Polled {
     }
 }
 
-/// Returns `true` if the kernel notifies of changes of the sysctl (`inet_netconf_notify_devconf` in net/ipv4/devinet.c,
+/// Returns `true` if the kernel announces changes to the sysctl (`inet_netconf_notify_devconf` in net/ipv4/devinet.c,
 /// `inet6_netconf_notify_devconf` in net/ipv6/addrconf.c).
 fn is_announced(key: &SysctlKey) -> bool {
     let text = key.as_str();

@@ -1,4 +1,4 @@
-//! Waits for notifications, signals and deadlines, and starts a round when one is due.
+//! Waits for notifications, signals and deadlines, and starts a pass when one is due.
 
 use std::{
     os::fd::AsFd,
@@ -12,7 +12,7 @@ use rustix::{
 
 use super::{
     host::{AgentEvent, AgentHost, AgentSettings, AgentSignals},
-    keeper::{Keeper, News},
+    keeper::{Keeper, Notifications},
     pace::Pace,
 };
 use crate::{
@@ -22,20 +22,20 @@ use crate::{
     reconcile,
 };
 
-/// How long the file must be quiet before it is read: most programs write a file in one go.
+/// How long the file must be unchanged before it is read: most programs write a file without a pause.
 const FILE_QUIET: Duration = Duration::from_millis(50);
 
-/// Keeps this node until a signal ends it.
+/// Keeps this node in sync with its configuration until a signal stops the agent.
 ///
 /// # Errors
-/// Returns an error if another agent runs, or if the kernel or the state directory cannot be used at all.
+/// Returns an error if another agent is running, or if the kernel or the state directory cannot be used at all.
 pub fn run(settings: &AgentSettings, host: &dyn AgentHost, signals: &AgentSignals) -> Result<(), Error> {
     let dir = reconcile::state_dir()?;
     let _lock = dir.lock_agent(&format!("agent, since {}", time(wall_clock())))?;
     let mut events = NodeEvents::listen()?;
     let mut keeper = Keeper::new(settings, dir, host, signals)?;
     let mut pace = Pace::new(Instant::now());
-    let mut news = News::default();
+    let mut notifications = Notifications::default();
     loop {
         wait(&events, &keeper, &pace, host, signals)?;
         host.beat();
@@ -44,39 +44,39 @@ pub fn run(settings: &AgentSettings, host: &dyn AgentHost, signals: &AgentSignal
         }
         let now = Instant::now();
         let seen = events.take(&keeper.scope);
-        news.is_by_kernel |= seen.is_egress;
+        notifications.may_have_lost_routes |= seen.may_have_lost_routes;
         for program in seen.programs {
-            if !news.programs.contains(&program) {
-                news.programs.push(program);
+            if !notifications.programs.contains(&program) {
+                notifications.programs.push(program);
             }
         }
         if seen.is_relevant || keeper.polled.differ(now) {
-            news.since.get_or_insert(now);
-            pace.stir(now);
+            notifications.since.get_or_insert(now);
+            pace.notify(now);
         }
         if keeper.file.take() {
-            pace.stir(now + FILE_QUIET);
+            pace.notify(now + FILE_QUIET);
         }
         if signals.take_reload() {
             keeper.reload();
-            pace.stir(now);
+            pace.notify(now);
         }
         if pace.due() > now {
             continue;
         }
-        if keeper.round(&news) {
-            news = News::default();
+        if keeper.pass(&notifications) {
+            notifications = Notifications::default();
         }
         pace.looked(now, Instant::now());
-        if let Some(appointment) = keeper.appointment() {
-            pace.appoint(appointment);
+        if let Some(deadline) = keeper.deadline() {
+            pace.schedule(deadline);
         }
     }
     host.event(AgentEvent::Stopping);
     Ok(())
 }
 
-/// Waits until something happens, or until the next round or heartbeat is due.
+/// Waits for a notification or a signal, or until the next pass or heartbeat is due.
 fn wait(
     events: &NodeEvents,
     keeper: &Keeper<'_>,
@@ -105,7 +105,7 @@ fn wait(
     match poll(&mut descriptors, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => {
-            return Err(Error::unexpected(format!("cannot wait for changes of this node: {error}")));
+            return Err(Error::unexpected(format!("cannot wait for kernel notifications: {error}")));
         }
     }
     // One byte for each signal.

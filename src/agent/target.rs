@@ -1,4 +1,4 @@
-//! Which configuration the agent keeps in effect, if not the file's: what other commands did decides that.
+//! Determines which configuration the agent keeps in effect after another command, if not the one in its file.
 
 use std::collections::BTreeSet;
 
@@ -15,15 +15,15 @@ use crate::{
 /// What another command's transaction means for the agent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OtherCommand {
-    /// It applied the content of the agent's file: the agent keeps it.
+    /// The command applied the content of the agent's file.
     SameConfiguration,
-    /// The agent keeps what is in effect now, instead of the file.
+    /// The agent keeps what is in effect now instead of its file.
     Pinned(Pin),
 }
 
-/// Judges the newest transaction, `newest`, which another command made or undid since the agent saw `seen` as the newest.
-/// `last` is what is in effect now; `document` is the content of the agent's file, if it can be read, and `hash` its hash.
-pub(super) fn judge(
+/// Classifies the newest transaction, `newest`, if another command made or undid one since the agent saw `seen`. `last` is
+/// what is in effect now; `document` is the content of the agent's file, if readable.
+pub(super) fn classify(
     seen: Option<u64>,
     newest: Option<u64>,
     last: Option<&LastApplied>,
@@ -48,7 +48,7 @@ pub(super) fn judge(
     })
 }
 
-/// Returns what the paths and the next hops of a session's cluster depend on.
+/// Returns the prefixes, addresses and interface whose changes can affect a session's cluster.
 pub(super) fn event_scope(session: &Session) -> EventScope {
     let cluster = &session.loaded.cluster;
     let of_nodes = cluster.nodes.iter().flat_map(|node| node.addresses.iter());
@@ -69,8 +69,8 @@ pub(super) fn gateways(session: &Session) -> BTreeSet<RouteKey> {
     routes.iter().filter(|route| route.next.gateway.is_some()).map(Route::key).collect()
 }
 
-/// Refuses a configuration that lacks most routes of the one in effect, whether these routes are there right now or not.
-pub(super) fn check_leavers(before: &BTreeSet<RouteKey>, session: &Session) -> Result<(), Error> {
+/// Refuses a configuration that lacks most routes of the one in effect, whether or not these routes exist at the moment.
+pub(super) fn check_removed_routes(before: &BTreeSet<RouteKey>, session: &Session) -> Result<(), Error> {
     let after = gateways(session);
     reconcile::check_mass_removal(before.difference(&after).count(), before.len(), None, after.is_empty())
 }
@@ -106,18 +106,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_configuration_is_taken_over() {
+    fn only_the_same_configuration_is_followed() {
         let file = document("a");
-        let judge = |seen, newest, last: Option<LastApplied>| {
-            reason(&judge(seen, newest, last.as_ref(), Some(&file)))
+        let classify = |seen, newest, last: Option<LastApplied>| {
+            reason(&classify(seen, newest, last.as_ref(), Some(&file)))
         };
         let apply = |id, text| Some(applied(id, Command::Apply, Some(text)));
-        assert_eq!(judge(Some(1), Some(2), apply(2, "a")), None);
-        assert_eq!(judge(Some(1), Some(2), apply(2, "b")), Some(PinReason::Apply));
-        assert_eq!(judge(Some(2), Some(1), apply(1, "b")), Some(PinReason::Rollback));
-        assert_eq!(judge(Some(2), Some(1), apply(1, "a")), None, "rolled back to the content of the file");
-        assert_eq!(judge(Some(1), None, None), Some(PinReason::Rollback), "the first apply was rolled back");
+        assert_eq!(classify(Some(1), Some(2), apply(2, "a")), None);
+        assert_eq!(classify(Some(1), Some(2), apply(2, "b")), Some(PinReason::Apply));
+        assert_eq!(classify(Some(2), Some(1), apply(1, "b")), Some(PinReason::Rollback));
+        assert_eq!(classify(Some(2), Some(1), apply(1, "a")), None, "rolled back to the content of the file");
+        assert_eq!(
+            classify(Some(1), None, None),
+            Some(PinReason::Rollback),
+            "the first apply was rolled back"
+        );
         let destroy = Some(applied(2, Command::Destroy, None));
-        assert_eq!(judge(Some(1), Some(2), destroy), Some(PinReason::Destroy));
+        assert_eq!(classify(Some(1), Some(2), destroy), Some(PinReason::Destroy));
     }
 }

@@ -53,7 +53,7 @@
 //! | its file system is full from some point on, or read-only | nothing changed (1), or rolled back (6); what the rollback could not write is reported (7) and written by a later one | `full_disk.rs`: a real file system, filled so that each write in turn fails |
 //! | the journal is truncated, empty, or from a newer version | nothing is changed, and the journal is kept (1) | `state_dir.rs`, `regressions.rs` |
 //! | the journal is from an earlier boot or another namespace | set aside: its objects are gone | `state_dir.rs` |
-//! | an agent is killed at any moment, while other programs change the node | the next agent rolls back what was left open, and the node is as the file says | `disturbances.rs` |
+//! | an agent is killed at any moment, while other programs change the node | the next agent rolls back what was left open, and the node matches the file | `disturbances.rs` |
 //! | a command commits while an agent is about to repair | the agent drops its repair, and keeps what the command put in effect | `agent.rs` |
 //! | all of these in a row, with drift in between, in any order | each command makes all changes or none, or lists the remaining ones, which a later command finishes; objects outside the transaction and foreign routes are unchanged | `tests/sequences.rs`: 2,000 random sequences in memory; `sequences.rs`: the same kind on real nodes |
 //! | any one of these on any state of a node | the node has the previous or the planned state, never anything else | `tests/properties.rs`, in memory |

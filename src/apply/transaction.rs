@@ -41,7 +41,7 @@ pub struct Request<'a> {
     pub policy: ForeignPolicy,
     /// The checks that must still pass after the commit: see [`run_baseline`](super::run_baseline).
     pub checks: &'a [BaselineCheck],
-    /// The paths of pods. Those that work must still work after the commit.
+    /// The pod paths. Those that work must still work after the commit.
     pub paths: Option<&'a Paths<'a>>,
     /// How long the apply is pending confirmation; `None` to commit at once.
     pub confirm_within: Option<Duration>,
@@ -79,7 +79,7 @@ impl<'a> Request<'a> {
 pub struct Verified {
     /// The pending apply, if the request asks for a confirmation.
     pub pending: Option<Pending>,
-    /// The paths of pods that do not work, and did not before.
+    /// The pod paths that do not work, and did not before.
     pub faults: Vec<PathFault>,
 }
 
@@ -254,7 +254,7 @@ fn commit_and_verify<'a>(
     let observed = node.observe(request.scope)?;
     let mut left = plan(request.desired, &observed.state, request.policy);
     if let Some(withheld) = request.withheld {
-        left.leave(withheld);
+        left.exclude(withheld);
     }
     verify(&left)?;
     repeat_baseline(node, request.checks, interrupt, record.meta.node.as_ref())?;
@@ -280,12 +280,12 @@ fn commit_and_verify<'a>(
     Ok(Verified { pending: Some(pending), faults })
 }
 
-/// Asks the node which paths of pods work.
+/// Asks the node which pod paths work.
 fn judge(node: &mut dyn Backend, request: &Request) -> Result<Ledger, Error> {
     request.paths.map_or_else(|| Ok(Ledger::default()), |paths| paths.judge(|packets| node.verdicts(packets)))
 }
 
-/// Asks the node which paths of pods work before the commit. Most nodes to which it adds routes are alike until then.
+/// Asks the node which pod paths work.before the commit. Most nodes to which it adds routes are alike until then.
 fn judge_before(node: &mut dyn Backend, request: &Request) -> Result<Ledger, Error> {
     /// With fewer, all questions are asked sooner than the nodes are compared.
     const MIN_ADDED: usize = 256;

@@ -17,20 +17,19 @@ use crate::{
     text::{self, Untrusted},
 };
 
-/// How long an apply may take in addition to its checks, before the service manager takes its start for failed.
+/// How long an apply may take in addition to its checks before the service manager considers the start failed.
 const SPARE: Duration = Duration::from_secs(60);
 
-/// Keeps this node as its configuration says.
+/// Keeps this node in sync with its configuration.
 pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
-    let file = options.target.file.clone().map_or_else(configuration::find, Ok)?;
+    let file = options.file.clone().map_or_else(configuration::find, Ok)?;
     if file.as_os_str() == "-" {
-        return Err(Error::new(Kind::Usage, "the agent follows a file, and cannot read standard input")
-            .with_hint("pass the file with -f")
-            .into());
+        let message = "the agent follows a file: it cannot read the configuration from standard input";
+        return Err(Error::new(Kind::Usage, message).with_hint("pass the file with -f").into());
     }
     let settings = AgentSettings {
         file,
-        node: environment::node(options.target.node.as_deref()),
+        node: environment::node(options.node.as_deref()),
         last_good: options.last_good.clone(),
         write: |path: &Path, bytes: &[u8]| {
             write(path, bytes)
@@ -56,7 +55,7 @@ pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
     ended.map(|()| 0).map_err(VerbFailure::from)
 }
 
-/// Tells systemd, if it listens. The agent works without it.
+/// Notifies systemd, if it manages this process.
 fn notify(state: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(state);
 }
@@ -64,9 +63,9 @@ fn notify(state: &[NotifyState<'_>]) {
 /// The log, the metrics, and the service manager.
 struct AgentUser<'a> {
     log: AgentLog<'a>,
-    /// The time after which the service manager takes a silent agent for stuck.
+    /// The time after which the service manager considers an agent without heartbeat stuck.
     watchdog: Option<Duration>,
-    /// Whether the service manager knows that the agent is ready.
+    /// Whether the service manager has been notified that the agent is ready.
     is_ready: Cell<bool>,
     /// Whether the service manager waits for the end of a reload.
     is_reloading: Cell<bool>,
@@ -86,7 +85,7 @@ impl AgentUser<'_> {
 impl AgentHost for AgentUser<'_> {
     fn event(&self, event: AgentEvent<'_>) {
         self.metrics.event(&event);
-        // The end of a reload must not make an agent ready that never was.
+        // The end of a reload must not report an agent as ready that was not ready before.
         if matches!(event, AgentEvent::Reloading) && self.is_ready.get() {
             self.is_reloading.set(true);
             match NotifyState::monotonic_usec_now() {
@@ -163,11 +162,50 @@ fn status_line(report: &AgentReport) -> String {
         }
         AgentCondition::Waiting => format!("Waiting{why}"),
         AgentCondition::Yielding => "Waiting for another hostgw command".to_owned(),
-        AgentCondition::Degraded if why.is_empty() => {
-            let objects = text::count(report.contested.len(), "contested object");
-            format!("{routes}{node}; {objects}")
-        }
+        AgentCondition::Degraded if why.is_empty() => format!("Degraded: {}", degradation(report)),
         AgentCondition::Degraded => format!("Degraded{why}"),
-        AgentCondition::Suspended => "Suspended after hostgw destroy or rollback".to_owned(),
+        AgentCondition::Suspended => "Suspended after `hostgw destroy` or `hostgw rollback`".to_owned(),
+    }
+}
+
+/// Returns why a node without a reported problem is degraded.
+fn degradation(report: &AgentReport) -> String {
+    let (conflicts, contested) = (report.conflicts(), report.contested_objects());
+    let counts = [(conflicts, "conflict"), (contested, "contested object")];
+    let counts: Vec<String> = counts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(number, what)| text::count(number, what))
+        .collect();
+    if counts.is_empty() { "retrying a failed repair".to_owned() } else { counts.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Contested;
+
+    #[test]
+    fn a_degraded_node_says_why() {
+        let object = |pause_seconds| Contested {
+            object: "route 10.244.1.0/24".into(),
+            by: None,
+            repairs: 5,
+            pause_seconds,
+        };
+        let (conflict, contested) = (object(None), object(Some(1)));
+        for (objects, wanted) in [
+            (vec![], "Degraded: retrying a failed repair"),
+            (vec![conflict.clone()], "Degraded: 1 conflict"),
+            (vec![contested.clone(), contested.clone()], "Degraded: 2 contested objects"),
+            (vec![contested.clone(), conflict, contested], "Degraded: 1 conflict, 2 contested objects"),
+        ] {
+            let report = AgentReport {
+                condition: AgentCondition::Degraded,
+                contested: objects,
+                ..AgentReport::new(0, "hostgw.yaml")
+            };
+            assert_eq!(status_line(&report), wanted);
+        }
     }
 }

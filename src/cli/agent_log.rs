@@ -45,7 +45,7 @@ struct LogLine {
 pub(super) struct AgentLog<'a> {
     format: LogFormat,
     output: &'a Output,
-    /// Whether the journal reads the lines: they then begin with their level.
+    /// Whether standard output is the journal. Lines then begin with their level.
     is_journal: bool,
 }
 
@@ -54,7 +54,7 @@ impl<'a> AgentLog<'a> {
         Self { format, output, is_journal: is_journal() }
     }
 
-    /// Writes the lines of an event.
+    /// Writes one line for each part of an event.
     pub(super) fn event(&self, event: &AgentEvent<'_>) {
         for line in lines(event) {
             let LogLine { level, name, message, fields } = line;
@@ -73,7 +73,7 @@ impl<'a> AgentLog<'a> {
                     format!("{}\n", Value::Object(object))
                 }
             };
-            // A log that nobody reads must not end the agent.
+            // A closed standard output must not stop the agent.
             let _ = self.output.verbatim(&text);
         }
     }
@@ -93,7 +93,7 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
     };
     match event {
         AgentEvent::Started(report) => {
-            let message = format!("Started: keeping this node as {} says.", report.file);
+            let message = format!("Started. Keeping this node in sync with {}.", report.file);
             one(Level::Info, "started", message, json!({ "file": report.file }))
         }
         AgentEvent::Following { file, node } => {
@@ -123,20 +123,22 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
             one(Level::Warning, "waiting", format!("Waiting: {}", described(error)), error_fields(error))
         }
         AgentEvent::Refused { error, in_effect } => {
-            let rest = match in_effect {
-                Some(file) => format!("{file} stays in effect as it was"),
-                None => "nothing was applied".to_owned(),
+            let outcome = if in_effect.is_some() {
+                "the previous configuration stays in effect"
+            } else {
+                "nothing was applied"
             };
-            let message = format!("Refused: {}; {rest}", described(error));
+            let message = format!("Refused; {outcome}: {}", described(error));
             one(Level::Error, "refused", message, error_fields(error))
         }
-        AgentEvent::RepairFailed(error) => one(
-            Level::Error,
-            "repairFailed",
-            format!("Repair failed: {}", described(error)),
-            error_fields(error),
-        ),
-        AgentEvent::Recovered => one(Level::Notice, "recovered", "Resolved.".to_owned(), Value::Null),
+        AgentEvent::RepairFailed { error, failures } => {
+            let message = format!("Repair failed {failures} times in a row; retrying: {}", described(error));
+            one(Level::Error, "repairFailed", message, error_fields(error))
+        }
+        AgentEvent::Recovered => {
+            let message = "Recovered: the reported problem is gone.".to_owned();
+            one(Level::Notice, "recovered", message, Value::Null)
+        }
         AgentEvent::Pinned { pin, file } => {
             let level = if pin.reason == PinReason::LastGood { Level::Warning } else { Level::Notice };
             one(level, "pinned", pinned(pin, &file.to_string()), json!({ "pin": pin }))
@@ -151,7 +153,7 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
         AgentEvent::Contested { object, by, repairs, pause } => {
             let by = by.map_or_else(|| "another program".to_owned(), ToString::to_string);
             let message = format!(
-                "Contested: {by} keeps changing {object}; restored {repairs} times in a row; the next repair waits {}",
+                "Contested: {by} keeps changing {object}; restored {repairs} times in a row; next repair in {}",
                 text::in_units(*pause)
             );
             let fields = json!({
@@ -165,7 +167,7 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
         }
         AgentEvent::Conflict(what) => {
             let message = format!(
-                "Conflict: {what}; hostgw leaves it alone: remove it, or take it over with `hostgw apply --adopt`"
+                "Conflict: {what}; left in place (help: remove it, or take it over with `hostgw apply --adopt`)"
             );
             one(Level::Warning, "conflict", message, Value::Null)
         }
@@ -176,26 +178,30 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
         AgentEvent::PathsLost(faults) => {
             let line = |fault: &crate::forwarding::PathFault| {
                 let diagnostic = fault.diagnostic();
-                let remedy = diagnostic.remedy.map_or_else(String::new, |remedy| format!("; {remedy}"));
                 let nodes: Vec<&Untrusted> = fault.nodes.keys().collect();
                 LogLine {
                     level: Level::Warning,
                     name: "pathsLost",
-                    message: format!("{}{remedy}", diagnostic.message),
+                    message: capitalized(&with_help(&diagnostic.message, diagnostic.remedy.as_deref())),
                     fields: Map::from_iter([("nodes".to_owned(), json!(nodes))]),
                 }
             };
             faults.iter().map(line).collect()
         }
         AgentEvent::PathsRestored => {
-            one(Level::Notice, "pathsRestored", "All paths of pods work again.".to_owned(), Value::Null)
+            one(Level::Notice, "pathsRestored", "All pod paths work again.".to_owned(), Value::Null)
         }
         AgentEvent::Command(event) => command(event).into_iter().collect(),
-        AgentEvent::Reloading => one(Level::Info, "reloading", "Reloading.".to_owned(), Value::Null),
-        AgentEvent::Stopping => {
-            one(Level::Info, "stopping", "Stopping; everything stays in effect.".to_owned(), Value::Null)
+        AgentEvent::Reloading => {
+            one(Level::Info, "reloading", "Reloading the configuration.".to_owned(), Value::Null)
         }
-        AgentEvent::Trouble(error) => one(Level::Warning, "trouble", described(error), error_fields(error)),
+        AgentEvent::Stopping => {
+            let message = "Stopping. Routes, NAT and sysctls stay in effect.".to_owned();
+            one(Level::Info, "stopping", message, Value::Null)
+        }
+        AgentEvent::Trouble(error) => {
+            one(Level::Warning, "trouble", capitalized(&described(error)), error_fields(error))
+        }
     }
 }
 
@@ -206,7 +212,16 @@ fn command(event: &Event<'_>) -> Option<LogLine> {
         Event::Recovered { left: Some(left), .. } => format!(" {}", left.join("; ")),
         _ => String::new(),
     };
-    Some(LogLine { level, name: "command", message: message + &left, fields: Map::new() })
+    Some(LogLine { level, name: "command", message: capitalized(&message) + &left, fields: Map::new() })
+}
+
+/// Returns `text` with a capital letter at its start.
+fn capitalized(text: &str) -> String {
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
 }
 
 fn done(totals: Totals) -> String {
@@ -220,10 +235,12 @@ fn described(error: &Error) -> String {
         text.push_str(if at == 0 { ": " } else { "; " });
         text.push_str(&detail.to_string());
     }
-    if let Some(hint) = &error.hint {
-        text.push_str(&format!("; {hint}"));
-    }
-    text
+    with_help(&text, error.hint.as_ref().map(ToString::to_string).as_deref())
+}
+
+/// Appends what to do about a problem.
+fn with_help(problem: &str, help: Option<&str>) -> String {
+    help.map_or_else(|| problem.to_owned(), |help| format!("{problem} (help: {help})"))
 }
 
 fn error_fields(error: &Error) -> Value {
@@ -232,4 +249,33 @@ fn error_fields(error: &Error) -> Value {
 
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(event: &AgentEvent<'_>) -> String {
+        let messages: Vec<String> = lines(event).into_iter().map(|line| line.message).collect();
+        messages.join("\n")
+    }
+
+    #[test]
+    fn a_line_begins_with_the_outcome_and_ends_with_the_remedy() {
+        let error =
+            &Error::unexpected("no space left").with_details(["/run/hostgw"]).with_hint("free some space");
+        let described = "no space left: /run/hostgw (help: free some space)";
+        assert_eq!(
+            message(&AgentEvent::RepairFailed { error, failures: 3 }),
+            format!("Repair failed 3 times in a row; retrying: {described}")
+        );
+        let refused = |in_effect| message(&AgentEvent::Refused { error, in_effect });
+        assert_eq!(refused(None), format!("Refused; nothing was applied: {described}"));
+        assert_eq!(
+            refused(Some(&"hostgw.yaml".into())),
+            format!("Refused; the previous configuration stays in effect: {described}")
+        );
+        let trouble = message(&AgentEvent::Trouble(error));
+        assert_eq!(trouble, "No space left: /run/hostgw (help: free some space)");
+    }
 }

@@ -1,4 +1,4 @@
-//! The metrics of the agent, and the answers to the probes of its health.
+//! The metrics of the agent, and the answers to its health probes.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -19,11 +19,11 @@ use crate::{
     state::ObjectKind,
 };
 
-/// After this time without a sign of life, the agent is stuck. It wakes up at least every 66 seconds, and an apply waits
-/// longest for its checks, which run concurrently.
+/// After this time without a heartbeat, the agent counts as stuck. It wakes up at least every 66 seconds, and the longest wait
+/// is for checks, which run concurrently.
 const MAX_SILENCE: Duration = Check::MAX_TIMEOUT.saturating_add(Duration::from_secs(60));
 
-/// The upper bounds of the histogram of repairs, in seconds. A repair within a second is the promise.
+/// The upper bounds of the histogram of repairs, in seconds. A repair should end within a second.
 const BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Every condition, with its name in labels, which is the one in JSON.
@@ -51,18 +51,18 @@ const KINDS: [(ObjectKind, &str); 3] =
 const APPLY: &str = "apply";
 const REPAIR: &str = "repair";
 
-/// What the probes ask about.
+/// The answers to the probes.
 #[derive(Debug)]
 struct Health {
-    /// When the agent was last seen to work.
+    /// The last heartbeat of the agent.
     beat: Instant,
-    /// Whether the node is as the configuration in effect says, and pods reach each other.
+    /// Whether the node matches the configuration in effect, and all pod paths work.
     is_ready: bool,
     /// The condition, in one line.
     status: String,
 }
 
-/// The metrics of the agent, which it updates while others read them.
+/// The metrics of the agent, which can be read while it updates them.
 pub(super) struct AgentMetrics {
     registry: Registry,
     health: Mutex<Health>,
@@ -136,7 +136,7 @@ impl AgentMetrics {
             )?,
             last_verification: gauge(
                 "hostgw_agent_last_verification_timestamp_seconds",
-                "When everything except conflicts and contested objects was last found to be as configured, in Unix time; 0 if never.",
+                "When the node last matched the configuration in effect, except for conflicts and contested objects, in Unix time; 0 if never.",
             )?,
             applies: counter(
                 "hostgw_agent_applies_total",
@@ -172,10 +172,10 @@ impl AgentMetrics {
                 "Managed routes that the configuration in effect asks for.",
             )?,
             contested: gauge("hostgw_agent_contested_objects", "Objects that other programs keep changing.")?,
-            conflicts: gauge("hostgw_agent_conflicts", "Foreign objects in the place of managed ones.")?,
+            conflicts: gauge("hostgw_agent_conflicts", "Foreign objects in place of managed ones.")?,
             unreachable: gauge(
                 "hostgw_agent_unreachable_nodes",
-                "Nodes whose pods this node's pods cannot reach, or not as planned.",
+                "Nodes to which pod traffic is lost or diverted.",
             )?,
             health: Mutex::new(Health {
                 beat: Instant::now(),
@@ -184,7 +184,7 @@ impl AgentMetrics {
             }),
             registry,
         };
-        // Series that are there from the start can be compared with later values.
+        // Rates need series that exist from the start.
         metrics.set_info("", "");
         for (_, kind) in KINDS {
             metrics.repaired_objects.get_metric_with_label_values(&[kind])?;
@@ -206,7 +206,7 @@ impl AgentMetrics {
         set(&self.info, &[env!("CARGO_PKG_VERSION"), node, config_hash], true);
     }
 
-    /// Takes note of an event.
+    /// Counts an event.
     pub(super) fn event(&self, event: &AgentEvent<'_>) {
         match event {
             AgentEvent::Started(report) => self.start_time.set(whole(report.since)),
@@ -221,12 +221,12 @@ impl AgentMetrics {
                 }
             }
             AgentEvent::Refused { .. } => add(&self.failures, APPLY, 1),
-            AgentEvent::RepairFailed(_) => add(&self.failures, REPAIR, 1),
+            AgentEvent::RepairFailed { .. } => add(&self.failures, REPAIR, 1),
             _ => {}
         }
     }
 
-    /// Takes note of the condition, which `status` describes in one line.
+    /// Updates the metrics from a report, which `status` describes in one line.
     pub(super) fn report(&self, report: &AgentReport, status: String) {
         let text = |value: &Option<crate::text::Untrusted>| {
             value.as_ref().map_or_else(String::new, ToString::to_string)
@@ -236,38 +236,37 @@ impl AgentMetrics {
         one_hot(&self.pinned, &PIN_REASONS, report.pin.as_ref().map(|pin| pin.reason));
         self.refused.set(report.refused.into());
         self.routes.set(size(report.routes));
-        let contested = report.contested.iter().filter(|contested| contested.pause_seconds.is_some()).count();
-        self.contested.set(size(contested));
-        self.conflicts.set(size(report.contested.len() - contested));
+        self.contested.set(size(report.contested_objects()));
+        self.conflicts.set(size(report.conflicts()));
         self.unreachable.set(size(report.unreachable.len()));
         let mut health = self.health();
         health.is_ready = report.verified && report.unreachable.is_empty();
         health.status = status;
     }
 
-    /// Takes note that the agent has looked at the node.
+    /// Counts a look at the node.
     pub(super) fn looked(&self) {
         self.looks.inc();
         self.last_look.set(whole(wall_clock()));
     }
 
-    /// Takes note that the node was found to be as the configuration says.
+    /// Records that the node matches the configuration.
     pub(super) fn verified(&self) {
         self.last_verification.set(whole(wall_clock()));
     }
 
-    /// Takes note that the agent works.
+    /// Records a heartbeat.
     pub(super) fn beat(&self) {
         self.health().beat = Instant::now();
     }
 
-    /// Returns whether the agent works at `now`, and one line about it.
+    /// Returns whether the agent is working at `now`, and one line about it.
     pub(super) fn is_healthy(&self, now: Instant) -> (bool, String) {
         let silence = now.saturating_duration_since(self.health().beat);
         if silence > MAX_SILENCE {
-            (false, format!("The agent has given no sign of life for {} s", silence.as_secs()))
+            (false, format!("The agent has not responded for {} s", silence.as_secs()))
         } else {
-            (true, "The agent works".to_owned())
+            (true, "The agent is working".to_owned())
         }
     }
 
@@ -471,8 +470,8 @@ mod tests {
         let error = Error::unexpected("no");
         metrics.event(&AgentEvent::Started(&report()));
         metrics.event(&AgentEvent::Refused { error: &error, in_effect: None });
-        metrics.event(&AgentEvent::RepairFailed(&error));
-        metrics.event(&AgentEvent::RepairFailed(&error));
+        metrics.event(&AgentEvent::RepairFailed { error: &error, failures: 3 });
+        metrics.event(&AgentEvent::RepairFailed { error: &error, failures: 3 });
         let took = Duration::from_millis(300);
         let totals = crate::plan::Totals::default();
         metrics.event(&AgentEvent::Repaired { changes: &[], totals, objects: &[], programs: &[], took });
@@ -505,12 +504,12 @@ mod tests {
         assert_eq!(metrics.is_ready(now), (true, "In sync".to_owned()));
         let (is_healthy, line) = metrics.is_healthy(late);
         assert!(!is_healthy);
-        assert!(line.starts_with("The agent has given no sign of life for 36"), "{line}");
+        assert!(line.starts_with("The agent has not responded for 36"), "{line}");
         assert_eq!(metrics.is_ready(late), (false, line));
     }
 
     #[test]
-    fn only_what_keeps_pods_from_talking_makes_a_node_unready() {
+    fn a_refused_file_does_not_make_a_node_unready() {
         let metrics = AgentMetrics::new().expect("metrics");
         let is_ready = |report: &AgentReport| {
             metrics.report(report, String::new());

@@ -12,7 +12,7 @@ use crate::{
     text,
 };
 
-/// How old the file may become while the agent looks at the node, and nothing else changes.
+/// The age from which on a look at the node rewrites the file, even if nothing else has changed.
 const MAX_AGE: Duration = Duration::from_secs(15);
 
 /// The file with the metrics.
@@ -25,16 +25,17 @@ pub(super) struct MetricsFile {
 
 impl MetricsFile {
     /// # Errors
-    /// Returns an error if the node exporter would not read the file, or if its folder does not exist.
+    /// Returns an error if the node exporter would not read the file, or if its directory does not exist.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let name = text::path(path);
         if path.extension().is_none_or(|extension| extension != "prom") {
-            let message = format!("the node exporter does not read {name}: its name must end in .prom");
+            let message = format!("the node exporter would ignore {name}: the file name must end in .prom");
             return Err(Error::new(Kind::Usage, message));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
-            let message = format!("cannot write metrics to {name}: {} is not a folder", text::path(folder));
+            let message =
+                format!("cannot write metrics to {name}: {} is not a directory", text::path(folder));
             return Err(Error::unexpected(message));
         }
         Ok(Self { path: path.to_owned(), written: Cell::new(None), has_failed: Cell::new(false) })
@@ -49,7 +50,7 @@ impl MetricsFile {
     /// Writes the metrics.
     ///
     /// # Errors
-    /// Returns an error if that fails, but not again and again.
+    /// Returns an error if that fails and the previous attempt did not.
     pub(super) fn write(&self, metrics: &AgentMetrics) -> Result<(), Error> {
         self.written.set(Some(Instant::now()));
         let result = metrics.text().and_then(|text| {

@@ -1,5 +1,5 @@
 //! The HTTP server of the agent: metrics, and the probes of its health. It runs on a thread of its own, which sleeps until
-//! somebody connects.
+//! a client connects.
 
 use std::{
     convert::Infallible,
@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const LINE_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Listens on `address`, and answers from now on.
+/// Listens on `address`, and answers requests on another thread.
 ///
 /// # Errors
 /// Returns an error if the address is in use, not one of this node, or not permitted.
@@ -48,10 +48,10 @@ pub(super) fn serve(address: SocketAddr, metrics: Arc<AgentMetrics>) -> Result<(
     let cannot = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                Some("another program, or another agent, listens there: choose another port")
+                Some("another program, or another agent, is listening there; choose another port")
             }
             io::ErrorKind::AddrNotAvailable => {
-                Some("this node does not have the address: use one that it has, 0.0.0.0 or [::]")
+                Some("this node does not have that address; use one of its own, 0.0.0.0 or [::]")
             }
             io::ErrorKind::PermissionDenied => Some("choose a port above 1023"),
             _ => None,
@@ -83,7 +83,7 @@ fn run(runtime: &Runtime, listener: &TcpListener, metrics: &Arc<AgentMetrics>) {
             tokio::spawn(async move {
                 let answer =
                     |request: Request<Incoming>| ready(Ok::<_, Infallible>(answer(&request, &metrics)));
-                // Without connections that stay open, nobody can occupy all of them.
+                // Each connection ends after one answer, so that clients cannot occupy all of them.
                 let connection = http1::Builder::new()
                     .keep_alive(false)
                     .header_read_timeout(None)

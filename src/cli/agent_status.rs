@@ -10,7 +10,7 @@ use crate::{
     clock::time,
     error::Error,
     plan::Totals,
-    record::{AgentCondition, AgentReport, Contested, Pin, PinReason},
+    record::{AgentCondition, AgentReport, Contested, Pin, PinReason, RepairReport},
     text::{Untrusted, count, list, printable},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AgentStatus {
-    /// Whether it runs. Otherwise, the rest is what it last reported.
+    /// Whether the agent is running. If not, the other fields are what it last reported.
     running: bool,
     #[serde(flatten)]
     report: AgentReport,
@@ -48,40 +48,41 @@ impl AgentStatus {
             file,
             ..
         } = &self.report;
-        let mut text = String::new();
-        if self.running {
-            let _ = writeln!(text, "Agent: {} (process {process}, since {})", word(*condition), time(*since));
-        } else {
-            let _ = writeln!(text, "Agent: not running; the last one started at {}", time(*since));
-        }
-        if let Some(pin) = pin {
-            let _ = writeln!(text, "  {}", printable(&pinned(pin, &file.to_string())));
-        }
+        let mut report: Vec<String> = Vec::new();
+        report.extend(pin.as_ref().map(|pin| pinned(pin, &file.to_string())));
         if let Some(trouble) = trouble {
-            let hint = trouble.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
-            let message = format!("{}{hint} (since {})", trouble.message, time(trouble.since));
-            let _ = writeln!(text, "  {}", printable(&message));
-            for detail in &trouble.details {
-                let _ = writeln!(text, "    {detail}");
-            }
+            report.push(format!("{} (since {})", trouble.message, time(trouble.since)));
+            report.extend(trouble.details.iter().map(|detail| format!("  {detail}")));
+            report.extend(trouble.hint.as_ref().map(|hint| format!("help: {hint}")));
         }
         if let Some(last) = last_repair {
             let what = changed_objects(&last.objects, last.totals, &last.programs);
-            let message = format!("{}, the last at {}: {what}", count_of(*repairs), time(last.at));
-            let _ = writeln!(text, "  {}", printable(&message));
+            report.push(format!("{}, most recently at {}: {what}", count_of(*repairs), time(last.at)));
         }
         for Contested { object, by, repairs, pause_seconds } in contested {
-            let message = match (by, pause_seconds) {
+            report.push(match (by, pause_seconds) {
                 (Some(what), None) => format!("Conflict: {what}"),
                 (None, None) => format!("Conflict: {object}"),
                 (by, Some(pause)) => {
                     let by = by.as_ref().map_or_else(|| "another program".to_owned(), ToString::to_string);
                     format!(
-                        "Contested: {by} keeps changing {object}; restored {repairs} times in a row, now every {pause} s"
+                        "Contested: {by} keeps changing {object}; restored {repairs} times in a row; repairs are now {pause} s apart"
                     )
                 }
-            };
-            let _ = writeln!(text, "  {}", printable(&message));
+            });
+        }
+        let (mut text, mut indent) = (String::new(), "  ");
+        if self.running {
+            let _ = writeln!(text, "Agent: {} (process {process}, since {})", word(*condition), time(*since));
+        } else {
+            let _ = writeln!(text, "Agent: not running; last started at {}", time(*since));
+            if !report.is_empty() {
+                let _ = writeln!(text, "  Last report:");
+                indent = "    ";
+            }
+        }
+        for line in report {
+            let _ = writeln!(text, "{indent}{}", printable(&line));
         }
         text
     }
@@ -91,7 +92,10 @@ impl AgentStatus {
 pub(super) fn changed_objects(objects: &[Untrusted], totals: Totals, programs: &[Untrusted]) -> String {
     const NAMED: usize = 2;
     let named: Vec<&Untrusted> = objects.iter().take(NAMED).collect();
-    let more = match (totals.add + totals.change + totals.remove).saturating_sub(NAMED) {
+    // A change of a NAT table counts once for each of its parts, so the totals only matter for a truncated list.
+    let is_truncated = objects.len() == RepairReport::MAX_OBJECTS;
+    let count = if is_truncated { totals.add + totals.change + totals.remove } else { objects.len() };
+    let more = match count.saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -116,23 +120,42 @@ const fn word(condition: AgentCondition) -> &'static str {
 
 /// Says why the agent keeps another configuration than the one in its file.
 pub(super) fn pinned(pin: &Pin, own: &str) -> String {
-    let file = pin.file.as_ref().map_or_else(|| "the configuration".to_owned(), ToString::to_string);
-    let follow = format!("to follow {own} again, change it or reload the agent");
+    let file = pin.file.as_ref().map_or_else(String::new, |file| format!(", {file},"));
+    let follow = format!("to follow {own} again, edit it or reload the agent");
     match pin.reason {
-        PinReason::LastGood => {
-            format!("Keeping the last good configuration, {file}, until {own} can be applied.")
-        }
+        PinReason::LastGood => match pin.transaction {
+            Some(id) => format!("Keeping the configuration of apply {id} until {own} can be applied."),
+            None => format!("Keeping the last good copy{file} until {own} can be applied."),
+        },
         PinReason::Apply => {
             format!(
-                "Pinned: `hostgw apply` put another configuration in effect, {file}, which stays; {follow}."
+                "Pinned: `hostgw apply` applied another configuration{file} and the agent keeps it; {follow}."
             )
         }
         PinReason::Rollback if pin.file.is_none() => {
             format!("Suspended: `hostgw rollback` undid the only apply; {follow}.")
         }
         PinReason::Rollback => {
-            format!("Pinned: `hostgw rollback` restored an earlier version of {file}, which stays; {follow}.")
+            format!(
+                "Pinned: `hostgw rollback` restored an earlier configuration{file} and the agent keeps it; {follow}."
+            )
         }
         PinReason::Destroy => format!("Suspended: `hostgw destroy` removed everything; {follow}."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repair_names_two_objects_and_counts_the_rest() {
+        let text = |count: usize, add| {
+            let objects: Vec<Untrusted> = (0..count).map(|at| format!("object {at}").into()).collect();
+            changed_objects(&objects, Totals { add, ..Totals::default() }, &["nft".into()])
+        };
+        assert_eq!(text(1, 3), "object 0 (changed by nft)", "a table with a chain and a rule");
+        assert_eq!(text(4, 6), "object 0, object 1 and 2 more (changed by nft)");
+        assert_eq!(text(RepairReport::MAX_OBJECTS, 100), "object 0, object 1 and 98 more (changed by nft)");
     }
 }

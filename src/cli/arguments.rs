@@ -109,13 +109,13 @@ pub(super) enum Verb {
     Cancel(CancelOptions),
     /// Undo the last apply or destroy, or finish rolling back an interrupted one.
     Rollback(RollbackOptions),
-    /// Keep this node as the configuration says, until stopped.
+    /// Keep this node in sync with the configuration, until stopped.
     ///
-    /// Applies the configuration, then repairs whatever changes: routes lost with a link or an address, a flushed firewall,
-    /// sysctls. Applies the file again when it changes; if it is invalid or refused, the last good configuration stays in
-    /// effect. Logs one line for each event. Usually runs as a systemd service or in a DaemonSet: see `hostgw help node-agent`.
+    /// Applies the configuration, then restores what is lost: routes after a link or address change, a flushed NAT table,
+    /// changed sysctls. Applies the file again whenever it changes. If the new file is invalid or refused, the last good
+    /// configuration stays in effect. Logs one line per event. Usually runs as a systemd service (`hostgw help boot`).
     Agent(AgentOptions),
-    /// Show what hostgw manages on this node, the last apply, and drift.
+    /// Show what hostgw manages on this node, the last apply, drift, and the agent.
     Status(StatusOptions),
     /// Show a saved plan; runs on any machine, without root.
     Show(ShowOptions),
@@ -126,7 +126,7 @@ pub(super) enum Verb {
     /// Write a script that applies a node's plan without hostgw: PowerShell for Windows, sh for Linux.
     ///
     /// The script plans on the node, commits as one transaction, and rolls back on failure. The Windows script can also install
-    /// itself as a scheduled task that keeps the configuration in force (-Install, -Uninstall). It was written from the
+    /// itself as a scheduled task that keeps the configuration in effect (-Install, -Uninstall). It was written from the
     /// documentation of its cmdlets. The authors have not run it on Windows: run the self-test in examples/windows first.
     Render(RenderOptions),
     /// Find what keeps this node's pods from reaching other nodes' pods.
@@ -421,20 +421,26 @@ pub(super) struct RollbackOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct AgentOptions {
-    #[command(flatten)]
-    pub target: TargetOptions,
-    /// Format of the log: one line of text, or one JSON object, for each event.
+    /// Configuration file to follow [default: HOSTGW_FILE, then hostgw.yaml, hostgw.yml or hostgw.toml in the working
+    /// directory, then in /etc/hostgw].
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Node to use [default: HOSTGW_NODE, then the node whose address belongs to this machine, then the node with this
+    /// machine's hostname].
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Log format: one line of text or one JSON object per event.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub log: LogFormat,
-    /// Keep a copy of the last good configuration in FILE, to use it at a start, such as after a reboot, at which the
-    /// configuration is invalid or missing.
+    /// Keep a copy of the last good configuration in FILE. The agent uses it if the configuration is invalid, refused or
+    /// missing when it starts, for example after a reboot.
     #[arg(long, value_name = "FILE")]
     pub last_good: Option<PathBuf>,
-    /// Serve metrics for Prometheus at /metrics, and the probes /healthz and /readyz, over HTTP. A port alone listens on
-    /// 127.0.0.1.
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
+    /// Serve metrics for Prometheus at /metrics, and the probes /healthz and /readyz, over HTTP. Without ADDRESS, listens on
+    /// 127.0.0.1 only.
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen_address)]
     pub metrics: Option<SocketAddr>,
-    /// Write the metrics to FILE, for the textfile collector of the node exporter. The name of FILE ends in .prom.
+    /// Write the metrics to FILE for the node exporter's textfile collector. FILE must end in .prom.
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
 }
@@ -514,8 +520,9 @@ pub(super) struct RenderOptions {
     /// Print a script that prints a Windows node's live state as JSON, for `hostgw plan --state FILE`.
     #[arg(long)]
     pub collect: bool,
-    /// Print a file that restores part of a Linux node's state at boot. Its comments say where to install it. Combine a
-    /// file for routes with one for NAT (nftables) and one for sysctls (sysctl.d), or use one that runs `hostgw apply`.
+    /// Print a file that restores a Linux node's state at boot. Its comments say where to install it. Use one file for
+    /// routes, one for NAT (nftables) and one for sysctls (sysctl.d); or a single hook that runs `hostgw apply` and restores
+    /// everything.
     #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with = "collect")]
     pub persist: Option<PersistArgument>,
     /// ID of the egress interface in the netplan configuration, if it differs from the interface's name. `networkctl

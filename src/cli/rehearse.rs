@@ -68,7 +68,7 @@ pub(super) struct RehearsalJson<'a> {
     apply_error: Option<&'a Untrusted>,
     /// The connections of the node, before and after the plan.
     connections: &'a [RehearsedConnection],
-    /// The paths of pods that will not work, as far as rules, routes and sysctls decide.
+    /// The pod paths that will not work, as far as rules, routes and sysctls decide.
     faults: Vec<DiagnosticEntry>,
     /// The sysctls of the configuration that cannot be set in a network namespace. They were skipped.
     sysctls_left_out: &'a [SysctlKey],

@@ -38,7 +38,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
             let command = ShellCommand::new(["hostgw", "render", "--node", &node]);
             return Err(wrong("--persist works for Linux nodes only", &node, os)
                 .with_hint(format!(
-                    "run `{command}`: the script writes the routes to the persistent store and, with -Install, keeps them in force"
+                    "run `{command}`: the script writes the routes to the persistent store and, with -Install, keeps them in effect"
                 ))
                 .into());
         }
@@ -125,7 +125,7 @@ fn unnamed_interface(node: &Untrusted) -> Error {
 }
 
 fn depends_on_links() -> Error {
-    let message = "a boot file cannot contain the routes: with offLink, they depend on the links of the node";
+    let message = "a boot file cannot restore the routes: with offLink, they depend on this node's links";
     Error::new(Kind::Invalid, message.to_owned())
         .with_hint("restore the routes at boot with `hostgw agent`, or set `offLink: refuse`")
 }

@@ -17,7 +17,7 @@ pub(super) struct Reporter<'a> {
     pub output: &'a Output,
 }
 
-/// Describes an event that every command tells in the same words. The first part is whether it is a warning.
+/// Describes an event that every command reports in the same words. The first part is whether it is a warning.
 pub(super) fn sentence(event: &Event<'_>) -> Option<(bool, String)> {
     Some(match event {
         Event::SupervisorResumed(holder) => (true, format!("resumed {holder}")),

@@ -61,10 +61,10 @@ pub(super) struct Status {
     persisted: Vec<PersistedFile>,
     /// Why a plan from the last applied configuration would fail on this machine.
     problems: Vec<Untrusted>,
-    /// The paths of pods that do not work, or not as planned, for reasons other than drift.
+    /// The pod paths that do not work, or not as planned, for reasons other than drift.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     diagnostics: Vec<DiagnosticEntry>,
-    /// Whether the paths of pods were checked. They are not if the node has no pod interface.
+    /// Whether the pod paths were checked. They are not if the node has no pod interface.
     #[serde(skip)]
     are_paths_known: bool,
     /// The parts of the live state that could not be read.
@@ -362,12 +362,12 @@ impl Applied {
 }
 
 impl Applied {
-    /// Returns `true` if the paths of pods can be judged.
+    /// Returns `true` if the pod paths can be checked.
     fn has_paths(&self, observed: &Observed) -> bool {
         plan::paths(&self.cluster, self.index, &self.desired, observed).missing().is_empty()
     }
 
-    /// Returns the paths of pods that do not work even without drift.
+    /// Returns the pod paths that do not work even without drift.
     fn path_faults(&self, observed: &Observed) -> Vec<DiagnosticEntry> {
         let plan = plan::plan(&self.desired.state, &observed.state, ForeignPolicy::Respect);
         let faults = plan::path_faults(&self.cluster, self.index, &self.desired, observed, &plan);

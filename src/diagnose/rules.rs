@@ -193,7 +193,7 @@ rules! {
     HG1118 FamilyLeftOut Warning "address family left out",
     HG1119 FamiliesApart Warning "nodes listed once for each address family",
     HG1120 LeftOver Warning "foreign objects left over",
-    HG1121 SourceLeftOut Warning "source address left out",
+    HG1121 SourceNotImported Warning "source address not imported",
     HG1122 NextHopUnknown Warning "next hop unknown",
     HG1200 NoSnapshot Warning "no snapshot of a node",
     HG1201 SnapshotUnusable Error "file that is not a usable snapshot",

@@ -55,7 +55,7 @@ guides! {
     simulation "simulation" "try a configuration in network namespaces"
     rehearsal "rehearsal" "try a plan on a copy of this node, firewall included"
     ownership "ownership" "what hostgw manages, and what it never touches"
-    node_agent "node-agent" "keep a node as the configuration says"
+    node_agent "node-agent" "keep a node in sync with its configuration"
     auditing "auditing" "judge a whole cluster from the snapshots of its nodes"
     boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
     exit_codes_and_json "exit-codes-and-json" "exit codes, JSON documents and environment variables"

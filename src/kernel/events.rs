@@ -1,8 +1,8 @@
-//! What the kernel tells about changes of this network namespace: links, addresses, routes, policy rules, next hops,
-//! nftables, and the sysctls that it announces.
+//! Notifications of the kernel about changes to this network namespace: links, addresses, routes, policy rules, next hops,
+//! nftables, and some sysctls.
 //!
-//! The kernel sends no notification of the routes that it removes together with a link or an address, so notifications say
-//! when to look at the node again, never what its state is.
+//! The kernel sends no notification about the routes that it removes together with a link or an address. Notifications
+//! therefore only say when to look at the node again, not what its state is.
 
 use std::{
     fs, io,
@@ -78,14 +78,14 @@ const NFTA_GEN_PROC_NAME: u16 = 3;
 /// Unread notifications beyond this are dropped, which the kernel reports.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// What a look at the node depends on, to ignore the rest of a busy node's notifications.
+/// The part of the network that matters to the agent. Other notifications of a busy node are ignored.
 #[derive(Debug, Clone, Default)]
 pub struct EventScope {
-    /// Routes that overlap these prefixes matter.
+    /// Routes that overlap with these prefixes matter.
     pub prefixes: Vec<IpNet>,
     /// Routes that lead to these addresses matter; sorted.
     pub addresses: Vec<IpAddr>,
-    /// The egress interface, with which the kernel removes routes; `None` if it is not known.
+    /// The egress interface, whose changes can make the kernel remove routes; `None` if it is not known.
     pub interface: Option<Untrusted>,
 }
 
@@ -101,16 +101,16 @@ impl EventScope {
     }
 }
 
-/// What has happened since the last call.
+/// Summary of the notifications since the last call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Happenings {
-    /// Something that a look at the node can depend on.
+pub struct EventSummary {
+    /// Something changed that matters to the agent.
     pub is_relevant: bool,
-    /// The egress interface or an address came, went or changed: the kernel itself may have removed routes.
-    pub is_egress: bool,
-    /// Notifications were lost.
-    pub is_lossy: bool,
-    /// The programs that changed managed routes or hostgw's nftables tables, as far as the kernel tells, without hostgw.
+    /// The egress interface or an address was added, changed or removed: the kernel itself may have removed routes.
+    pub may_have_lost_routes: bool,
+    /// The kernel dropped notifications.
+    pub has_lost_notifications: bool,
+    /// The programs other than hostgw that changed managed routes or hostgw's nftables tables, if the kernel knows.
     pub programs: Vec<Untrusted>,
 }
 
@@ -123,13 +123,14 @@ pub struct NodeEvents {
 }
 
 impl NodeEvents {
-    /// Starts to listen in the network namespace of this thread.
+    /// Subscribes to the notifications of this thread's network namespace.
     ///
     /// # Errors
     /// Returns an error if the kernel refuses.
     pub fn listen() -> Result<Self, Error> {
-        let cannot =
-            |error: io::Error| Error::unexpected(format!("cannot listen for changes of this node: {error}"));
+        let cannot = |error: io::Error| {
+            Error::unexpected(format!("cannot subscribe to kernel notifications: {error}"))
+        };
         let mut route = Socket::open(NETLINK_ROUTE).map_err(cannot)?;
         route.limit_receive_buffer(RECEIVE_BUFFER);
         for group in ROUTE_GROUPS {
@@ -146,14 +147,14 @@ impl NodeEvents {
         Ok(Self { route, nftables: nftables.ok() })
     }
 
-    /// The descriptors that become readable when something happens.
+    /// The descriptors that become readable when a notification arrives.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(self.route.as_fd()).chain(self.nftables.as_ref().map(AsFd::as_fd))
     }
 
-    /// Returns what has happened since the last call, as far as it matters.
-    pub fn take(&mut self, scope: &EventScope) -> Happenings {
-        let mut seen = Happenings::default();
+    /// Reads the notifications that have arrived since the last call.
+    pub fn take(&mut self, scope: &EventScope) -> EventSummary {
+        let mut seen = EventSummary::default();
         let mut programs: Vec<Untrusted> = Vec::new();
         let mut add = |program: Option<Untrusted>| {
             if let Some(program) =
@@ -162,7 +163,7 @@ impl NodeEvents {
                 programs.push(program);
             }
         };
-        seen.is_lossy = self.route.drain(|Notification { kind, port, payload }| match kind {
+        seen.has_lost_notifications = self.route.drain(|Notification { kind, port, payload }| match kind {
             message::NEWROUTE | message::DELROUTE => match ChangedRoute::read(payload) {
                 Some(route) if route.protocol == protocol::HOSTGW => {
                     seen.is_relevant = true;
@@ -173,15 +174,18 @@ impl NodeEvents {
             },
             message::NEWLINK | message::DELLINK => {
                 seen.is_relevant = true;
-                // The links of pods come and go all the time.
-                seen.is_egress |= scope.interface.as_ref().is_none_or(|egress| is_link(payload, egress));
+                // Links of pods are added and removed all the time.
+                seen.may_have_lost_routes |=
+                    scope.interface.as_ref().is_none_or(|egress| is_link(payload, egress));
             }
-            message::NEWADDR | message::DELADDR => (seen.is_relevant, seen.is_egress) = (true, true),
+            message::NEWADDR | message::DELADDR => {
+                (seen.is_relevant, seen.may_have_lost_routes) = (true, true)
+            }
             _ => seen.is_relevant = true,
         });
         if let Some(nftables) = &mut self.nftables {
             let mut is_own = false;
-            seen.is_lossy |= nftables.drain(|Notification { kind, payload, .. }| {
+            seen.has_lost_notifications |= nftables.drain(|Notification { kind, payload, .. }| {
                 let attribute = |wanted: u16| {
                     let attributes = payload.get(GENERIC_HEADER..).unwrap_or_default();
                     Attributes::new(attributes)
@@ -190,7 +194,7 @@ impl NodeEvents {
                         .map(|(_, value)| value)
                 };
                 if kind == NEWGEN {
-                    // It follows the changes of one transaction.
+                    // Ends the notifications of one transaction.
                     if std::mem::take(&mut is_own) {
                         add(attribute(NFTA_GEN_PROC_NAME).map(|name| text(name).into()));
                     }
@@ -199,7 +203,7 @@ impl NodeEvents {
                 }
             });
         }
-        seen.is_relevant |= seen.is_lossy;
+        seen.is_relevant |= seen.has_lost_notifications;
         seen.programs = programs;
         seen
     }
@@ -238,8 +242,8 @@ impl ChangedRoute {
     }
 }
 
-/// Returns the name of the program whose socket has this port: the first socket of a process has its ID. A program that
-/// has exited since is not known.
+/// Returns the name of the program whose socket has this port ID, which is usually the ID of its process. Returns `None` if
+/// the program has exited.
 fn program_at(port: u32) -> Option<Untrusted> {
     let name = fs::read_to_string(format!("/proc/{port}/comm")).ok().filter(|_| port != 0)?;
     Some(name.trim_end().into())

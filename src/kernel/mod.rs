@@ -45,7 +45,7 @@ use netlink::{KernelError, Refused, Requests, Socket, open_route_socket};
 use sysctl::{Accepts, ReplaceError};
 
 pub use copy::{Cable, CopyTotals, LinkImage, NodeCopy, NodeImage, legacy_drops};
-pub use events::{EventScope, Happenings, NodeEvents};
+pub use events::{EventScope, EventSummary, NodeEvents};
 pub use fingerprint::{Fingerprint, FingerprintScope, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;

@@ -54,8 +54,8 @@ impl Conflict {
 }
 
 impl Plan {
-    /// Removes the changes of these objects, and the conflicts at them.
-    pub fn leave(&mut self, objects: &BTreeSet<ObjectKey>) {
+    /// Removes the changes and the conflicts of these objects.
+    pub fn exclude(&mut self, objects: &BTreeSet<ObjectKey>) {
         if objects.is_empty() {
             return;
         }

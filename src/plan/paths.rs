@@ -1,4 +1,4 @@
-//! The paths of pods once a plan is applied.
+//! The pod paths once a plan is applied.
 
 use super::{Change, Desired, Observed, Plan, after, kept_routes};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     model::Cluster,
 };
 
-/// Returns the paths of pods that will not work even after `plan` is applied to the node at `index` of `cluster`, as far
+/// Returns the pod paths that will not work even after `plan` is applied to the node at `index` of `cluster`, as far
 /// as rules, routes and sysctls decide.
 #[must_use]
 pub fn path_faults(

@@ -135,7 +135,7 @@ pub fn check_mass_removal(
         count(managed, "managed route")
     );
     Err(Error::new(Kind::Declined, message).with_hint(format!(
-        "review the removals with `hostgw plan`; if they are intended, pass --allow-removals {removed}"
+        "review the removals with `hostgw plan`; if they are intended, run `hostgw apply --allow-removals {removed}`"
     )))
 }
 

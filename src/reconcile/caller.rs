@@ -1,4 +1,4 @@
-//! The other side of `reconcile`: who decides, and who is informed.
+//! The interfaces through which `reconcile` asks for decisions and reports events.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,7 +52,7 @@ pub enum Event<'a> {
         pending: Option<&'a Pending>,
         /// The number of checks that passed before and after the change.
         checks: usize,
-        /// The paths of pods that do not work, and did not before.
+        /// The pod paths that do not work, and did not before.
         faults: &'a [PathFault],
     },
     /// An apply is pending, and the command waits for its confirmation, or is about to confirm or cancel it.
@@ -65,9 +65,9 @@ pub enum Event<'a> {
     SupervisorLost,
 }
 
-/// Who is informed about what happens, and who can interrupt it.
+/// Receives events, and can interrupt an operation.
 pub trait Observer {
-    /// Takes note of an event.
+    /// Handles an event.
     fn event(&self, event: Event<'_>);
 
     /// Returns what interrupts a commit. From the first call on, a signal no longer ends the process.
@@ -77,12 +77,12 @@ pub trait Observer {
     fn interrupt(&self) -> Result<Arc<Interrupt>, Error>;
 }
 
-/// Who decides about the operation `O`.
+/// Decides about the operation `O`.
 pub trait Caller<O>: Observer {
     /// How long to wait while another command holds the lock.
     fn lock_timeout(&self) -> Duration;
 
-    /// Returns `true` if nobody reviews the plan: if it changes after it was shown, the new one is committed.
+    /// Returns `true` if the plan is committed without review, even if it changes after it was shown.
     fn is_unattended(&self) -> bool;
 
     /// Shows the plan of `operation`; `for_review` if a decision about it follows.
@@ -104,9 +104,9 @@ pub trait Caller<O>: Observer {
     /// Returns an error if that was declined.
     fn approve_recovery(&self, interrupted: &Record) -> Result<(), Error>;
 
-    /// Returns `true` if what a rollback of an interrupted transaction cannot restore is given up, because the next operation
-    /// establishes the desired state anyway.
-    fn goes_forward(&self) -> bool {
+    /// Returns `true` if the operation may continue even if an interrupted transaction cannot be rolled back completely. The
+    /// operation then establishes the desired state itself.
+    fn rolls_forward(&self) -> bool {
         false
     }
 

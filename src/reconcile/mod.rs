@@ -8,7 +8,7 @@
 //! | `session` | from a configuration and a node, live or saved in a snapshot, to a plan |
 //! | `operation` | the trait of everything that can be committed: an apply, a destroy |
 //! | `run` | observe, show, approve, lock, observe again, commit, verify; and the preview of all that |
-//! | `turn` | waits for other commands, and undoes what an interrupted one left half done |
+//! | `turn` | waits for other commands, and rolls back a transaction that one of them left open |
 //! | `pending` | waits for the confirmation of an apply, and takes over from a lost supervisor |
 //! | `supervisor` | the process that rolls back a pending apply |
 //! | `decide` | confirms or cancels a pending apply from another process |

@@ -50,7 +50,7 @@ pub trait Operation {
         &[]
     }
 
-    /// The paths of pods that must not become worse.
+    /// The pod paths that must not become worse.
     fn paths(&self) -> Option<Paths<'_>> {
         None
     }
@@ -60,7 +60,7 @@ pub trait Operation {
         false
     }
 
-    /// The objects that its plan leaves as they are.
+    /// The objects that the plan leaves alone.
     fn withheld(&self) -> Option<&BTreeSet<ObjectKey>> {
         None
     }

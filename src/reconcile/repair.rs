@@ -12,37 +12,37 @@ use crate::{
     record::Command,
 };
 
-/// Restores what the last apply of the session's configuration established. Foreign objects in the place of managed ones
-/// stay, and do not keep the rest from being restored.
+/// Restores what the last apply of the session's configuration established. Foreign objects in place of managed ones stay,
+/// and do not prevent the repair of other objects.
 #[derive(Debug)]
 pub struct Repair<'a> {
     session: &'a mut Session,
     node: Option<&'a str>,
     dir: &'a StateDir,
-    /// The newest transaction that the session knows.
+    /// The newest transaction that the agent has seen.
     newest: Option<u64>,
     is_record_current: bool,
-    /// The objects to leave as they are.
-    left: &'a BTreeSet<ObjectKey>,
-    /// These objects, and those that conflict.
+    /// The objects to leave alone.
+    excluded: &'a BTreeSet<ObjectKey>,
+    /// The excluded objects, and those that conflict.
     withheld: BTreeSet<ObjectKey>,
-    /// The foreign objects in the place of managed ones.
+    /// The foreign objects in place of managed ones.
     pub conflicts: Vec<Conflict>,
 }
 
 impl<'a> Repair<'a> {
-    /// Prepares a repair of the node named `node`, or else the one that this machine is. Leaves the objects in `left` as
-    /// they are. It is refused as stale if there is a transaction after `newest`, whose configuration is not to be undone.
+    /// Prepares a repair of the node `node`, or else of the node that this machine is. Leaves the objects in `excluded` alone.
+    /// Fails as stale if a transaction followed `newest`, because a repair must not undo it.
     #[must_use]
     pub fn new(
         session: &'a mut Session,
         node: Option<&'a str>,
         dir: &'a StateDir,
         newest: Option<u64>,
-        left: &'a BTreeSet<ObjectKey>,
+        excluded: &'a BTreeSet<ObjectKey>,
     ) -> Self {
-        let (withheld, conflicts) = (left.clone(), Vec::new());
-        Self { session, node, dir, newest, is_record_current: false, left, withheld, conflicts }
+        let (withheld, conflicts) = (excluded.clone(), Vec::new());
+        Self { session, node, dir, newest, is_record_current: false, excluded, withheld, conflicts }
     }
 
     /// The configuration and the node.
@@ -70,9 +70,9 @@ impl Operation for Repair<'_> {
         self.is_record_current = self.session.is_established_by(self.session.last.as_ref());
         let plan = &mut self.session.prepared.plan;
         self.conflicts.clone_from(&plan.conflicts);
-        self.withheld.clone_from(self.left);
+        self.withheld.clone_from(self.excluded);
         self.withheld.extend(plan.conflicts.iter().map(Conflict::object));
-        plan.leave(&self.withheld);
+        plan.exclude(&self.withheld);
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl Operation for Repair<'_> {
         Some(self.session.paths())
     }
 
-    /// Without a record of an apply, it is one.
+    /// If no record describes this configuration as applied, the operation is recorded as an apply.
     fn is_repair(&self) -> bool {
         self.is_record_current
     }

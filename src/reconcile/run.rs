@@ -29,7 +29,7 @@ pub struct Committed {
     pub totals: Totals,
     /// The pending apply, if it must be confirmed.
     pub pending: Option<PendingApply>,
-    /// The paths of pods that do not work.
+    /// The pod paths that do not work.
     pub faults: Vec<PathFault>,
 }
 

@@ -191,7 +191,7 @@ impl Session {
         plan::paths(&self.loaded.cluster, self.index, desired, observed)
     }
 
-    /// Returns the paths of pods that will not work even after the plan is applied.
+    /// Returns the pod paths that will not work even after the plan is applied.
     #[must_use]
     pub fn path_faults(&self) -> Vec<PathFault> {
         let Prepared { desired, observed, plan, .. } = &self.prepared;

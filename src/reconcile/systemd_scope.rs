@@ -1,13 +1,13 @@
-//! A systemd scope for a process that must outlive the service in which it was started.
+//! A systemd scope for a process that must outlive the service that started it.
 //!
-//! When a service ends, systemd kills all processes in its control group, in whatever session they are.
+//! When a service ends, systemd kills all processes in its control group, even those in other sessions.
 
 use std::{fs, path::Path, process::Command as Program};
 
 /// Exists if systemd manages this machine (`sd_booted(3)`).
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// Returns `true` if systemd will kill this process when a service ends.
+/// Returns `true` if this process belongs to a systemd service.
 pub(super) fn is_in_service() -> bool {
     Path::new(SYSTEMD).is_dir()
         && fs::read_to_string("/proc/self/cgroup").is_ok_and(|groups| is_of_service(&groups))
@@ -34,7 +34,7 @@ pub(super) fn this_program_in_scope() -> Program {
             "--description=hostgw apply --confirm",
         ])
         .arg("--")
-        // `/proc/self` would be systemd-run.
+        // `/proc/self` would refer to systemd-run.
         .arg(format!("/proc/{}/exe", std::process::id()));
     program
 }

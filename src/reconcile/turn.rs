@@ -1,4 +1,4 @@
-//! Takes the lock when other commands are done, and first undoes what one of them left half done.
+//! Takes the lock when other commands have ended, and first rolls back a transaction that one of them left open.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::{
     record::{Command, Decision, Record},
 };
 
-/// How often to check whether a signal arrived, or whether another command is done.
+/// How often to check whether a signal has arrived, or whether another command has ended.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The lock, held while no transaction is open.
@@ -25,7 +25,7 @@ pub(super) struct Turn {
     pub recovered: bool,
 }
 
-/// What the lock says about its holder.
+/// Returns how the lock describes its holder.
 pub(super) fn lock_description(command: Command) -> String {
     format!("{command}, since {}", time(now()))
 }
@@ -74,8 +74,7 @@ pub(super) fn resume(holder: &Holder, observer: &dyn Observer) {
     }
 }
 
-/// Undoes what an interrupted command left half done. Waits for a command that is still running. Returns `true` if it
-/// undid something.
+/// Rolls back an interrupted transaction. Waits for a command that is still running. Returns `true` if there was one.
 pub(super) fn recover<O>(dir: &StateDir, caller: &dyn Caller<O>) -> Result<bool, Failure> {
     match open_transaction(dir)? {
         None => Ok(false),
@@ -91,7 +90,7 @@ fn open_transaction(dir: &StateDir) -> Result<Option<Record>, Error> {
     }
 }
 
-/// Waits for other commands, takes the lock, and undoes what one of them left half done.
+/// Waits for other commands, takes the lock, and rolls back a transaction that one of them left open.
 pub(super) fn take_turn<O>(
     dir: &StateDir,
     caller: &dyn Caller<O>,
@@ -131,9 +130,9 @@ fn undo_open<O>(dir: &StateDir, caller: &dyn Caller<O>) -> Result<bool, Failure>
             caller.event(Event::Recovered { record: &record, left: None });
             Ok(true)
         }
-        // Conflicting foreign objects stay; no managed object is left then. Who establishes a state of its own anyway does not
-        // need the previous one.
-        Err(Failure::Incomplete(incomplete)) if incomplete.only_conflicts || caller.goes_forward() => {
+        // Foreign objects that conflict stay; then no managed object is left. An operation that rolls forward does not need the
+        // previous state.
+        Err(Failure::Incomplete(incomplete)) if incomplete.only_conflicts || caller.rolls_forward() => {
             let left = apply::abandon(&mut LiveNode, dir, &record)?;
             caller.event(Event::Recovered { record: &record, left: Some(&left) });
             Ok(true)

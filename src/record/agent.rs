@@ -8,50 +8,50 @@ use crate::{plan::Totals, text::Untrusted};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentReport {
-    /// The ID of its process.
+    /// The ID of the agent's process.
     pub process: u32,
-    /// When it started, in seconds since 1970-01-01 00:00 UTC.
+    /// When the agent started, in seconds since 1970-01-01 00:00 UTC.
     pub since: u64,
-    /// The configuration file that it follows.
+    /// The configuration file that the agent follows.
     pub file: Untrusted,
-    /// The node that this machine is in the configuration.
+    /// The name of this node in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Untrusted>,
-    /// The condition of the node, as far as the agent is concerned.
+    /// The condition of the node.
     pub condition: AgentCondition,
-    /// The configuration that it keeps in effect, by its SHA-256 hash in lower-case hexadecimal.
+    /// The configuration in effect, by its SHA-256 hash in lower-case hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<Untrusted>,
-    /// Where that configuration comes from, unless it is the current content of the file.
+    /// Where the configuration in effect comes from, unless it is the current content of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
-    /// Whether the node is as that configuration says.
+    /// Whether the node matches the configuration in effect.
     #[serde(default)]
     pub verified: bool,
     /// Whether the content of the file is invalid, was refused, or does not fit the node yet.
     #[serde(default)]
     pub refused: bool,
-    /// Why the file, or the node, is not as it should be.
+    /// Why the file is not in effect, or why the node does not match the configuration in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<AgentTrouble>,
+    pub trouble: Option<AgentProblem>,
     /// The last repair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_repair: Option<RepairReport>,
-    /// The number of repairs since it started.
+    /// The number of repairs since the agent started.
     pub repairs: u64,
-    /// The number of applies of a new configuration since it started.
+    /// The number of times that the agent has applied a new configuration since it started.
     pub applies: u64,
-    /// The number of changes that were refused or rolled back since it started.
+    /// The number of applies and repairs that were refused or rolled back since the agent started.
     pub failures: u64,
-    /// The objects that other programs keep changing, and foreign objects in the place of managed ones.
+    /// The objects that other programs keep changing, and foreign objects in place of managed ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contested: Vec<Contested>,
     /// The number of managed routes.
     pub routes: usize,
-    /// The names of the nodes whose pods this node's pods cannot reach, or not as planned.
+    /// The names of the nodes to which pod traffic is lost or diverted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<Untrusted>,
-    /// The newest transaction that it has seen.
+    /// The ID of the newest transaction that the agent has seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<u64>,
 }
@@ -81,23 +81,35 @@ impl AgentReport {
             newest: None,
         }
     }
+
+    /// The number of objects that other programs keep changing.
+    #[must_use]
+    pub fn contested_objects(&self) -> usize {
+        self.contested.iter().filter(|contested| contested.pause_seconds.is_some()).count()
+    }
+
+    /// The number of foreign objects in place of managed ones.
+    #[must_use]
+    pub fn conflicts(&self) -> usize {
+        self.contested.len() - self.contested_objects()
+    }
 }
 
-/// The condition of a node, as far as its agent is concerned.
+/// The condition of a node, as its agent reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum AgentCondition {
-    /// It has not verified the node yet.
+    /// The agent has not verified the node yet.
     Starting,
-    /// The node is as the configuration says.
+    /// The node matches the configuration in effect.
     InSync,
-    /// The interface, an address, or the bridge is missing.
+    /// The interface, an address or the bridge is missing, or there is no usable configuration yet.
     Waiting,
     /// Another hostgw command is running, or its apply is pending.
     Yielding,
-    /// Part of the node is not as the configuration says.
+    /// The file was refused, repairs fail, there are conflicts, or contested objects wait for a repair.
     Degraded,
-    /// After `hostgw destroy`, it leaves the node alone.
+    /// The agent leaves the node alone after `hostgw destroy`, or after a rollback of the only apply.
     Suspended,
 }
 
@@ -105,15 +117,15 @@ pub enum AgentCondition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pin {
-    /// Why.
+    /// Why the agent keeps this configuration.
     pub reason: PinReason,
-    /// The transaction that put it in effect; absent if it came from the agent's own copy.
+    /// The transaction that put this configuration in effect; absent if it is the agent's own copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<u64>,
-    /// The name of its file.
+    /// The name of the configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Untrusted>,
-    /// The SHA-256 hash of the agent's own file at that time, in lower-case hexadecimal.
+    /// The SHA-256 hash of the agent's own file when the other configuration was put in effect, in lower-case hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<Untrusted>,
 }
@@ -122,25 +134,25 @@ pub struct Pin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PinReason {
-    /// The file is invalid or was refused, and this one was the last that was applied.
+    /// The file is unusable, and this configuration was the last that was in effect.
     LastGood,
     /// `hostgw apply` applied another configuration.
     Apply,
-    /// `hostgw rollback` restored it.
+    /// `hostgw rollback` restored an earlier configuration.
     Rollback,
-    /// `hostgw destroy` removed everything.
+    /// `hostgw destroy` removed everything that hostgw manages.
     Destroy,
 }
 
-/// Why something is not as it should be.
+/// A problem that lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AgentTrouble {
-    /// Since when, in seconds since 1970-01-01 00:00 UTC.
+pub struct AgentProblem {
+    /// When the problem began, in seconds since 1970-01-01 00:00 UTC.
     pub since: u64,
     /// What is wrong.
     pub message: Untrusted,
-    /// Its parts.
+    /// The parts of the problem, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<Untrusted>,
     /// What to do.
@@ -152,15 +164,20 @@ pub struct AgentTrouble {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RepairReport {
-    /// When, in seconds since 1970-01-01 00:00 UTC.
+    /// When the repair ended, in seconds since 1970-01-01 00:00 UTC.
     pub at: u64,
     /// The number of changes.
     pub totals: Totals,
-    /// The first few objects.
+    /// The first few objects that were repaired.
     pub objects: Vec<Untrusted>,
-    /// The programs that had changed them, as far as the kernel tells.
+    /// The programs that had changed them, if the kernel knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<Untrusted>,
+}
+
+impl RepairReport {
+    /// The maximum number of objects that a report names.
+    pub const MAX_OBJECTS: usize = 8;
 }
 
 /// An object that other programs keep changing.
@@ -169,10 +186,10 @@ pub struct RepairReport {
 pub struct Contested {
     /// The object.
     pub object: Untrusted,
-    /// Who changes it, or what is in its place, as far as it is known.
+    /// The program that changes the object, or the foreign object in its place, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
-    /// How often it was restored in a row; 0 if a foreign object is in its place.
+    /// How often the object was restored in a row; 0 if a foreign object is in its place.
     pub repairs: u32,
     /// The pause before the next repair, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ mod packed;
 mod snapshot;
 mod transaction;
 
-pub use agent::{AgentCondition, AgentReport, AgentTrouble, Contested, Pin, PinReason, RepairReport};
+pub use agent::{AgentCondition, AgentProblem, AgentReport, Contested, Pin, PinReason, RepairReport};
 pub use confirmation::{Decision, Outcome, Pending};
 pub use last_applied::LastApplied;
 pub use snapshot::{Snapshot, SnapshotOutline};

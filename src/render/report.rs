@@ -42,7 +42,7 @@ pub struct Report {
     /// The warnings as findings, with their codes and remedies.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<DiagnosticEntry>,
-    /// Whether some of them concern the paths of pods.
+    /// Whether some of them concern pod paths.
     #[serde(skip)]
     pub has_lost_paths: bool,
     /// The files on this node that restore a part of its state at boot.
@@ -364,7 +364,7 @@ impl Report {
         }
     }
 
-    /// Adds the paths of pods that will not work, or not as planned.
+    /// Adds the pod paths that will not work, or not as planned.
     pub fn warn_of_paths(
         &mut self,
         faults: impl IntoIterator<Item = Diagnostic>,

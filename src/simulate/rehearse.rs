@@ -220,7 +220,7 @@ impl Rehearsal {
         families.filter_map(|family| Some((family, reason(family)?))).collect()
     }
 
-    /// The paths of pods that will not work, as far as rules, routes and sysctls decide.
+    /// The pod paths that will not work, as far as rules, routes and sysctls decide.
     pub fn faults(&self) -> impl Iterator<Item = Diagnostic> {
         self.faults.iter().map(PathFault::diagnostic)
     }

@@ -1,5 +1,4 @@
-//! `hostgw agent`: whatever takes a node's state away, it is back soon; what other commands and other programs do is
-//! respected.
+//! `hostgw agent`: lost state is restored within a second, and the results of other commands and programs are respected.
 
 use std::{fs, time::Instant};
 
@@ -29,7 +28,7 @@ pub fn node_with_bridge(privilege: Privilege) -> Namespace {
     node
 }
 
-/// The events that bring routes down (and, where they are not due to the kernel, NAT and sysctls).
+/// Events that remove or change routes, NAT or sysctls.
 const EVENTS: [&str; 8] = [
     "ip link set eth0 down; ip link set eth0 up",
     "ip address del 172.30.0.11/24 dev eth0; ip address add 172.30.0.11/24 dev eth0",
@@ -42,7 +41,7 @@ const EVENTS: [&str; 8] = [
 ];
 
 #[test]
-fn whatever_takes_the_state_away_it_is_back() {
+fn lost_state_is_restored() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = Agent::start(&node);
@@ -52,17 +51,17 @@ fn whatever_takes_the_state_away_it_is_back() {
             node.observe(event);
             agent.await_state(&wanted, event);
         }
-        // The history still has the apply alone: a rollback undoes that, not a repair.
+        // The history only contains the apply: a rollback undoes the apply, not a repair.
         let history = node.state_dir().expect("records").join("history");
-        assert_eq!(fs::read_dir(history).expect("a folder").count(), 1);
+        assert_eq!(fs::read_dir(history).expect("a directory").count(), 1);
         assert_eq!(agent.stop(), Some(0));
-        assert_eq!(state(&node), wanted, "the end of the agent changes nothing");
+        assert_eq!(state(&node), wanted, "stopping the agent changes nothing");
         settled(&node);
     });
 }
 
 #[test]
-fn it_waits_for_what_is_missing_at_its_start() {
+fn the_agent_waits_for_what_is_missing_when_it_starts() {
     each(|privilege| {
         let node = Namespace::new(privilege);
         node.hostgw(&["agent"]).expect(3).warns("no configuration found");
@@ -86,14 +85,17 @@ fn a_changed_file_is_applied_and_a_bad_one_refused() {
         node.write("hostgw.yaml", &two());
         agent.await_event("applied", 2);
         assert!(!state(&node).contains("10.244.2.0/24"));
-        // As an editor saves: a new file in the place of the old one.
+        // As an editor saves: a new file replaces the old one.
         node.write(".hostgw.yaml.swp", &three());
         node.observe("mv .hostgw.yaml.swp hostgw.yaml");
         agent.await_event("applied", 3);
         let wanted = state(&node);
         node.write("hostgw.yaml", "clusterPrefix: nonsense\n");
         let refused = agent.await_event("refused", 1);
-        assert!(refused["message"].to_string().contains("hostgw.yaml is invalid"), "{refused}");
+        let message = refused["message"].as_str().unwrap_or_default();
+        let expected = "Refused; the previous configuration stays in effect: hostgw.yaml is invalid: ";
+        assert!(message.starts_with(expected), "{refused}");
+        assert!(message.ends_with(" (help: run `hostgw validate hostgw.yaml`)"), "{refused}");
         agent.await_condition("degraded");
         node.observe("ip route flush proto 87");
         agent.await_state(&wanted, "a flush");
@@ -105,7 +107,7 @@ fn a_changed_file_is_applied_and_a_bad_one_refused() {
         agent.await_event("recovered", 1);
         agent.await_condition("inSync");
         assert_eq!(state(&node), wanted);
-        assert_eq!(agent.count("applied"), 3, "nothing had to be applied");
+        assert_eq!(agent.count("applied"), 3, "the configuration was still in effect");
     });
 }
 
@@ -125,7 +127,7 @@ fn a_config_map_is_followed() {
 }
 
 #[test]
-fn a_mass_removal_is_refused_until_a_person_allows_it() {
+fn a_mass_removal_is_refused_until_a_user_allows_it() {
     let node = node(Privilege::Root);
     node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.64.0.1/24 dev cni0");
     node.write("hostgw.yaml", &large_cluster(60));
@@ -144,7 +146,7 @@ fn a_mass_removal_is_refused_until_a_person_allows_it() {
 }
 
 #[test]
-fn what_other_commands_do_stays() {
+fn other_commands_are_respected() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = Agent::start(&node);
@@ -158,13 +160,15 @@ fn what_other_commands_do_stays() {
         node.observe("ip route flush proto 87");
         agent.await_state(&wanted, "a flush");
         node.hostgw_ok(&["status"])
-            .says("Pinned: `hostgw apply` put another configuration in effect, other.yaml");
-        // The pin outlives the agent.
+            .says("Pinned: `hostgw apply` applied another configuration, other.yaml, and the agent keeps it");
+        // A pin outlives the agent.
         assert_eq!(agent.stop(), Some(0));
+        let status = node.hostgw_ok(&["status"]);
+        status.says("Agent: not running; last started at ").says("\n  Last report:\n    Pinned: ");
         let agent = Agent::start(&node);
         agent.await_event("pinned", 2);
         assert_eq!(state(&node), wanted);
-        // The same configuration as the agent's, by hand.
+        // A manual apply of the agent's own file.
         node.hostgw_ok(&["apply", "--yes"]);
         agent.await_event("unpinned", 1);
         assert!(state(&node).contains("10.244.2.0/24"));
@@ -173,11 +177,11 @@ fn what_other_commands_do_stays() {
         let pinned = agent.await_event("pinned", 3);
         assert_eq!(pinned["pin"]["reason"], "rollback", "{pinned}");
         assert_eq!(state(&node), wanted);
-        // Everything removed.
+        // A destroy.
         node.hostgw_ok(&["destroy", "--yes"]);
         agent.await_condition("suspended");
         assert!(node.managed_routes().is_empty());
-        // A new version of the file ends it.
+        // A new version of the file ends the suspension.
         node.write("hostgw.yaml", &format!("{}# a comment\n", three()));
         agent.await_condition("inSync");
         assert_eq!(node.managed_routes().len(), 3);
@@ -215,7 +219,7 @@ fn a_pending_apply_is_left_alone() {
 }
 
 #[test]
-fn a_killed_agent_leaves_everything_and_the_next_one_goes_on() {
+fn a_killed_agent_changes_nothing_and_the_next_one_continues() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = Agent::start(&node);
@@ -231,7 +235,7 @@ fn a_killed_agent_leaves_everything_and_the_next_one_goes_on() {
 }
 
 #[test]
-fn a_repair_is_completed_before_the_agent_ends() {
+fn a_repair_is_completed_before_the_agent_stops() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -256,12 +260,14 @@ fn a_repair_is_completed_before_the_agent_ends() {
 }
 
 #[test]
-fn there_is_one_agent_on_a_node() {
+fn only_one_agent_can_run_on_a_node() {
     let node = node_with_bridge(Privilege::Root);
     let agent = Agent::start(&node);
-    node.hostgw(&["agent"]).expect(4).warns("an agent already runs on this node");
+    node.hostgw(&["agent"]).expect(4).warns("an agent is already running on this node");
     assert_eq!(agent.stop(), Some(0));
-    node.hostgw(&["agent", "-f", "-"]).expect(64).warns("the agent follows a file");
+    node.hostgw(&["agent", "-f", "-"])
+        .expect(64)
+        .warns("it cannot read the configuration from standard input");
 }
 
 #[test]
@@ -286,7 +292,7 @@ fn a_foreign_route_is_not_fought_over_and_the_rest_is_repaired() {
 }
 
 #[test]
-fn somebody_who_keeps_deleting_a_route_is_reported_and_costs_little() {
+fn a_contested_route_is_reported_and_costs_little() {
     let node = node_with_bridge(Privilege::Root);
     let agent = Agent::start(&node);
     let before = cpu_time(&agent);
@@ -295,26 +301,26 @@ fn somebody_who_keeps_deleting_a_route_is_reported_and_costs_little() {
     let contested = agent.await_event("contested", 2);
     assert_eq!(contested["object"], "route 10.244.1.0/24", "{contested}");
     let used = cpu_time(&agent) - before;
-    // This is an unoptimized build on a busy machine; the release build stays below 2 %.
+    // This build is unoptimized, and the machine is busy; the release build stays below 2 %.
     assert!(used < begun.elapsed() / 10, "{used:?} of {:?}", begun.elapsed());
     let repairs = agent.count("repaired");
     assert!((5..15).contains(&repairs), "{repairs}");
     node.hostgw_ok(&["status"]).says("Contested: ").says("route 10.244.1.0/24");
-    // Others are repaired at once.
+    // Other routes are repaired immediately.
     node.observe("ip route del 10.244.2.0/24");
     agent.await_true("another route", || state(&node).contains("10.244.2.0/24"));
-    agent.await_true("the route, at last", || state(&node).contains("10.244.1.0/24"));
+    agent.await_true("the contested route", || state(&node).contains("10.244.1.0/24"));
 }
 
 #[test]
-fn the_last_good_configuration_survives_a_boot_with_a_bad_file() {
+fn the_last_good_configuration_is_used_at_a_boot_with_a_bad_file() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = Agent::spawn(&node, &["--last-good", "good.yaml"]);
         agent.await_condition("inSync");
         let wanted = state(&node);
         drop(agent);
-        // A boot: the state of the kernel and /run are gone, and somebody broke the file.
+        // A boot clears the state of the kernel and /run, and the file is invalid.
         node.observe("ip route flush proto 87; nft flush ruleset; rm -r state");
         node.write("hostgw.yaml", "clusterPrefix: nonsense\n");
         let agent = Agent::spawn(&node, &["--last-good", "good.yaml"]);
@@ -331,7 +337,7 @@ fn the_last_good_configuration_survives_a_boot_with_a_bad_file() {
 }
 
 #[test]
-fn both_families_are_kept() {
+fn both_families_are_restored() {
     each(|privilege| {
         let node = node(privilege);
         super::configure_ipv6(&node);
@@ -350,7 +356,7 @@ fn both_families_are_kept() {
 }
 
 #[test]
-fn routes_and_paths_are_told_to_status() {
+fn status_shows_routes_and_lost_paths() {
     let node = node_with_bridge(Privilege::Root);
     let agent = Agent::start(&node);
     let status = node.hostgw_ok(&["status", "--json"]).json();
@@ -366,7 +372,7 @@ fn routes_and_paths_are_told_to_status() {
 }
 
 #[test]
-fn a_thousand_nodes_are_back_soon() {
+fn a_thousand_nodes_are_restored_quickly() {
     let node = node(Privilege::Root);
     node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.64.0.1/24 dev cni0");
     node.write("hostgw.yaml", &large_cluster(1000));

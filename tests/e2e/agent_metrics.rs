@@ -53,7 +53,7 @@ fn metrics_and_probes_are_served_on_the_loopback_interface() {
         let node = node_with_bridge(privilege);
         let agent = start(&node, PORT);
         assert_eq!(request(&node, "172.30.0.11", "GET", "/metrics"), "", "only on 127.0.0.1");
-        await_answer(&agent, &node, "/healthz", "200", "\r\n\r\nThe agent works\n");
+        await_answer(&agent, &node, "/healthz", "200", "\r\n\r\nThe agent is working\n");
         await_answer(&agent, &node, "/readyz", "200", "\r\n\r\nIn sync: 3 routes on node linux-1\n");
         let metrics = get(&node, "/metrics");
         for line in [
@@ -101,10 +101,10 @@ fn other_paths_and_methods_are_refused() {
     }
     let (head, get) = (request(&node, "127.0.0.1", "HEAD", "/healthz"), get(&node, "/healthz"));
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
-    assert!(get.ends_with("\r\n\r\nThe agent works\n"), "{get}");
+    assert!(get.ends_with("\r\n\r\nThe agent is working\n"), "{get}");
     let nonsense = request(&node, "127.0.0.1", "\\001\\377", "/metrics");
     assert!(nonsense.is_empty() || nonsense.starts_with("HTTP/1.1 400 "), "{nonsense}");
-    await_answer(&agent, &node, "/healthz", "200", "works");
+    await_answer(&agent, &node, "/healthz", "200", "working");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn readiness_depends_on_the_node_and_not_on_the_file() {
         node.observe("ip rule del to 10.244.1.0/24 blackhole");
         await_answer(&agent, &node, "/readyz", "200", "In sync");
         node.observe("ip route replace 10.244.1.0/24 via 172.30.0.99 dev eth0 proto static");
-        await_answer(&agent, &node, "/readyz", "503", "1 contested object");
+        await_answer(&agent, &node, "/readyz", "503", "Degraded: 1 conflict\n");
         await_answer(&agent, &node, "/metrics", "200", "\nhostgw_agent_conflicts 1\n");
         node.observe("ip route del 10.244.1.0/24");
         await_answer(&agent, &node, "/readyz", "200", "In sync");
@@ -164,16 +164,16 @@ fn an_unusable_address_or_file_is_refused_before_anything_is_applied() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = |options: &[&str]| node.hostgw(&[&["agent"], options].concat());
-        agent(&["--metrics", "192.0.2.1:10087"]).expect(1).warns("this node does not have the address");
+        agent(&["--metrics", "192.0.2.1:10087"]).expect(1).warns("this node does not have that address");
         agent(&["--metrics", "localhost:10087"]).expect(64).warns("such as 127.0.0.1:10087");
-        agent(&["--metrics-file", "missing/hostgw.prom"]).expect(1).warns("missing is not a folder");
+        agent(&["--metrics-file", "missing/hostgw.prom"]).expect(1).warns("missing is not a directory");
         agent(&["--metrics-file", "hostgw.txt"]).expect(64).warns("must end in .prom");
         assert!(node.managed_routes().is_empty());
         let other = start(&node, PORT);
         agent(PORT)
             .expect(1)
             .warns("cannot serve metrics on 127.0.0.1:10087")
-            .warns("another program, or another agent, listens there");
+            .warns("another program, or another agent, is listening there");
         assert_eq!(other.stop(), Some(0));
     });
 }
@@ -189,8 +189,8 @@ fn slow_clients_do_not_keep_others_from_an_answer() {
     BufReader::new(slow.stdout.take().expect("piped")).read_line(&mut line).expect("text");
     assert_eq!(line, "open\n");
     let begun = Instant::now();
-    await_answer(&agent, &node, "/healthz", "200", "works");
-    // They were served first, and have used up their 10 seconds.
+    await_answer(&agent, &node, "/healthz", "200", "working");
+    // The slow clients were served first, and have used up their 10 seconds.
     let took = begun.elapsed().as_secs();
     assert!((5..60).contains(&took), "{took} s");
     slow.kill().expect("our child");
@@ -198,7 +198,7 @@ fn slow_clients_do_not_keep_others_from_an_answer() {
 }
 
 #[test]
-fn the_server_sleeps_until_somebody_asks() {
+fn the_server_sleeps_until_a_request_arrives() {
     let node = node_with_bridge(Privilege::Root);
     let agent = start(&node, PORT);
     assert!(get(&node, "/metrics").starts_with("HTTP/1.1 200 "));
@@ -216,7 +216,7 @@ fn the_server_sleeps_until_somebody_asks() {
 }
 
 #[test]
-fn the_file_is_replaced_as_a_whole_and_everybody_may_read_it() {
+fn the_file_is_replaced_atomically_and_readable_for_all_users() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = start(&node, &["--metrics-file", "hostgw.prom"]);
@@ -235,7 +235,7 @@ fn the_file_is_replaced_as_a_whole_and_everybody_may_read_it() {
             node.observe("ip route del 10.244.1.0/24; ip route del 10.244.2.0/24");
             let repaired = format!("\nhostgw_agent_repaired_objects_total{{kind=\"route\"}} {}\n", round * 2);
             agent.await_true("a repair", || read().contains(&repaired));
-            // Not again and again, which the agent would not repair at once.
+            // A reload prevents a contest, which would delay the repair.
             if round % 4 == 0 {
                 agent.signal(Signal::HUP);
                 node.write("hostgw.yaml", &format!("{}# {round}\n", three()));
@@ -261,7 +261,7 @@ fn a_file_that_cannot_be_written_is_reported_once() {
         agent.await_event("repaired", round);
     }
     let trouble = agent.await_event("trouble", 1);
-    assert!(trouble["message"].to_string().contains("cannot write metrics/hostgw.prom"), "{trouble}");
+    assert!(trouble["message"].to_string().contains("Cannot write metrics/hostgw.prom"), "{trouble}");
     assert_eq!(agent.count("trouble"), 1);
     node.sh("mkdir metrics");
     node.observe("ip route flush proto 87");

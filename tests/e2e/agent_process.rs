@@ -1,4 +1,4 @@
-//! A running agent, and what it tells.
+//! A running agent, its log and its report.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::support::namespace::Namespace;
 
-/// The promise is one second from the end of the cause. Tests run in parallel on busy machines.
+/// A repair should end within a second after its cause. Tests run in parallel on busy machines, so they allow more.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A running agent. It is killed when it is dropped.
+/// A running agent, which is killed when dropped.
 pub struct Agent<'a> {
     node: &'a Namespace,
     child: Option<Child>,
@@ -44,13 +44,13 @@ impl<'a> Agent<'a> {
         kill_process(self.process(), signal).expect("our child");
     }
 
-    /// Ends it, and returns its exit code.
+    /// Stops the agent, and returns its exit code.
     pub fn stop(mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.child.take().expect("it runs").wait().expect("our child").code()
     }
 
-    /// The lines of its log.
+    /// Returns the lines of the log.
     pub fn log(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.node.folder().join("log")).expect("a log");
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -79,7 +79,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// What it reports about itself.
+    /// Returns the report of the agent.
     pub fn report(&self) -> Value {
         let text = self.node.state_dir().and_then(|dir| fs::read_to_string(dir.join("agent.json")).ok());
         let text = text.unwrap_or_else(|| "{}".to_owned());
@@ -91,7 +91,7 @@ impl<'a> Agent<'a> {
         self.await_true(condition, || self.report()["condition"] == condition);
     }
 
-    /// Waits until `ip` and `nft` show everything as it was.
+    /// Waits until `ip` and `nft` show the state `wanted`.
     #[track_caller]
     pub fn await_state(&self, wanted: &str, after: &str) {
         let begun = Instant::now();
@@ -109,12 +109,12 @@ impl Drop for Agent<'_> {
     }
 }
 
-/// Routes, NAT and forwarding, as other programs print them.
+/// Returns routes, NAT and forwarding as other programs print them.
 pub fn state(node: &Namespace) -> String {
     node.observe("ip route; nft -s list ruleset; cat /proc/sys/net/ipv4/ip_forward")
 }
 
-/// The CPU time of the agent.
+/// Returns the CPU time that the agent has used.
 pub fn cpu_time(agent: &Agent<'_>) -> Duration {
     let stat =
         fs::read_to_string(format!("/proc/{}/stat", agent.process().as_raw_nonzero())).expect("it runs");

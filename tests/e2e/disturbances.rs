@@ -1,4 +1,4 @@
-//! Random disturbances of a node with an agent: at rest, the node is exactly as the file says, and nothing foreign was
+//! Random disturbances of a node with an agent: at rest, the node matches the file exactly, and nothing foreign was
 //! touched. The suite makes 120 on each node; `HOSTGW_WHOLE=1 tests/run -- e2e::disturbances` makes 10,000.
 
 use std::{env, thread, time::Duration};
@@ -14,7 +14,7 @@ use crate::support::{
     random::{new_seed, random, requested_seed},
 };
 
-/// What other programs have on the node: a link with routes, one of them inside the cluster prefix, and a table.
+/// Objects of other programs on the node: a link with routes, one of them inside the cluster prefix, and a table.
 const FOREIGN: &str = "ip link add theirs0 type veth peer name theirs1; ip link set theirs0 up; ip link set theirs1 up; ip address add 198.51.100.1/24 dev theirs0
     ip route add 203.0.113.0/24 via 198.51.100.2 dev theirs0 proto static
     ip route add 10.244.77.0/24 via 198.51.100.2 dev theirs0 proto bird metric 20
@@ -54,7 +54,7 @@ fn foreign(node: &Namespace) -> String {
 }
 
 #[test]
-fn at_rest_the_node_is_as_the_file_says() {
+fn at_rest_the_node_matches_the_file() {
     let seed = requested_seed().unwrap_or_else(new_seed);
     let rounds = if env::var_os("HOSTGW_WHOLE").is_some() { 10_000 } else { 120 };
     each(|privilege| {
@@ -83,7 +83,7 @@ fn at_rest_the_node_is_as_the_file_says() {
                     wanted = &with_two;
                 }
                 22 => {
-                    // Killed at any moment, and started again.
+                    // The agent is killed at a random moment, and started again.
                     drop(agent);
                     agent = Agent::spawn(&node, &[]);
                 }
@@ -92,7 +92,7 @@ fn at_rest_the_node_is_as_the_file_says() {
                     node.observe(TABLE);
                 }
                 other => {
-                    // Some are impossible at the moment, such as the removal of a route that is not there.
+                    // Some can fail, such as the removal of a route that does not exist.
                     node.try_sh(DISTURBANCES[other]);
                 }
             }

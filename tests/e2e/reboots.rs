@@ -1,4 +1,4 @@
-//! A kill or a power cut at any moment: the next start makes the node right, whatever files are left. Requires a build with
+//! A kill or a power cut at any moment: the next start restores the node, whatever files are left. Requires a build with
 //! the feature `fault-injection`.
 
 use std::{
@@ -80,7 +80,7 @@ fn kill(mut agent: Child) {
     let _ = agent.wait();
 }
 
-/// Kills an agent at each point on its way from `prepare` to the file, and starts another one.
+/// Kills an agent at each point between the state after `prepare` and the state that the file asks for, and starts another.
 fn kill_at_every_point(prepare: impl Fn(&Namespace)) {
     let node = new_node();
     let wanted = wanted(&node);
@@ -177,7 +177,8 @@ fn assert_fresh_start(node: &Namespace, wanted: &str, what: &str) {
     clear(node);
 }
 
-/// The journal of an interrupted apply survives a reboot in a state directory on a disk, but what it would undo is gone.
+/// The journal of an interrupted apply survives a reboot in a state directory on a disk, but the state that it describes does
+/// not.
 #[test]
 fn records_of_an_apply_that_a_power_cut_interrupted_do_not_matter() {
     let (old, new) = (new_node(), new_node());

@@ -142,7 +142,7 @@ nodes:
         for form in ["systemd-networkd", "ifupdown"] {
             node.hostgw(&["render", "--node", "a", "--persist", form])
                 .expect(3)
-                .warns("with offLink, they depend on the links of the node");
+                .warns("with offLink, they depend on this node's links");
         }
         node.hostgw_ok(&["render", "--node", "a", "--persist", "nftables"]);
     });

@@ -85,7 +85,8 @@ impl Place for Real {
         };
         let mut outcome = run(arguments);
         // Mass removals are always allowed, because they are not the subject here.
-        if let Some((_, number)) = outcome.stderr.clone().trim_end().rsplit_once("--allow-removals ") {
+        if let Some((_, hint)) = outcome.stderr.clone().rsplit_once("--allow-removals ") {
+            let number = hint.trim_end().trim_end_matches('`');
             outcome = run(&[arguments, &["--allow-removals", number]].concat());
         }
         // A rollback of changes that were undone manually changes nothing, but still ends the transaction.

@@ -1,4 +1,4 @@
-//! The units in `dist/systemd`, run by systemd itself, and what the agent tells a service manager.
+//! The units in `dist/systemd`, run by systemd itself, and the notifications of the agent to a service manager.
 
 use std::{
     fs,
@@ -50,7 +50,7 @@ fn show(machine: &BootedMachine, unit: &str, property: &str) -> String {
 }
 
 #[test]
-fn systemd_has_nothing_to_criticize_and_the_guide_names_the_exposure() {
+fn the_units_are_valid_and_the_guide_names_their_exposure() {
     let Some(machine) = BootedMachine::new() else { return };
     let guide = include_str!("../../src/guide/boot.md");
     for unit in ["hostgw-agent.service", "hostgw.service"] {
@@ -71,7 +71,7 @@ fn systemd_has_nothing_to_criticize_and_the_guide_names_the_exposure() {
 
 /// The agent starts before the interface exists, and does everything with a single capability.
 #[test]
-fn the_agent_unit_waits_keeps_the_node_and_is_ready_when_it_is_verified() {
+fn the_agent_unit_waits_for_the_interface_and_keeps_the_node_in_sync() {
     let Some(mut machine) = machine_with("hostgw-agent.service") else { return };
     machine.boot();
     machine.wait_for("systemctl show --value -p StatusText hostgw-agent | grep -q ^Waiting");
@@ -79,7 +79,7 @@ fn the_agent_unit_waits_keeps_the_node_and_is_ready_when_it_is_verified() {
     machine.sh("! test -e /run/kubelet");
     plug_in(machine.node());
     machine.wait_for("test -s /run/kubelet");
-    assert_eq!(machine.sh("cat /run/kubelet"), "3\n", "kubelet starts after the routes are there");
+    assert_eq!(machine.sh("cat /run/kubelet"), "3\n", "kubelet starts after the routes exist");
     assert_eq!(show(&machine, "hostgw-agent", "ActiveState"), "active");
     assert_eq!(show(&machine, "hostgw-agent", "StatusText"), "In sync: 3 routes on node linux-1");
     wait_until_in_sync(&machine);
@@ -109,7 +109,7 @@ fn the_agent_unit_waits_keeps_the_node_and_is_ready_when_it_is_verified() {
     machine.sh("systemctl reload hostgw-agent");
     wait_until_in_sync(&machine);
 
-    // The lock and the records are those of every other command.
+    // The unit shares the lock and the records with other commands.
     machine.write("/root/two.yaml", &cluster("", &[NODE_1, NODE_2]));
     machine.sh("hostgw apply --confirm 60s --yes -f /root/two.yaml >/run/apply 2>&1 & echo");
     machine.wait_for("systemctl show --value -p StatusText hostgw-agent | grep -q 'another hostgw command'");
@@ -129,9 +129,9 @@ fn the_agent_unit_waits_keeps_the_node_and_is_ready_when_it_is_verified() {
     machine.sh("! journalctl -b --no-pager -u hostgw-agent | grep -i 'not permitted\\|denied\\|read-only'");
 }
 
-/// The power is cut, and what the last boot left on the disk is damaged.
+/// The power is cut, and the files of the last boot are damaged.
 #[test]
-fn the_agent_unit_makes_the_node_right_after_each_boot() {
+fn the_agent_unit_restores_the_node_after_each_boot() {
     let Some(mut machine) = machine_with("hostgw-agent.service") else { return };
     for (damage, status) in [
         ("true", "In sync: 3 routes on node linux-1"),
@@ -239,7 +239,7 @@ impl<'a> Managed<'a> {
         Self { child, socket, node }
     }
 
-    /// The next message that is not the watchdog's.
+    /// Returns the next message other than a heartbeat.
     #[track_caller]
     fn next(&self) -> String {
         loop {
@@ -281,7 +281,7 @@ impl Drop for Managed<'_> {
 }
 
 #[test]
-fn the_agent_tells_its_service_manager_how_it_is() {
+fn the_agent_notifies_its_service_manager() {
     each(|privilege| {
         let node = Namespace::new(privilege);
         node.write("hostgw.yaml", &format!("{}checks: [{{tcp: \"127.0.0.1:1\", timeout: 300s}}]\n", three()));

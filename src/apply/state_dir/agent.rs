@@ -3,36 +3,36 @@
 use super::*;
 use crate::record::AgentReport;
 
-/// The lock that an agent holds as long as it runs.
+/// The lock that an agent holds while it is running.
 const AGENT_LOCK: &str = "agent-lock";
-/// What the agent reports.
+/// The report of the agent.
 pub(super) const AGENT: &str = "agent.json";
 
 impl StateDir {
-    /// Takes the lock of the agent, of which there is one in each network namespace.
+    /// Acquires the agent lock, which allows one agent in each network namespace.
     ///
     /// # Errors
-    /// Returns an error if the directory cannot be written, or [`Kind::Locked`] if another agent runs.
+    /// Returns an error if the directory cannot be written, or [`Kind::Locked`] if another agent is running.
     pub fn lock_agent(&self, description: &str) -> Result<Lock, Error> {
         match Lock::acquire(self.create()?, AGENT_LOCK, Duration::ZERO, description) {
             Ok(Ok(lock)) => Ok(lock),
             Ok(Err(holder)) => {
-                Err(Error::new(Kind::Locked, format!("an agent already runs on this node: {holder}"))
+                Err(Error::new(Kind::Locked, format!("an agent is already running on this node: {holder}"))
                     .with_hint(
-                        "run `hostgw status` to see what it does; stop it before you start another one",
+                        "run `hostgw status` to see what it is doing; stop it before you start another one",
                     ))
             }
-            Err(error) => Err(cannot("take the lock of the agent in", &self.path, &error)),
+            Err(error) => Err(cannot("acquire the agent lock in", &self.path, &error)),
         }
     }
 
-    /// The running agent; `None` if there is none.
+    /// Returns the running agent, if any.
     #[must_use]
     pub fn agent(&self) -> Option<Holder> {
         Lock::holder(self.folder().ok()??, AGENT_LOCK)
     }
 
-    /// Returns what the last agent of this boot reported.
+    /// Returns the last report of an agent since boot.
     ///
     /// # Errors
     /// Returns an error if the file exists but cannot be read or parsed.

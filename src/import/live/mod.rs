@@ -399,10 +399,10 @@ fn unexplained(reachable: &[(Family, bool)], next_hop: HopMode, nodes: &[LiveEnt
     let (family, is_on_link) = reachable.iter().find(|it| !is_explained(it))?;
     let what = if *is_on_link { "manages an on-link route" } else { "manages no on-link route" };
     let message = format!(
-        "hostgw {what} to the {family} cluster prefix, but the next hops of the other routes do not explain it"
+        "hostgw {what} to the {family} cluster prefix, but the next hops of the other routes are inconsistent with that"
     );
     Some(Diagnostic::new(Rule::NextHopUnknown, message).with_remedy(
-        "set `nextHop` to what it was, such as the address of a router that no route shows yet, and compare with `hostgw plan`",
+        "set `nextHop` to its previous value, such as the address of a router, and compare with `hostgw plan`",
     ))
 }
 

@@ -146,7 +146,7 @@ impl SourceFacts<'_> {
             return Err(format!("it is inside the cluster prefix {prefix}"));
         }
         if pods::is_link_local(address) {
-            return Err("it only works on its link".to_owned());
+            return Err("it is link-local".to_owned());
         }
         Ok(address)
     }
@@ -183,8 +183,8 @@ fn finding(targets: &PerFamily<SourceTarget>, what: &str, key: &str, why: &str) 
         [] => "a source address".to_owned(),
         addresses => format!("the source address {}", list(addresses, 2)),
     };
-    let message = format!("{what} {source}, which the configuration leaves out: {why}");
-    Diagnostic::new(Rule::SourceLeftOut, message).with_remedy(format!(
+    let message = format!("{what} {source}, which was not imported: {why}");
+    Diagnostic::new(Rule::SourceNotImported, message).with_remedy(format!(
         "to keep it, give every node its `address`, and set `{key}: node-address`, which only supports the node's own address"
     ))
 }

@@ -331,7 +331,7 @@ function Get-Answers($sample, $interfaces) {
     return $answers
 }
 
-# Corrects the judgment of a plan in force by the answers of Windows.
+# Corrects the path faults of a plan in effect by what Windows reports.
 function Confirm-Faults($plan, $interfaces) {
     $sample = Get-Sample $plan
     $answers = Get-Answers $sample $interfaces

@@ -1,4 +1,4 @@
-# ---- The scheduled task, which keeps this node as the configuration says
+# ---- The scheduled task, which keeps this node in sync with the configuration
 
 $TaskName = 'hostgw'
 $TaskPath = '\'
@@ -6,7 +6,7 @@ $TaskPath = '\'
 # The task runs this copy. A newer script replaces it, so that the task itself does not change.
 $TaskScript = Join-Path $Folder 'hostgw.ps1'
 
-# What the last run of the task could not do. It exists only while something is wrong.
+# The last reported failure. The file exists only while a failure lasts.
 $FailureFile = Join-Path $Folder 'failure.json'
 
 # Every Windows node has this PowerShell. The Task Scheduler expands the variable.
@@ -56,7 +56,7 @@ function Get-InstalledTask {
     return $found[0]
 }
 
-# Creates the definition of the task. Its first start is now, so that nodes do not all run it at the same time.
+# Creates the definition of the task. The repetition starts now, so that nodes do not all run the task at the same time.
 function New-TaskDefinition {
     $class = Get-CimClass -Namespace 'Root/Microsoft/Windows/TaskScheduler' -ClassName 'MSFT_TaskEventTrigger' -ErrorAction Stop
     $connected = New-CimInstance -CimClass $class -ClientOnly -Property @{
@@ -74,7 +74,7 @@ function New-TaskDefinition {
     $action = New-ScheduledTaskAction -Execute $TaskProgram -Argument $TaskArguments -ErrorAction Stop
     $principal = New-ScheduledTaskPrincipal -UserId $SystemAccount -LogonType ServiceAccount -RunLevel Highest -ErrorAction Stop
     $settings = New-ScheduledTaskSettingsSet @rules
-    $description = 'Keeps the routes and forwarding of this node as the configuration of hostgw says. Runs ' + $TaskTimes + '.'
+    $description = 'Keeps the routes and forwarding of this node in sync with the hostgw configuration. Runs ' + $TaskTimes + '.'
     return New-ScheduledTask -Action $action -Trigger $triggers -Principal $principal -Settings $settings -Description $description -ErrorAction Stop
 }
 
@@ -109,7 +109,7 @@ function Format-Task($task) {
     return (Get-Sorted $lines) -join '; '
 }
 
-# Returns whether a task behaves as defined. One that cannot be read does not.
+# Returns whether a task behaves as defined. A task that cannot be read does not.
 function Test-Task($task, $defined) {
     try {
         return [string]::Equals((Format-Task $task), (Format-Task $defined), 'Ordinal')
@@ -220,7 +220,7 @@ function Assert-Installed {
     }
 }
 
-# Installs the task once its configuration is in force. Returns the exit code.
+# Installs the task after its configuration has been applied. Returns the exit code.
 function Install-Task {
     $Run.Interrupted = 130
     try {
@@ -228,7 +228,7 @@ function Install-Task {
         Invoke-TaskSteps $steps
         Assert-Installed
     } catch {
-        Write-Failure ('the task is not installed: ' + (Get-Reason $_))
+        Write-Failure ('the configuration is applied, but the task could not be installed: ' + (Get-Reason $_))
         Write-Help 'fix the cause, then run this script with -Install again, or with -Uninstall to remove what was installed.'
         return 1
     }
@@ -236,7 +236,7 @@ function Install-Task {
     if ($steps.Count -eq 0) {
         Write-Line ('No changes. The task ' + $TaskName + ' is installed and runs this script.')
     } else {
-        Write-Record ('Installed and verified: the task ' + $TaskName + ' keeps this configuration in force. It runs ' + $TaskTimes + '.')
+        Write-Record ('Installed and verified: the task ' + $TaskName + ' keeps this configuration in effect. It runs ' + $TaskTimes + '.')
     }
     return 0
 }
@@ -248,11 +248,11 @@ function Uninstall-Task($steps) {
         $left = Get-UninstallSteps
         if ($left.Count -gt 0) { throw ('Windows reported success, but these steps had no effect: ' + (@($left | ForEach-Object { $_.Line }) -join '; ')) }
     } catch {
-        Write-Failure ('the task is not uninstalled: ' + (Get-Reason $_))
+        Write-Failure ('the task could not be uninstalled: ' + (Get-Reason $_))
         Write-Help 'fix the cause, then run this script with -Uninstall again.'
         return 1
     }
-    Write-Record 'Uninstalled. The routes and forwarding of this node stay as they are; run this script with -Destroy to remove them.'
+    Write-Record 'Uninstalled. Routes and forwarding stay in effect; run this script with -Destroy to remove them.'
     return 0
 }
 
@@ -274,7 +274,8 @@ function Write-NotInstalled {
     Write-Line 'Nothing to uninstall: the task is not installed on this node.'
 }
 
-# Warns about changes that the task will undo. A failure to find out is only a warning, because the run itself succeeded.
+# Warns about changes that the task will undo. If that cannot be determined, this is only a warning, because the run itself
+# succeeded.
 function Write-TaskWarning {
     if (-not [System.IO.File]::Exists($TaskScript)) { return }
     try {
@@ -289,15 +290,15 @@ function Write-TaskWarning {
             Write-Help 'to replace it, run this script with -Install.'
         }
     } catch {
-        Write-WarningLine ('this run may be undone: ' + (Get-Reason $_))
+        Write-WarningLine ('cannot tell whether the task will undo this run: ' + (Get-Reason $_))
     }
 }
 
 # ---- A run of the task
 
-# The exit codes of failures that often pass by themselves: at startup, the network and its interfaces come late, and another
-# run may hold the lock.
-$PassingCodes = @(1, 3, 4)
+# Exit codes of failures that often resolve themselves: at startup, the network and its interfaces are not ready yet, and
+# another run may hold the lock.
+$TransientCodes = @(1, 3, 4)
 $MaxAttempts = 25
 
 function Wait-Attempt {
@@ -319,7 +320,7 @@ function Invoke-Scheduled {
             Write-Failure (Get-Reason $_)
             $code = 1
         }
-        if ($PassingCodes -notcontains $code -or $attempt -eq $MaxAttempts) { break }
+        if ($TransientCodes -notcontains $code -or $attempt -eq $MaxAttempts) { break }
         if ([string]::Equals((Get-FailureText $code), $known, 'Ordinal')) { break }
         Wait-Attempt
     }
@@ -332,13 +333,13 @@ function Test-Replaced {
     return -not (Test-Text $PSCommandPath $Run.Script)
 }
 
-# Returns a text that is the same for two runs with the same problems, or '' if there are none.
+# Returns a text that identifies the problems of a run, or '' if there are none.
 function Get-FailureText([int] $code) {
     if ($code -eq 0 -and $Report.Problems.Count -eq 0) { return '' }
     return [string] $code + ': ' + ($Report.Problems.ToArray() -join '; ')
 }
 
-# Returns the text of the last reported failure, or ''. A damaged file only has the effect that a failure is reported again.
+# Returns the text of the last reported failure, or ''. If the file is damaged, the failure is reported again.
 function Read-Failure {
     try {
         return (Get-Field (ConvertFrom-Record (Read-Text $FailureFile)) 'Text' 'text')
@@ -362,7 +363,7 @@ function Write-Outcome([int] $code, [string] $known) {
     } elseif ($failure -ne '') {
         $id = 3
         $level = 'Warning'
-        $headline = 'Some pod traffic of node ' + $Node + ' is lost or diverted, will be after a restart, or could not be verified.'
+        $headline = 'Some pod traffic of node ' + $Node + ' is lost or diverted, will be after a restart, or could not be checked.'
         if ($Report.IsChanged) { $headline = 'The configuration of node ' + $Node + ' was applied. ' + $headline }
     } elseif ($Report.IsChanged) {
         $id = 1

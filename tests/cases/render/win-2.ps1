@@ -3,15 +3,15 @@
 #
 # Usage:
 #   (no switch)        Apply the changes and verify them; roll everything back on failure.
-#   -WhatIf            Show the changes without making them, also those of -Destroy, -Install and -Uninstall; does not
-#                      require administrator rights.
+#   -WhatIf            Show the changes without making them. Works with -Destroy, -Install and -Uninstall, and without
+#                      administrator rights.
 #   -Adopt             Take over conflicting foreign routes.
 #   -Rollback          Roll back the last run, or resume an incomplete rollback.
 #   -Destroy           Remove everything that hostgw manages on this node, and restore forwarding.
-#   -Install           Apply the changes, then keep them in force: copy this script to Program Files\hostgw, and register a
-#                      scheduled task of SYSTEM that runs it at startup, when a network connects, and every 5 minutes.
-#   -Uninstall         Remove the task, its copy of the script, and its source in the event log. Routes stay.
-#   -Scheduled         What the task runs: reports changes and failures to the event log, and never asks.
+#   -Install           Apply the changes, then keep them in effect: copy this script to Program Files\hostgw, and register a
+#                      scheduled task that runs it as SYSTEM at startup, when a network connects, and every 5 minutes.
+#   -Uninstall         Remove the task, its copy of the script, and its event source. Routes stay.
+#   -Scheduled         Used by the task: reports changes and failures to the event log, and never prompts.
 #   -AllowRemovals N   Allow a mass removal: the exact number of destinations to remove. Required if it is at least 10 and
 #                      more than half of the managed ones, or if no other node remains.
 #
@@ -19,7 +19,8 @@
 #
 # Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 wrong machine;
 # 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
-# 8 mass removal, or -Destroy of an installed configuration, refused; 10 conflict with foreign objects; 64 invalid arguments; 130 interrupted and rolled back.
+# 8 refused: mass removal, or -Destroy while the task is active; 10 conflict with foreign objects; 64 invalid arguments;
+# 130 interrupted and rolled back.
 #
 # The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. Run the
 # self-test in examples/windows of hostgw's repository first.

@@ -99,7 +99,7 @@ impl Snapshots {
     }
 }
 
-/// Replaces paths, process IDs, namespace numbers and times. Leaves out a note that depends on the kernel's modules: an ordinary
+/// Replaces paths, process IDs, namespace numbers, times and the durations of repairs. Leaves out a note that depends on the kernel's modules: an ordinary
 /// user may not list the tables of iptables-legacy.
 pub fn steady(text: &str, folder: &str) -> String {
     let is_note =
@@ -108,6 +108,7 @@ pub fn steady(text: &str, folder: &str) -> String {
     let text = text.replace(&format!("{folder}/state"), "<STATE>").replace(folder, "<FOLDER>");
     let text = replace_after(&text, "net-", |c| c.is_ascii_hexdigit(), "<N>");
     let text = replace_after(&text, "process ", |c| c.is_ascii_digit(), "<PID>");
+    let text = replace_after(&text, "Repaired in ", |c| c.is_ascii_digit(), "<N>");
     text.split_inclusive(|c: char| !is_time_char(c)).map(without_time).collect()
 }
 

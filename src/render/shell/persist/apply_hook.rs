@@ -50,7 +50,7 @@ impl ApplyHook {
         let install = match self {
             Self::NetworkdDispatcher => format!(
                 "Install as /etc/networkd-dispatcher/routable.d/50-hostgw, owned by root, with mode 755.\n\
-                 networkd-dispatcher runs it when {interface} gets its address, and once at its own start."
+                 networkd-dispatcher runs it when {interface} gets its address, and once when networkd-dispatcher starts."
             ),
             Self::NetworkManager => format!(
                 "Install as /etc/NetworkManager/dispatcher.d/90-hostgw-apply, owned by root, with mode 755.\n\
