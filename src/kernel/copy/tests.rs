@@ -108,6 +108,7 @@ table inet many {
     set counted { type ipv4_addr . inet_service; size 100; flags dynamic; counter; }
     map last { type ipv4_addr : mark; size 100; flags dynamic; }
     chain raw { type filter hook prerouting priority raw;
+        ip protocol igmp accept comment "the kernel's own packets must not fill the sets during the test"
         add @seen { ip saddr }
         add @counted { ip saddr . udp dport counter }
         add @last { ip saddr : 5 }
