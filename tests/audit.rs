@@ -4,11 +4,17 @@ use std::sync::LazyLock;
 
 use hostgw::{
     audit::{Auditor, Sighting, conclude},
-    config::Loaded,
+    config::{Document, Format, Loaded},
+    model::{OperatingSystem, Prefixed},
 };
+use ipnet::IpNet;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::fleet;
+use crate::{
+    import_managed,
+    support::{clusters, fleet},
+};
 
 const NODES: usize = 200;
 
@@ -411,7 +417,7 @@ fn each_planted_fault_is_found_where_it_is() {
 #[test]
 fn a_sample_tells_what_the_whole_cluster_tells() {
     let (auditor, healthy, _) = &*HEALTHY;
-    let (mut sampling, mut exhaustive) = (auditor.worker(), auditor.exhaustive_worker());
+    let (mut sampling, mut exhaustive) = (auditor.worker(), auditor.worker_from(usize::MAX));
     let mut compared = 0;
     for fault in FAULTS {
         let mut fleet = Fleet::new();
@@ -428,6 +434,55 @@ fn a_sample_tells_what_the_whole_cluster_tells() {
         }
     }
     assert!(compared > 25, "{compared}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    /// The same for all kinds of clusters and damages, down to two nodes.
+    #[test]
+    fn samples_of_random_clusters_tell_the_same(
+        (cluster, _) in clusters::two(),
+        surroundings in import_managed::surroundings(),
+        is_lost in prop::collection::vec(prop::bool::weighted(0.2), 40),
+        stray in prop::option::of((0_usize..8, 8_u8..=32)),
+        is_filtered in any::<bool>(),
+    ) {
+        let document = Document::new("hostgw.yaml", String::new(), Format::Yaml);
+        let loaded = Loaded { document, cluster };
+        let auditor = Auditor::new(&loaded);
+        let (mut sampling, mut exhaustive) = (auditor.worker_from(0), auditor.worker_from(usize::MAX));
+        for (index, node) in loaded.cluster.nodes.iter().enumerate() {
+            if node.os != OperatingSystem::Linux {
+                continue;
+            }
+            let (observed, saved) = import_managed::managed(&loaded.cluster, index, &surroundings);
+            let mut observed = serde_json::to_value(observed).expect("JSON");
+            let routes = observed["state"]["routes"].as_array_mut().expect("routes");
+            let mut lost = is_lost.iter();
+            routes.retain(|_| !lost.next().copied().unwrap_or(false));
+            if let Some((peer, length)) = stray
+                && let Some(pods) = loaded.cluster.nodes.get(peer).and_then(|node| node.pods.iter().next())
+                && let Ok(prefix) = IpNet::new(pods.prefix().addr(), length)
+                && pods.prefix().addr().is_ipv4()
+            {
+                let foreign = observed["host"]["foreign"].as_array_mut().expect("routes");
+                foreign.push(json!({
+                    "destination": prefix.trunc().to_string(), "table": 254, "metric": 5, "protocol": 4,
+                    "scope": "global", "type": "unicast", "next": {"gateway": "172.30.0.99", "device": "eth0"}}));
+            }
+            if is_filtered {
+                observed["host"]["firewall"]["chains"] = json!([{
+                    "family": "inet", "table": "filter", "name": "forward", "rules": [],
+                    "base": {"type": "filter", "hook": "forward", "priority": 0, "policy": "drop"}}]);
+            }
+            let snapshot = json!({"format": 2, "takenAt": "2026-11-29T20:00:00Z", "hostName": node.name,
+                                  "observed": observed, "saved": saved});
+            let text = snapshot.to_string();
+            let [sampled, whole] = [&mut sampling, &mut exhaustive].map(|worker| worker.examine("x", &text));
+            prop_assert_eq!(format!("{sampled:#?}"), format!("{whole:#?}"));
+        }
+    }
 }
 
 /// All at once: faults do not hide each other.

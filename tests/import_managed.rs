@@ -21,9 +21,9 @@ use crate::{
 
 /// What can differ between two nodes with the same configuration.
 #[derive(Debug, Clone)]
-struct Surroundings {
+pub struct Surroundings {
     /// Whether the network of the nodes is on the link, or only a gateway is.
-    is_on_link: bool,
+    pub is_on_link: bool,
     off_link: OffLink,
     /// Whether the neighbor table has all nodes.
     has_neighbors: bool,
@@ -34,7 +34,7 @@ struct Surroundings {
     format: Format,
 }
 
-fn surroundings() -> impl Strategy<Value = Surroundings> {
+pub fn surroundings() -> impl Strategy<Value = Surroundings> {
     let off_link = prop::sample::select(vec![OffLink::Skip, OffLink::Gateway, OffLink::Onlink]);
     let gateway = prop::option::of(prop::sample::select(vec![100_u8, 254]));
     let flags = any::<[bool; 3]>();
@@ -129,7 +129,7 @@ fn host(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Host {
 }
 
 /// What hostgw writes on a node, and the records of it.
-fn managed(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> (Observed, OriginalSysctls) {
+pub fn managed(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> (Observed, OriginalSysctls) {
     let mut observed = Observed { host: host(cluster, index, surroundings), ..Observed::default() };
     let mut desired = plan::desired(cluster, index, &OriginalSysctls::default()).expect("a Linux node");
     desired.adapt_off_link(cluster, index, &observed);

@@ -63,6 +63,8 @@ pub struct Examined {
     pub(super) egress_addresses: Vec<IpAddr>,
     /// The hardware addresses of neighbors that are nodes.
     pub(super) neighbors: Vec<(IpAddr, Untrusted)>,
+    /// The families in which packets of pods are judged.
+    pub(super) families: BTreeSet<Family>,
     /// Why packets do not take the planned path now.
     pub(super) live: Vec<PathFault>,
     /// Why packets will not take the planned path even after an apply.
@@ -143,14 +145,21 @@ impl<'a> Auditor<'a> {
     /// Creates a worker for one thread.
     #[must_use]
     pub fn worker(&'a self) -> Worker<'a> {
-        let cluster = self.loaded.cluster.clone();
-        Worker { auditor: self, cluster, sampler: Sampler::default(), has_samples: true }
+        /// Beyond this number of nodes, most are alike.
+        const MIN_NODES: usize = 16;
+        self.worker_from(MIN_NODES)
     }
 
-    /// Creates a worker that examines every node with the whole cluster. The results are the same.
+    /// Creates a worker that examines clusters of fewer nodes than this whole, and larger ones by a part that represents all
+    /// nodes. The results are the same.
     #[must_use]
-    pub fn exhaustive_worker(&'a self) -> Worker<'a> {
-        Worker { has_samples: false, ..self.worker() }
+    pub fn worker_from(&'a self, min_nodes: usize) -> Worker<'a> {
+        Worker {
+            auditor: self,
+            cluster: self.loaded.cluster.clone(),
+            sampler: Sampler::default(),
+            has_samples: self.loaded.cluster.nodes.len() >= min_nodes,
+        }
     }
 }
 
@@ -272,6 +281,7 @@ impl Worker<'_> {
             addresses,
             egress_addresses,
             neighbors: neighbors.collect(),
+            families: paths.families(),
             live,
             faults,
             findings,
@@ -326,6 +336,7 @@ impl Worker<'_> {
             egress_addresses: addresses.clone(),
             addresses,
             neighbors: Vec::new(),
+            families: BTreeSet::new(),
             live: Vec::new(),
             faults: Vec::new(),
             findings,
@@ -408,8 +419,9 @@ fn expand(mut examined: Examined, sample: &ClusterPart, size: usize) -> Option<E
         return None;
     }
     let whole = |index: usize| sample.indexes.get(index).copied();
+    let of = sample.others(&examined.families);
     for fault in examined.live.iter_mut().chain(&mut examined.faults) {
-        fault.of = sample.others;
+        fault.of = of;
     }
     let short_of = |peer: u32| u32::try_from(whole(usize::try_from(peer).ok()?)?).ok();
     let changes = &mut examined.changes;

@@ -6,7 +6,7 @@
 //! examined instead.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -25,9 +25,6 @@ use crate::{
 
 /// The largest number of nodes that are examined one by one. Beyond it, a sample saves too little.
 const MAX_SPECIAL: usize = 200;
-
-/// Clusters of fewer nodes are always examined whole.
-const MIN_NODES: usize = 16;
 
 /// The texts of routes, which are the same in most snapshots, and the routes that they describe.
 #[derive(Debug, Default)]
@@ -101,8 +98,16 @@ pub(super) struct ClusterPart {
     pub routes: Vec<Route>,
     /// The nodes that stand for others.
     pub representatives: HashSet<Untrusted>,
-    /// The number of all other nodes to which there are routes.
-    pub others: usize,
+    /// For each node, the families of the routes to its pods.
+    reached: Vec<(bool, bool)>,
+}
+
+impl ClusterPart {
+    /// Returns the number of other nodes to which there are routes of these families.
+    pub fn others(&self, families: &BTreeSet<Family>) -> usize {
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| families.contains(&family));
+        self.reached.iter().filter(|reached| (v4 && reached.0) || (v6 && reached.1)).count()
+    }
 }
 
 impl Sampler {
@@ -115,7 +120,7 @@ impl Sampler {
         outline: &SnapshotOutline<'_>,
     ) -> Option<ClusterPart> {
         let is_uniform = cluster.off_link == OffLink::Refuse && cluster.routes.source == RouteSource::Auto;
-        if !is_uniform || cluster.nodes.len() < MIN_NODES {
+        if !is_uniform {
             return None;
         }
         let at = self.expected(cluster, index);
@@ -132,11 +137,14 @@ impl Sampler {
                 _ => extra.push(texts.route(*id)),
             }
         }
-        let (mut is_special, mut is_other) =
-            (vec![false; cluster.nodes.len()], vec![false; cluster.nodes.len()]);
-        for ((_, peer), is_seen) in expected.routes.iter().zip(&is_seen) {
+        let (mut is_special, mut reached) =
+            (vec![false; cluster.nodes.len()], vec![(false, false); cluster.nodes.len()]);
+        for ((route, peer), is_seen) in expected.routes.iter().zip(&is_seen) {
             if let Some(peer) = peer.filter(|peer| *peer != index) {
-                is_other[peer] = true;
+                match route.family() {
+                    Family::V4 => reached[peer].0 = true,
+                    Family::V6 => reached[peer].1 = true,
+                }
                 is_special[peer] |= !is_seen;
             }
         }
@@ -183,7 +191,7 @@ impl Sampler {
             index: sample,
             routes,
             representatives,
-            others: is_other.iter().filter(|is_other| **is_other).count(),
+            reached,
         })
     }
 

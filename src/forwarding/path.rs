@@ -437,6 +437,12 @@ impl<'a> Paths<'a> {
         &self.missing
     }
 
+    /// Returns the families in which the node has pods, and an interface for them.
+    #[must_use]
+    pub fn families(&self) -> BTreeSet<Family> {
+        self.pods.iter().map(Pod::family).collect()
+    }
+
     /// Iterates over the names of the other nodes, some of them twice.
     pub fn names(&self) -> impl Iterator<Item = &Untrusted> {
         self.others.iter().map(|(_, node)| &self.cluster.nodes[*node].name)

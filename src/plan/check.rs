@@ -262,7 +262,8 @@ fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     let is_unreadable = |key: &SysctlKey| {
         observed.state.unknown.iter().any(|u| u.what == crate::state::StatePart::Sysctl { key: key.clone() })
     };
-    let configured: std::collections::HashSet<_> = cluster.sysctls.iter().map(|(key, _)| key).collect();
+    // In a fixed order.
+    let configured: BTreeSet<&SysctlKey> = cluster.sysctls.iter().map(|(key, _)| key).collect();
     for key in configured.iter().filter(|key| key.as_str().ends_with(".disable_ipv6")) {
         problems.push(
             Diagnostic::new(
