@@ -347,6 +347,7 @@ macro_rules! documents {
 documents! {
     readme "README.md"
     node_agent "src/guide/node-agent.md"
+    ansible "src/guide/ansible.md"
     boot "src/guide/boot.md"
     configuration "src/guide/configuration.md"
     diagnostics "src/guide/diagnostics.md"
