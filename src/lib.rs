@@ -123,6 +123,7 @@
 //! | files that are restored at boot | `src/render/shell/persist` | `src/cli/persisted.rs`; `tests/e2e/persist.rs` |
 //! | a JSON document | its type in `src/cli` or `src/render/report.rs` | `schemas`, which `HOSTGW_BLESS=1` writes; `tests/e2e/documents.rs` |
 //! | the metrics of the agent | `src/cli/agent_metrics.rs` | `src/cli/agent_server.rs`, `src/guide/node-agent.md`, `examples/monitoring`; `tests/monitoring.rs`, `tests/e2e/agent_metrics.rs` |
+//! | rollouts with Ansible | `examples/ansible/roles/hostgw` | `src/guide/ansible.md`; `tests/ansible`, which rolls out to six nodes |
 //! | a guide | `src/guide` | `tests/guides.rs`, which runs its commands |
 //!
 //! `hostgw validate` reports only errors: a configuration that violates a rule is invalid, and warnings require a plan.

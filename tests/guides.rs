@@ -348,6 +348,7 @@ documents! {
     readme "README.md"
     node_agent "src/guide/node-agent.md"
     auditing "src/guide/auditing.md"
+    ansible "src/guide/ansible.md"
     boot "src/guide/boot.md"
     configuration "src/guide/configuration.md"
     diagnostics "src/guide/diagnostics.md"

@@ -58,6 +58,7 @@ guides! {
     node_agent "node-agent" "keep a node in sync with its configuration"
     auditing "auditing" "judge a whole cluster from the snapshots of its nodes"
     boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
+    ansible "ansible" "roll out to many nodes with Ansible, in batches that roll back"
     exit_codes_and_json "exit-codes-and-json" "exit codes, JSON documents and environment variables"
     platforms "platforms" "the kernels and systems that hostgw runs on"
     performance "performance" "how fast hostgw is, and how to measure it"
