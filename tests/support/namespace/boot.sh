@@ -1,16 +1,18 @@
 # shellcheck shell=sh
 # Boots systemd in a folder, in new mount, process ID and control group namespaces. `BootedMachine` and tests/install use it.
 
-# mount_machine ROOT BOOT_ID: mounts what a machine needs. BOOT_ID is a file that is written. As in a container, only
-# /proc/sys/net is writable, and no hardware is visible.
+# mount_machine ROOT [BOOT_ID]: mounts what a machine needs. As in a container, only /proc/sys/net is writable, and no hardware is
+# visible. A new boot ID is written to the file BOOT_ID. Units with ProtectSystem= of systemd 252 do not see it.
 mount_machine() {
     mount -t proc none "$1/proc"
-    cat /proc/sys/kernel/random/uuid >"$2"
     mount --bind "$1/proc/sys" "$1/proc/sys"
     mount -o remount,bind,ro "$1/proc/sys"
     mount --bind "$1/proc/sys/net" "$1/proc/sys/net"
     mount -o remount,bind,rw "$1/proc/sys/net"
-    mount --bind "$2" "$1/proc/sys/kernel/random/boot_id"
+    if [ "${2-}" ]; then
+        cat /proc/sys/kernel/random/uuid >"$2"
+        mount --bind "$2" "$1/proc/sys/kernel/random/boot_id"
+    fi
     mount -t sysfs -o ro none "$1/sys"
     mount -t cgroup2 none "$1/sys/fs/cgroup"
     mount -t tmpfs -o mode=755 none "$1/run"
