@@ -42,10 +42,9 @@ done
 
 /// Mounts the disk `$1` and becomes systemd. At the first boot, it installs the programs in `$2`, hostgw from `$3` and the
 /// units from `$4`.
-///
-/// As in a container, only `/proc/sys/net` is writable, and no hardware is visible. systemd must not start what it starts
-/// on the machine that runs the tests.
-const BOOT: &str = r#"
+const BOOT: &str = concat!(
+    include_str!("boot.sh"),
+    r#"
 disk=$1 root=$1/root new=
 mount --make-rprivate /
 if [ ! -e "$disk" ]; then
@@ -56,47 +55,20 @@ if [ ! -e "$disk" ]; then
     chmod 755 "$disk/upper"
 fi
 mount -t overlay -o lowerdir=/,upperdir="$disk/upper",workdir="$disk/work" none "$root"
-mount -t proc none "$root/proc"
-cat /proc/sys/kernel/random/uuid >"$disk/boot-id"
-mount --bind "$root/proc/sys" "$root/proc/sys"
-mount -o remount,bind,ro "$root/proc/sys"
-mount --bind "$root/proc/sys/net" "$root/proc/sys/net"
-mount -o remount,bind,rw "$root/proc/sys/net"
-mount --bind "$disk/boot-id" "$root/proc/sys/kernel/random/boot_id"
-mount -t sysfs -o ro none "$root/sys"
-mount -t cgroup2 none "$root/sys/fs/cgroup"
-mount -t tmpfs -o mode=755 none "$root/run"
-mount -t tmpfs none "$root/tmp"
-mount -t tmpfs -o mode=755 none "$root/dev"
-for device in null zero full random urandom; do
-    : >"$root/dev/$device"
-    mount --bind "/dev/$device" "$root/dev/$device"
-done
-ln -s /proc/self/fd "$root/dev/fd"
-mkdir "$root/dev/pts" "$root/dev/shm"
-mount -t devpts -o newinstance,ptmxmode=666 none "$root/dev/pts"
-ln -s pts/ptmx "$root/dev/ptmx"
-mount -t tmpfs none "$root/dev/shm"
+mount_machine "$root" "$disk/boot-id"
 if [ "$new" ]; then
-    units=$root/usr/lib/systemd/system
-    rm -rf "$root/etc/systemd/system" "$root/etc/fstab" "$root/etc/hostgw" "$root/etc/default/hostgw" \
-        "$root/var/lib/hostgw" "$root/usr/lib/systemd/system-generators" "$units"/*.wants "$units"/*.requires
+    rm -rf "$root/etc/systemd/system" "$root/etc/fstab" "$root/etc/hostgw" "$root/etc/default/hostgw" "$root/var/lib/hostgw"
     mkdir -p "$root/etc/systemd/system" "$root/etc/hostgw" "$root/usr/local/bin"
-    mkdir "$units/sysinit.target.wants" "$units/sockets.target.wants"
-    ln -s ../systemd-journald.service "$units/sysinit.target.wants"
-    ln -s ../systemd-journald.socket ../systemd-journald-dev-log.socket "$units/sockets.target.wants"
-    : >"$root/etc/machine-id"
+    select_units "$root"
     cp "$3" "$root/usr/local/bin/hostgw"
     cp "$4"/*.service "$root/etc/systemd/system"
     chroot "$root" ldconfig
-    ln -sf multi-user.target "$units/default.target"
 fi
 cd /
 echo ready
-exec setpriv --bounding-set=-sys_module,-sys_time,-sys_boot,-sys_rawio,-syslog chroot "$root" \
-    env -i container=hostgw-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --log-target=null \
-    --show-status=false >/dev/null 2>&1
-"#;
+become_systemd "$root"
+"#
+);
 
 /// A machine that runs systemd, or is switched off.
 pub struct BootedMachine {
