@@ -55,8 +55,9 @@ pub fn check_directory() -> Result<(), Error> {
         Err(error) => format!("has no sysctls: {}: {}", text::path(&net), io::Error::from(error)),
     };
     let message = format!("{OVERRIDE}={} {why}", text::path(root()));
-    Err(Error::new(Kind::Usage, message)
-        .with_hint(format!("mount /proc/sys/net there, or unset {OVERRIDE} to use {DEFAULT}")))
+    Err(Error::new(Kind::Usage, message).with_hint(format!(
+        "mount /proc/sys/net as DIR/net and pass the absolute path of DIR, or unset {OVERRIDE} to use {DEFAULT}"
+    )))
 }
 
 /// The sysctls that were read.
