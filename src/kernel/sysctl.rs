@@ -47,12 +47,11 @@ pub fn check_directory() -> Result<(), Error> {
     if root() == Path::new(DEFAULT) {
         return Ok(());
     }
-    let net = root().join("net");
-    let why = match statfs(&net) {
-        _ if root().is_relative() => "is not absolute".to_owned(),
+    // `/proc` has a directory `net`, too, but without `core`.
+    let why = match statfs(root().join("net/core")) {
+        _ if root().is_relative() => "is not absolute",
         Ok(file_system) if file_system.f_type == PROC_SUPER_MAGIC => return Ok(()),
-        Ok(_) => format!("has no sysctls: {} is not a mount of /proc/sys/net", text::path(&net)),
-        Err(error) => format!("has no sysctls: {}: {}", text::path(&net), io::Error::from(error)),
+        _ => "does not contain the sysctls of net",
     };
     let message = format!("{OVERRIDE}={} {why}", text::path(root()));
     Err(Error::new(Kind::Usage, message).with_hint(format!(
