@@ -102,9 +102,9 @@ fn sysctls_can_be_mounted_elsewhere() {
         };
         elsewhere("\"$PWD\"/sysctls", "apply --yes").expect(0).says("net.ipv4.ip_forward = 0 -> 1");
         assert_eq!(node.sh("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
-        // The supervisor of a pending apply inherits the variable.
         elsewhere("\"$PWD\"/sysctls", "rollback --yes").expect(0);
         node.assert_unchanged(&before, "a rollback with the sysctls elsewhere");
+        // The supervisor of a pending apply inherits the variable.
         elsewhere("\"$PWD\"/sysctls", "apply --yes --confirm 1s").expect(8);
         node.assert_unchanged(&before, "an apply that nobody confirms, with the sysctls elsewhere");
 
