@@ -117,3 +117,13 @@ fn an_independent_validator_accepts_the_examples_and_rejects_errors() {
         assert!(!validator.is_valid(&bad), "{pointer} should be rejected");
     }
 }
+
+/// `tests/image` runs the rest of the folder.
+#[test]
+fn the_configurations_for_kubernetes_are_valid() {
+    let nodes = |folder: &str| load(&format!("kubernetes/{folder}/hostgw.yaml")).nodes;
+    assert_eq!(nodes("compressed"), nodes("base"));
+    let (base, canary) = (nodes("base"), nodes("canary/new"));
+    assert!(canary.starts_with(&base));
+    assert_eq!(canary.len(), base.len() + 1, "the canary nodes get a route to another node");
+}

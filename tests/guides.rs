@@ -356,6 +356,7 @@ documents! {
     glossary "src/guide/glossary.md"
     importing "src/guide/importing.md"
     internals "src/guide/internals.md"
+    kubernetes "src/guide/kubernetes.md"
     migrating "src/guide/migrating.md"
     ownership "src/guide/ownership.md"
     plan_and_apply "src/guide/plan-and-apply.md"

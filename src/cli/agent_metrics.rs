@@ -58,6 +58,8 @@ struct Health {
     beat: Instant,
     /// Whether the node matches the configuration in effect, and all pod paths work.
     is_ready: bool,
+    /// Whether the configuration in effect is the content of the file.
+    is_current: bool,
     /// The condition, in one line.
     status: String,
 }
@@ -180,6 +182,7 @@ impl AgentMetrics {
             health: Mutex::new(Health {
                 beat: Instant::now(),
                 is_ready: false,
+                is_current: false,
                 status: "Starting".to_owned(),
             }),
             registry,
@@ -241,6 +244,7 @@ impl AgentMetrics {
         self.unreachable.set(size(report.unreachable.len()));
         let mut health = self.health();
         health.is_ready = report.verified && report.unreachable.is_empty();
+        health.is_current = !report.refused && report.pin.is_none();
         health.status = status;
     }
 
@@ -278,6 +282,16 @@ impl AgentMetrics {
                 (health.is_ready, health.status.clone())
             }
             unhealthy => unhealthy,
+        }
+    }
+
+    /// Returns whether the node is ready for pods at `now` with the content of the file, and one line about it.
+    pub(super) fn is_current(&self, now: Instant) -> (bool, String) {
+        match self.is_ready(now) {
+            (true, line) if !self.health().is_current => {
+                (false, format!("The file is not in effect, another configuration is. {line}"))
+            }
+            answer => answer,
         }
     }
 
@@ -516,8 +530,13 @@ mod tests {
             metrics.is_ready(Instant::now()).0
         };
         assert!(is_ready(&report()));
+        assert!(metrics.is_current(Instant::now()).0);
         let refused = AgentReport { condition: AgentCondition::Degraded, refused: true, ..report() };
         assert!(is_ready(&refused), "the last good configuration is in effect");
+        assert!(!metrics.is_current(Instant::now()).0, "but not the file");
+        let pin = Pin { reason: PinReason::Apply, transaction: None, file: None, instead_of: None };
+        assert!(is_ready(&AgentReport { pin: Some(pin), ..report() }));
+        assert!(!metrics.is_current(Instant::now()).0);
         assert!(!is_ready(&AgentReport { verified: false, ..report() }));
         assert!(!is_ready(&AgentReport { unreachable: vec!["linux-2".into()], ..report() }));
     }

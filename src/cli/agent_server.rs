@@ -101,11 +101,11 @@ fn answer(request: &Request<Incoming>, metrics: &AgentMetrics) -> Response<Strin
         response(status, LINE_TYPE, format!("{line}\n"))
     };
     let path = request.uri().path();
-    if !["/metrics", "/healthz", "/readyz"].contains(&path) {
+    if !["/metrics", "/healthz", "/readyz", "/currentz"].contains(&path) {
         return response(
             StatusCode::NOT_FOUND,
             LINE_TYPE,
-            "Not found: see /metrics, /healthz and /readyz\n".to_owned(),
+            "Not found: see /metrics, /healthz, /readyz and /currentz\n".to_owned(),
         );
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {
@@ -117,6 +117,7 @@ fn answer(request: &Request<Incoming>, metrics: &AgentMetrics) -> Response<Strin
     match path {
         "/healthz" => probe(metrics.is_healthy(Instant::now())),
         "/readyz" => probe(metrics.is_ready(Instant::now())),
+        "/currentz" => probe(metrics.is_current(Instant::now())),
         _ => match metrics.text() {
             Ok(text) => response(StatusCode::OK, METRICS_TYPE, text),
             Err(error) => {

@@ -38,10 +38,11 @@ Exit codes:
 /// The environment variables, as `hostgw help` lists them.
 pub(super) const ENVIRONMENT: &str = "\
 Environment:
-  HOSTGW_FILE       configuration to use without -f
-  HOSTGW_NODE       node to use without --node
-  HOSTGW_STATE_DIR  state directory [default: /run/hostgw]
-  PAGER             program that shows long output [default: less]";
+  HOSTGW_FILE        configuration to use without -f
+  HOSTGW_NODE        node to use without --node
+  HOSTGW_STATE_DIR   state directory [default: /run/hostgw]
+  HOSTGW_SYSCTL_DIR  directory of sysctls [default: /proc/sys]
+  PAGER              program that shows long output [default: less]";
 
 /// The version, with the Git commit if it was built in a repository.
 const VERSION: &str = env!("HOSTGW_VERSION");
@@ -436,8 +437,8 @@ pub(super) struct AgentOptions {
     /// missing when it starts, for example after a reboot.
     #[arg(long, value_name = "FILE")]
     pub last_good: Option<PathBuf>,
-    /// Serve metrics for Prometheus at /metrics, and the probes /healthz and /readyz, over HTTP. Without ADDRESS, listens on
-    /// 127.0.0.1 only.
+    /// Serve metrics for Prometheus at /metrics, and the probes /healthz, /readyz and /currentz, over HTTP. Without
+    /// ADDRESS, listens on 127.0.0.1 only.
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen_address)]
     pub metrics: Option<SocketAddr>,
     /// Write the metrics to FILE for the node exporter's textfile collector. FILE must end in .prom.

@@ -145,6 +145,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage::tell(&error, &words),
     };
     let output = Output::new(arguments.color, arguments.verb.form(), !arguments.no_pager);
+    #[cfg(target_os = "linux")]
+    if let Err(error) = crate::kernel::check_sysctl_directory() {
+        return ExitCode::from(output.finish(Err(error.into())));
+    }
     // Simulate starts it later: a process with several threads cannot enter a user namespace.
     if !matches!(arguments.verb, Verb::Simulate(_)) {
         progress_line::start(output.style_of_progress());

@@ -58,6 +58,7 @@ guides! {
     node_agent "node-agent" "keep a node in sync with its configuration"
     auditing "auditing" "judge a whole cluster from the snapshots of its nodes"
     boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
+    kubernetes "kubernetes" "run the agent on every node of a cluster, as a DaemonSet"
     ansible "ansible" "roll out to many nodes with Ansible, in batches that roll back"
     exit_codes_and_json "exit-codes-and-json" "exit codes, JSON documents and environment variables"
     platforms "platforms" "the kernels and systems that hostgw runs on"
@@ -105,13 +106,16 @@ mod tests {
             let document = GuidePage::parse(guide.markdown);
             let mut found = Vec::new();
             pieces(&document.blocks, &mut found);
+            // A link that the guide does not define is text, in several pieces.
+            let mut plain = String::new();
             for piece in found {
                 match piece {
                     Piece::Guide(name) => assert!(Guide::find(name).is_some(), "{}: {name}", guide.name),
-                    Piece::Plain(text) => assert!(!text.contains("]["), "{}: {text}", guide.name),
+                    Piece::Plain(text) => plain.push_str(text),
                     _ => {}
                 }
             }
+            assert!(!plain.contains("]["), "{}: {plain}", guide.name);
         }
     }
 

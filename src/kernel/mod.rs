@@ -52,7 +52,7 @@ pub use make::Interfaces;
 pub use namespace::{Namespace, become_root_of_own_user_namespace, inside};
 pub use nat::{CopiedRules, FirewallTrace, NatError, PacketFate, TracedVerdict};
 pub use omission::Omission;
-pub use sysctl::can_write;
+pub use sysctl::{can_write, check_directory as check_sysctl_directory};
 
 /// The number of route messages to send between two checks for a signal.
 const MESSAGES_PER_STEP: usize = 1024;

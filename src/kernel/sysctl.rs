@@ -7,19 +7,57 @@ use std::{
     mem::MaybeUninit,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
-use rustix::{buffer::spare_capacity, io::pread};
+use rustix::{
+    buffer::spare_capacity,
+    fs::{PROC_SUPER_MAGIC, statfs},
+    io::pread,
+};
 
 use crate::{
+    error::{Error, Kind},
     fault,
     model::{SysctlKey, normalize_value},
     plan::{Scope, SysctlChange},
     state::{InterfaceAddress, StatePart, Unknown},
-    text::Untrusted,
+    text::{self, Untrusted},
 };
 
-const ROOT: &str = "/proc/sys";
+/// The environment variable that names another directory of sysctls.
+const OVERRIDE: &str = "HOSTGW_SYSCTL_DIR";
+const DEFAULT: &str = "/proc/sys";
+
+/// The directory of sysctls. The one in an unprivileged container is read-only, and a container runtime refuses to mount
+/// something over a part of it (`checkProcMount` in runc), but `/proc/sys/net` of the host can be mounted elsewhere.
+fn root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let named = std::env::var_os(OVERRIDE).filter(|named| !named.is_empty());
+        named.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from)
+    })
+}
+
+/// Checks that [`OVERRIDE`] names a directory of sysctls: values in ordinary files would have no effect.
+///
+/// # Errors
+/// Returns an error if it does not, or is relative to the working directory, which other processes do not share.
+pub fn check_directory() -> Result<(), Error> {
+    if root() == Path::new(DEFAULT) {
+        return Ok(());
+    }
+    // `/proc` has a directory `net`, too, but without `core`.
+    let why = match statfs(root().join("net/core")) {
+        _ if root().is_relative() => "is not absolute",
+        Ok(file_system) if file_system.f_type == PROC_SUPER_MAGIC => return Ok(()),
+        _ => "does not contain the sysctls of net",
+    };
+    let message = format!("{OVERRIDE}={} {why}", text::path(root()));
+    Err(Error::new(Kind::Usage, message).with_hint(format!(
+        "mount /proc/sys/net as DIR/net and pass the absolute path of DIR, or unset {OVERRIDE} to use {DEFAULT}"
+    )))
+}
 
 /// The sysctls that were read.
 #[derive(Debug, Default)]
@@ -40,7 +78,7 @@ pub fn observe(scope: &Scope, addresses: &[InterfaceAddress]) -> ObservedSysctls
 #[must_use]
 pub fn everything() -> ObservedSysctls {
     let mut keys = Vec::new();
-    collect(&Path::new(ROOT).join("net"), &mut keys);
+    collect(&root().join("net"), &mut keys);
     read(keys)
 }
 
@@ -52,7 +90,7 @@ fn collect(directory: &Path, keys: &mut Vec<SysctlKey>) {
             collect(&path, keys);
         } else {
             let parts =
-                path.strip_prefix(ROOT).into_iter().flat_map(Path::iter).filter_map(|part| part.to_str());
+                path.strip_prefix(root()).into_iter().flat_map(Path::iter).filter_map(|part| part.to_str());
             keys.extend(SysctlKey::from_parts(parts));
         }
     }
@@ -108,7 +146,7 @@ fn normalized(text: &[u8]) -> io::Result<String> {
 
 /// Lists the directories in `net/FAMILY/conf`: the interfaces, plus `all` and `default`.
 fn interfaces(family: &str) -> Vec<String> {
-    let directory = Path::new(ROOT).join("net").join(family).join("conf");
+    let directory = root().join("net").join(family).join("conf");
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
@@ -187,7 +225,7 @@ pub fn can_write(key: &SysctlKey) -> bool {
 pub fn hint(error: &io::Error) -> Option<String> {
     let text = match rustix::io::Errno::from_io_error(error)? {
         rustix::io::Errno::ROFS => {
-            "/proc/sys is read-only here, as in an unprivileged container: set the value on the host, or mount /proc/sys read-write"
+            "/proc/sys is read-only here, as in an unprivileged container: set the value on the host, or mount its /proc/sys/net elsewhere and set HOSTGW_SYSCTL_DIR"
         }
         rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => "run as root",
         rustix::io::Errno::INVAL | rustix::io::Errno::RANGE => "the kernel rejected the value",
@@ -197,7 +235,7 @@ pub fn hint(error: &io::Error) -> Option<String> {
 }
 
 pub(super) fn file(key: &SysctlKey) -> PathBuf {
-    Path::new(ROOT).join(key.file())
+    root().join(key.file())
 }
 
 /// Returns `true` for sysctls that change on their own or cannot be compared.

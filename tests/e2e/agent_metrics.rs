@@ -132,6 +132,7 @@ fn readiness_depends_on_the_node_and_not_on_the_file() {
         node.write("hostgw.yaml", "clusterPrefix: nonsense\n");
         await_answer(&agent, &node, "/metrics", "200", "\nhostgw_agent_configuration_refused 1\n");
         await_answer(&agent, &node, "/readyz", "200", "Degraded: hostgw.yaml is invalid");
+        await_answer(&agent, &node, "/currentz", "503", "Degraded: hostgw.yaml is invalid");
         await_answer(
             &agent,
             &node,
@@ -140,6 +141,10 @@ fn readiness_depends_on_the_node_and_not_on_the_file() {
             "\nhostgw_agent_failures_total{operation=\"apply\"} 2\n",
         );
         node.write("hostgw.yaml", &three());
+        await_answer(&agent, &node, "/currentz", "200", "\r\n\r\nIn sync");
+        node.write("other.yaml", &three().replace("nodes:", "version: 1\nnodes:"));
+        node.hostgw_ok(&["apply", "--yes", "-f", "other.yaml"]);
+        await_answer(&agent, &node, "/currentz", "503", "another configuration is. In sync");
         await_answer(&agent, &node, "/readyz", "200", "In sync");
         node.hostgw_ok(&["destroy", "--yes"]);
         await_answer(&agent, &node, "/readyz", "503", "Suspended");

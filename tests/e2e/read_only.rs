@@ -84,3 +84,35 @@ fn a_destroy_that_cannot_write_sysctls_is_rolled_back() {
         super::settled(&node);
     });
 }
+
+/// A container has the sysctls of its node in another place.
+#[test]
+fn sysctls_can_be_mounted_elsewhere() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        node.sh("mkdir -p sysctls/net other/net/core");
+        let elsewhere = |directory: &str, arguments: &str| {
+            node.try_sh(&format!(
+                "unshare -m sh -ec 'mount --bind /proc/sys/net sysctls/net
+                     mount --rbind /proc/sys /proc/sys
+                     mount -o remount,ro,bind,nosuid,nodev,noexec /proc/sys
+                     HOSTGW_SYSCTL_DIR={directory} exec \"$HOSTGW\" {arguments}'"
+            ))
+        };
+        elsewhere("\"$PWD\"/sysctls", "apply --yes").expect(0).says("net.ipv4.ip_forward = 0 -> 1");
+        assert_eq!(node.sh("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
+        elsewhere("\"$PWD\"/sysctls", "rollback --yes").expect(0);
+        node.assert_unchanged(&before, "a rollback with the sysctls elsewhere");
+        // The supervisor of a pending apply inherits the variable.
+        elsewhere("\"$PWD\"/sysctls", "apply --yes --confirm 1s").expect(8);
+        node.assert_unchanged(&before, "an apply that nobody confirms, with the sysctls elsewhere");
+
+        let refused = |directory: &str| elsewhere(directory, "apply --yes").expect(64);
+        refused("sysctls").warns("HOSTGW_SYSCTL_DIR=sysctls is not absolute");
+        for other in ["\"$PWD\"/other", "/proc", "/nowhere"] {
+            refused(other).warns("does not contain the sysctls of net");
+        }
+        node.assert_unchanged(&before, "a directory without sysctls");
+    });
+}
