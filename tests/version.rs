@@ -4,7 +4,9 @@ use std::{env, fs, path::Path, process::Command};
 
 #[test]
 fn the_version_names_the_commit() {
-    let output = Command::new(env!("CARGO_BIN_EXE_hostgw")).arg("--version").output().unwrap();
+    let [output, same] = ["--version", "version"]
+        .map(|argument| Command::new(env!("CARGO_BIN_EXE_hostgw")).arg(argument).output().unwrap());
+    assert_eq!(output.stdout, same.stdout);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("hostgw {}\n", env!("HOSTGW_VERSION")));
 }
 

@@ -45,7 +45,7 @@ Environment:
   PAGER              program that shows long output [default: less]";
 
 /// The version, with the Git commit if it was built in a repository.
-const VERSION: &str = env!("HOSTGW_VERSION");
+pub(super) const VERSION: &str = env!("HOSTGW_VERSION");
 
 /// The date of that commit, or an empty string.
 pub(super) const DATE: &str = env!("HOSTGW_DATE");
@@ -182,6 +182,8 @@ pub(super) enum Verb {
     Man(ManOptions),
     /// Explain a command or a diagnostic code, or show a guide.
     Help(HelpOptions),
+    /// Print the version, as --version does.
+    Version,
     /// Roll back an apply that is not confirmed in time (internal; started by `apply --confirm`).
     #[command(hide = true)]
     Supervise,
@@ -229,7 +231,9 @@ impl Verb {
             Self::Simulate(options) => (options.json, None),
             Self::Rehearse(options) => (options.json, None),
             Self::Snapshot | Self::Render(_) | Self::Schema(_) | Self::Supervise => (false, None),
-            Self::Agent(_) | Self::Completions(_) | Self::Man(_) | Self::Help(_) => (false, None),
+            Self::Agent(_) | Self::Completions(_) | Self::Man(_) | Self::Help(_) | Self::Version => {
+                (false, None)
+            }
         };
         match (json, operation) {
             (false, _) => OutputForm::Text,

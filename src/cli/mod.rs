@@ -192,6 +192,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Completions(options) => completions::run(options, &output),
         Verb::Man(options) => man::run(options, &output),
         Verb::Help(options) => help::run(options, &output),
+        Verb::Version => output
+            .verbatim(&format!("hostgw {}\n", arguments::VERSION))
+            .map(|()| 0)
+            .map_err(VerbFailure::from),
         #[cfg(not(target_os = "linux"))]
         verb => Err(only_on_linux(verb.name()).into()),
         #[cfg(target_os = "linux")]

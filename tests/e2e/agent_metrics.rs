@@ -142,7 +142,7 @@ fn readiness_depends_on_the_node_and_not_on_the_file() {
         );
         node.write("hostgw.yaml", &three());
         await_answer(&agent, &node, "/currentz", "200", "\r\n\r\nIn sync");
-        node.write("other.yaml", &three().replace("nodes:", "version: 1\nnodes:"));
+        node.write("other.yaml", &three().replace("nodes:", "routes: {metric: 5}\nnodes:"));
         node.hostgw_ok(&["apply", "--yes", "-f", "other.yaml"]);
         await_answer(&agent, &node, "/currentz", "503", "another configuration is. In sync");
         await_answer(&agent, &node, "/readyz", "200", "In sync");
