@@ -111,8 +111,9 @@ mod tests {
 
     #[test]
     fn every_option_in_a_guide_is_one() {
-        /// Options of the scripts that `hostgw render` writes, and of kube-router.
-        const OF_OTHERS: [&str; 3] = ["--undo", "--enable-overlay", "--run-router"];
+        /// Options of the scripts that `hostgw render` writes, of kube-router, kubectl and Ansible.
+        const OF_OTHERS: [&str; 7] =
+            ["--undo", "--enable-overlay", "--run-router", "--server-side", "--check", "--diff", "--limit"];
         let command = Arguments::definition();
         let verbs =
             command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
