@@ -48,6 +48,7 @@ class Diffs(unittest.TestCase):
         self.assertEqual(diff["before"], "old  # pods of node linux-2\n")
         self.assertEqual(diff["after"].splitlines()[2:], ["(3 more changes)"])
         self.assertTrue(diff["after"].startswith("add 0  #"))
+        self.assertEqual(hostgw.diff_of(report(*changes), 5)["after"].splitlines()[-1], "(1 more change)")
 
     def test_totals(self):
         totals = hostgw.totals_of(report(change("add", None, "a"), change("remove", "b", None)))
@@ -90,7 +91,7 @@ class Failures(unittest.TestCase):
 
     def test_without_a_document_the_messages_count(self):
         self.assertEqual(hostgw.failure_message(None, 64, "error: unexpected argument\n"), "error: unexpected argument")
-        self.assertEqual(hostgw.failure_message(None, 137, ""), "hostgw ended with exit code 137")
+        self.assertEqual(hostgw.failure_message(None, 137, ""), "hostgw exited with code 137")
 
     def test_long_lists_are_cut(self):
         self.assertEqual(hostgw.listed(["a"] * 25)[-1], "(5 more)")

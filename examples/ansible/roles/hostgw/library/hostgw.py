@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Ansible module that runs hostgw on a node, and reports its JSON documents as results."""
+"""Ansible module that runs hostgw on a node, and returns its JSON output as results."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -9,55 +9,55 @@ __metaclass__ = type
 DOCUMENTATION = r"""
 ---
 module: hostgw
-short_description: Plan, apply, confirm and roll back host gateway networking
+short_description: Plan, apply, confirm and roll back host-gateway networking
 description:
   - Runs C(hostgw) on a Linux node, and reports what it would change or has changed.
-  - Works with the text of a configuration, so that nothing has to be copied to the node before a change is confirmed.
+  - Works with the text of a configuration, so you need not copy the file to the node before a change is confirmed.
 version_added: "0.1.0"
 author:
   - The hostgw authors
 options:
   action:
     description:
-      - V(validate) checks the configuration. It needs neither root nor a node.
+      - V(validate) checks the configuration. It runs on any machine, without root.
       - V(plan) compares the configuration with the live state of the node.
       - V(apply) makes the node match the configuration. In check mode, it plans.
-      - V(confirm) keeps the pending apply with the O(id) that V(apply) returned.
-      - V(rollback) undoes the last apply or destroy, or with O(since) only one that is newer.
-      - V(doctor) looks for what keeps pods from talking, and fails if there is something.
-      - V(status) reports the newest transaction, the pending apply, drift and the agent.
-      - V(snapshot) reads the live state of the node, to examine it with C(hostgw plan --state) on another machine.
+      - V(confirm) confirms the pending apply with the O(id) that V(apply) returned, so that it is not rolled back.
+      - V(rollback) undoes the most recent apply or destroy. With O(since), it undoes only a newer one.
+      - V(doctor) looks for problems with pod traffic. Fails if it finds an error; see O(fail_on) and O(ignore).
+      - V(status) reports the newest transaction, the pending apply, drift, and the state of the agent.
+      - V(snapshot) returns the live state of the node, for C(hostgw audit) or C(hostgw plan --state) on another machine.
       - V(destroy) removes everything that hostgw manages on the node.
     type: str
     required: true
     choices: [validate, plan, apply, confirm, rollback, doctor, status, snapshot, destroy]
   config:
     description:
-      - The text of the configuration, as from P(ansible.builtin.file#lookup). It is left out of the logs because of its size.
+      - The text of the configuration, for example from P(ansible.builtin.file#lookup). It is not logged, because it can be large.
       - Required by V(validate), V(plan), V(apply) and V(doctor).
     type: str
   config_name:
     description:
-      - The name of the configuration in messages and in the history. Its extension is the format.
+      - The file name of the configuration, for messages and the history. Its extension determines the format.
     type: str
     default: hostgw.yaml
   node:
     description:
       - The name of the node in the configuration.
-      - By default, it is the node with one of this machine's addresses, or else with its hostname.
+      - By default, the node with one of the machine's addresses, or else with its hostname.
     type: str
   confirm:
     description:
-      - Roll the apply back after this number of seconds, unless it is confirmed. See O(action=confirm).
-      - The module returns as soon as the apply is in effect. A process on the node keeps the deadline.
+      - Roll back the apply after this number of seconds, unless it is confirmed. See O(action=confirm).
+      - The module returns as soon as the apply is in effect. A process on the node rolls it back at the deadline.
     type: int
   id:
     description:
-      - The apply to confirm.
+      - The ID of the apply to confirm.
     type: int
   since:
     description:
-      - The RV(newest) transaction that must stay. If there is no newer one, nothing is rolled back.
+      - The ID of the RV(newest) transaction to keep. If there is no newer one, nothing is rolled back.
     type: int
   adopt:
     description:
@@ -66,7 +66,7 @@ options:
     default: false
   allow_removals:
     description:
-      - Allow a mass removal of exactly this number of routes.
+      - Allow a mass removal. This is the exact number of routes that the plan removes.
     type: int
   ignore:
     description:
@@ -76,13 +76,13 @@ options:
     default: []
   fail_on:
     description:
-      - The least severe finding that makes V(doctor) fail.
+      - The lowest severity that makes V(doctor) fail.
     type: str
     choices: [error, warning]
     default: error
   lock_timeout:
     description:
-      - How long to wait for other hostgw commands, in seconds.
+      - How long to wait for other hostgw commands to finish, in seconds.
     type: int
     default: 30
   diff_lines:
@@ -98,10 +98,10 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Changes nothing, and reports the changes. On a node without hostgw, they are unknown.
+    description: Reports what would change, and changes nothing. On a node without hostgw, the changes are unknown.
   diff_mode:
     support: full
-    description: Shows the objects that change, with the reason and the line of the configuration.
+    description: Shows the changed objects, each with the reason and the line of the configuration.
 """
 
 EXAMPLES = r"""
@@ -129,17 +129,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 id:
-  description: The transaction that was made, confirmed or undone.
+  description: The ID of the transaction that was created, confirmed or undone.
   returned: V(apply), V(confirm), V(rollback), V(destroy)
   type: int
   sample: 3
 until:
-  description: When the pending apply rolls back.
+  description: When the pending apply is rolled back unless it is confirmed.
   returned: V(apply) with O(confirm), if something was changed
   type: str
   sample: "2026-11-28T09:34:05Z"
 newest:
-  description: The newest transaction that a rollback would undo, or 0.
+  description: The ID of the newest transaction, which a rollback would undo, or 0.
   returned: V(status)
   type: int
   sample: 2
@@ -191,6 +191,11 @@ def totals_of(report):
     return dict((name, totals[name]) for name in ("add", "change", "remove"))
 
 
+def counted(number, noun):
+    """Returns a number and a noun, such as "1 node" or "2 nodes"."""
+    return "{0} {1}{2}".format(number, noun, "" if number == 1 else "s")
+
+
 def plan_message(totals):
     """Returns a summary of a plan."""
     if not any(totals.values()):
@@ -223,12 +228,12 @@ def diff_of(report, limit):
         if new:
             after.append(commented(new, change))
     if omitted > 0:
-        after.append("({0} more changes)\n".format(omitted))
+        after.append("({0})\n".format(counted(omitted, "more change")))
     return {"before": "".join(before), "after": "".join(after), "before_header": "live", "after_header": "configured"}
 
 
 def listed(lines):
-    """Returns lines, the first of them if there are many."""
+    """Returns the lines, or the first ones and how many more there are."""
     omitted = len(lines) - MAX_LISTED
     return lines[:MAX_LISTED] + (["({0} more)".format(omitted)] if omitted > 0 else [])
 
@@ -249,7 +254,7 @@ def error_lines(error):
 
 
 def failure_message(document, code, stderr):
-    """Returns why hostgw failed, from its document or else from its messages."""
+    """Returns why hostgw failed, from its JSON output or else from its messages."""
     document = document or {}
     report = document.get("planned") or document
     lines = []
@@ -267,7 +272,7 @@ def failure_message(document, code, stderr):
     if document.get("left"):
         lines += ["To finish the rollback, run:"] + listed(document["left"])
     if not lines:
-        lines = stderr.strip().splitlines()[-MAX_LISTED:] or ["hostgw ended with exit code {0}".format(code)]
+        lines = stderr.strip().splitlines()[-MAX_LISTED:] or ["hostgw exited with code {0}".format(code)]
     return "\n".join(lines)
 
 
@@ -295,7 +300,7 @@ def undo_step(transactions, pending, since):
     newer = [one["id"] for one in transactions if one["id"] > since]
     if len(newer) > 1:
         raise ValueError(
-            "transactions {0} are newer than {1}: not all of them are from this rollout; review "
+            "transactions {0} are newer than {1}, so somebody else has changed this node during the rollout; review "
             "`hostgw status --history` on the node, then run `hostgw rollback` there".format(
                 ", ".join(str(one) for one in sorted(newer)), since
             )
@@ -364,7 +369,7 @@ class Hostgw(object):
         name = self.write_config()[1]
         document = self.expect("validate", name)
         nodes = document["files"][0]["nodes"]
-        return {"changed": False, "msg": "{0} is valid: {1} nodes".format(name, nodes)}
+        return {"changed": False, "msg": "{0} is valid: {1}".format(name, counted(nodes, "node"))}
 
     def plan_options(self):
         return self.node_options() + (["--adopt"] if self.params["adopt"] else [])
@@ -405,7 +410,7 @@ class Hostgw(object):
         """Applies, and returns as soon as the apply is pending. The command keeps waiting for its confirmation."""
         before = self.expect("status")
         if before.get("pending"):
-            self.module.fail_json(msg="another apply is pending: apply {id}, until {until}".format(**before["pending"]))
+            self.module.fail_json(msg="another apply is pending: apply {id} rolls back at {until}".format(**before["pending"]))
         results = self.plan()
         if not results["changed"]:
             return dict(results, id=None)
@@ -480,8 +485,8 @@ class Hostgw(object):
         return self.undone(document, "Removed everything that hostgw managed.")
 
     def undone(self, document, text):
-        """Returns the results of a command that goes back."""
-        results = {"changed": document.get("transaction") is not None, "msg": "Nothing to do."}
+        """Returns the results of a command that removes or restores objects."""
+        results = {"changed": document.get("transaction") is not None, "msg": "No changes."}
         if document.get("planned"):
             results = self.results_of(document["planned"])
         results["id"] = document.get("transaction")
@@ -500,7 +505,7 @@ class Hostgw(object):
             self.module.fail_json(msg="\n".join(listed([finding_text(one) for one in serious])), **results)
         for finding in findings[:MAX_LISTED]:
             self.module.warn(finding_text(finding))
-        results["msg"] = "{0} findings, none of which counts as a failure.".format(len(findings)) if findings else "No findings."
+        results["msg"] = "{0}, but no failures.".format(counted(len(findings), "finding")) if findings else "No findings."
         return results
 
     def status(self):
@@ -520,11 +525,11 @@ class Hostgw(object):
         code, stdout, stderr = self.module.run_command([self.program, "snapshot"])
         if code != 0:
             self.fail(code, None, stderr)
-        return {"changed": False, "snapshot": stdout, "msg": "Took a snapshot."}
+        return {"changed": False, "snapshot": stdout, "msg": "Collected the live state."}
 
 
 def parsed(text):
-    """Returns the JSON document in the output of hostgw, or None."""
+    """Returns the JSON document that hostgw printed, or None."""
     try:
         return json.loads(text)
     except ValueError:
