@@ -415,7 +415,7 @@ fn each_planted_fault_is_found_where_it_is() {
 
 /// Most nodes are alike, so a node is examined with few of them. The result is the same as with all.
 #[test]
-fn a_sample_tells_what_the_whole_cluster_tells() {
+fn a_sample_gives_the_same_result_as_the_whole_cluster() {
     let (auditor, healthy, _) = &*HEALTHY;
     let (mut sampling, mut exhaustive) = (auditor.worker(), auditor.worker_from(usize::MAX));
     let mut compared = 0;
@@ -441,7 +441,7 @@ proptest! {
 
     /// The same for all kinds of clusters and damages, down to two nodes.
     #[test]
-    fn samples_of_random_clusters_tell_the_same(
+    fn samples_of_random_clusters_give_the_same_result(
         (cluster, _) in clusters::two(),
         surroundings in import_managed::surroundings(),
         is_lost in prop::collection::vec(prop::bool::weighted(0.2), 40),

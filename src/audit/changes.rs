@@ -1,5 +1,7 @@
 //! How the routes, NAT and sysctls of a node differ from the configuration.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ipnet::IpNet;
 
 use crate::{
@@ -21,7 +23,7 @@ pub struct Changes {
     pub different: Vec<(u32, String)>,
     /// Other routes that are missing or differ.
     pub other_routes: Vec<String>,
-    /// Managed routes that nobody asks for.
+    /// Managed routes that are not in the configuration.
     pub leftovers: Vec<String>,
     /// How the NAT tables differ.
     pub nat: Vec<String>,
@@ -37,9 +39,24 @@ impl Changes {
     /// Returns the changes of a plan for a Linux node.
     pub(super) fn of(plan: &Plan, desired: &Desired) -> Self {
         let mut changes = Self { totals: plan.totals(), ..Self::default() };
+        let routes = || plan.changes.iter().filter_map(Change::as_route);
+        let added: BTreeSet<IpNet> =
+            routes().filter(|route| !route.after.is_empty()).map(|route| route.key.destination).collect();
+        let removed = routes().filter(|route| route.after.is_empty());
+        let removed = removed.filter_map(|route| route.before.iter().find(|route| route.is_owned()));
+        let moved: BTreeMap<IpNet, &Route> = removed
+            .filter(|route| added.contains(&route.destination))
+            .map(|route| (route.destination, route))
+            .collect();
         for change in &plan.changes {
             match change {
-                Change::Route(route) => changes.add_route(route, desired),
+                // It is reported as different.
+                Change::Route(route)
+                    if route.after.is_empty() && moved.contains_key(&route.key.destination) =>
+                {
+                    changes.destinations.push(route.key.destination);
+                }
+                Change::Route(route) => changes.add_route(route, desired, &moved),
                 Change::Nat(nat) => {
                     let table = format!("table {} {}", nat.family.nft(), NatTable::NAME);
                     changes.nat.push(match (&nat.before, &nat.after) {
@@ -50,7 +67,7 @@ impl Changes {
                 }
                 Change::Sysctl(sysctl) => changes
                     .settings
-                    .push(format!("{} is {}, but should be {}", sysctl.key, sysctl.before, sysctl.after)),
+                    .push(format!("{} is {}, expected {}", sysctl.key, sysctl.before, sysctl.after)),
             }
         }
         changes.conflicts.extend(plan.conflicts.iter().map(ToString::to_string));
@@ -58,18 +75,20 @@ impl Changes {
         changes
     }
 
-    fn add_route(&mut self, change: &RouteChange, desired: &Desired) {
+    fn add_route(&mut self, change: &RouteChange, desired: &Desired, moved: &BTreeMap<IpNet, &Route>) {
         self.destinations.push(change.key.destination);
-        let has_before = change.before.iter().any(Route::is_owned);
         let peer = desired.node_of(&change.key).and_then(|index| u32::try_from(index).ok());
-        match (&change.after[..], peer) {
-            ([], _) => self.leftovers.extend(change.before.iter().map(ToString::to_string)),
-            ([_, ..], Some(peer)) if !has_before => self.missing.push(peer),
-            ([after, ..], Some(peer)) => {
-                self.different.push((peer, difference(&change.before, after)));
+        let owned = change.before.iter().find(|route| route.is_owned());
+        // With another table or metric, it is another route for the kernel.
+        let before = owned.or_else(|| moved.get(&change.key.destination).copied());
+        match (&change.after[..], before, peer) {
+            ([], ..) => self.leftovers.extend(change.before.iter().map(ToString::to_string)),
+            ([_, ..], None, Some(peer)) => self.missing.push(peer),
+            ([after, ..], None, None) => self.other_routes.push(format!("missing route `{after}`")),
+            ([after, ..], Some(before), Some(peer)) => {
+                self.different.push((peer, difference(before, after)));
             }
-            ([after, ..], None) if !has_before => self.other_routes.push(format!("no route `{after}`")),
-            ([after, ..], None) => self.other_routes.push(difference(&change.before, after)),
+            ([after, ..], Some(before), None) => self.other_routes.push(difference(before, after)),
         }
     }
 
@@ -80,7 +99,7 @@ impl Changes {
             match change {
                 WindowsChange::Route(route) => changes.add_windows_route(route),
                 WindowsChange::Forwarding(forwarding) => changes.settings.push(format!(
-                    "{} forwarding on the {} is {}, but should be Enabled",
+                    "{} forwarding on the {} is {}, expected Enabled",
                     forwarding.family, forwarding.role, forwarding.before
                 )),
             }
@@ -105,14 +124,14 @@ impl Changes {
                     self.missing.push(peer);
                 } else {
                     self.different
-                        .push((peer, format!("route {route} has another metric, or is not persistent")));
+                        .push((peer, format!("route {route} has a different metric or is not persistent")));
                 }
             }
             WindowsCause::Configured(_) if change.before.active.is_none() => {
-                self.other_routes.push(format!("no route {route}"));
+                self.other_routes.push(format!("missing route {route}"));
             }
             WindowsCause::Configured(_) => {
-                self.other_routes.push(format!("route {route} has another metric, or is not persistent"));
+                self.other_routes.push(format!("route {route} has a different metric or is not persistent"));
             }
             WindowsCause::Owned | WindowsCause::Foreign | WindowsCause::Orphaned => {
                 self.leftovers.push(route)
@@ -139,10 +158,6 @@ impl Changes {
 }
 
 /// Describes how a route differs from the planned one.
-fn difference(before: &[Route], after: &Route) -> String {
-    match before {
-        [only] => format!("`{only}` instead of `{after}`"),
-        [first, ..] => format!("{} routes, the first `{first}`, instead of `{after}`", before.len()),
-        [] => format!("no route `{after}`"),
-    }
+fn difference(before: &Route, after: &Route) -> String {
+    format!("found `{before}`, expected `{after}`")
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     diagnose::{Diagnostic, Rule, Severity},
     forwarding::Direction,
-    model::{Cluster, ConfigPath, Family, NextHopKind, OperatingSystem},
+    model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
     render::Locator,
     text::{ShellCommand, Untrusted, count, list},
 };
@@ -106,14 +106,14 @@ impl Conclusion<'_> {
                     }
                     let still = match managed {
                         0 => String::new(),
-                        number => format!(", but has {} by hostgw", count(number, "route")),
+                        number => format!(" but has {}", count(number, "managed route")),
                     };
                     let mut finding = SharedFinding::new(
                         Rule::UnknownMachine,
-                        format!("the machine of {snapshot} is not in the configuration{still}"),
+                        format!("{snapshot}: machine {name} is not in the configuration{still}"),
                         Vec::new(),
                     )
-                    .with_remedy("if it has left the cluster, run `hostgw destroy` there; otherwise, add it to the configuration");
+                    .with_remedy("if it has left the cluster, run `hostgw destroy` on it; otherwise, add it to the configuration");
                     finding.strangers.push(name);
                     self.findings.push(finding);
                 }
@@ -150,7 +150,7 @@ impl Conclusion<'_> {
         }
         let finding = SharedFinding::new(
             Rule::SnapshotTwice,
-            format!("{older} and {newer} are both from node {name}; only the newer one counts"),
+            format!("{older} and {newer} are both from node {name}; ignoring the older one"),
             vec![node],
         );
         self.findings.push(match is_same_machine {
@@ -171,11 +171,11 @@ impl Conclusion<'_> {
         let windows = if collect { " (on Windows: the script from `hostgw render --collect`)" } else { "" };
         self.findings.push(
             SharedFinding::new(Rule::NoSnapshot, "no snapshot".to_owned(), missing)
-                .with_remedy(format!("run `hostgw snapshot` there{windows}, and audit again")),
+                .with_remedy(format!("run `hostgw snapshot` on it{windows}, then audit again")),
         );
     }
 
-    /// Snapshots must show one moment.
+    /// Reports snapshots much older than the newest.
     fn old_snapshots(&mut self) {
         let times: Vec<(u32, u64)> =
             self.examined().filter_map(|(node, it)| Some((node, seconds(&it.taken_at)?))).collect();
@@ -183,55 +183,52 @@ impl Conclusion<'_> {
         let is_old = |(_, at): &&(u32, u64)| newest - at > MAX_AGE.as_secs();
         let old: Vec<u32> = times.iter().filter(is_old).map(|(node, _)| *node).collect();
         if !old.is_empty() {
-            let message = format!(
-                "{} more than an hour older than the newest",
-                match old.len() {
-                    1 => "a snapshot is".to_owned(),
-                    number => format!("{number} snapshots are"),
-                }
-            );
-            self.findings
-                .push(SharedFinding::new(Rule::SnapshotOld, message, old).with_remedy(
-                    "take the snapshots at about the same time: they may contradict each other",
-                ));
+            let message = "snapshot more than an hour older than the newest".to_owned();
+            self.findings.push(SharedFinding::new(Rule::SnapshotOld, message, old).with_remedy(
+                "take all snapshots at about the same time: old ones may contradict the others",
+            ));
         }
     }
 
+    /// Reports nodes on which another version of the configuration was applied last, or none. An apply that changes nothing
+    /// leaves no record, so these nodes may match the configuration anyway.
     fn configurations(&mut self) {
-        let mut others: BTreeMap<AppliedConfig, Vec<u32>> = BTreeMap::new();
-        let mut never = Vec::new();
-        for (node, examined) in self.nodes.iter().flatten().map(|it| (short(it.index), it)) {
+        let mut others: BTreeMap<(&AppliedConfig, bool), Vec<u32>> = BTreeMap::new();
+        let mut never: BTreeMap<bool, Vec<u32>> = BTreeMap::new();
+        for examined in self.nodes.iter().flatten() {
+            let (node, is_same) = (short(examined.index), examined.changes.is_empty());
             match &examined.applied {
                 Some(applied) if applied.hash != self.auditor.hash.as_str() => {
-                    others.entry(applied.clone()).or_default().push(node);
+                    others.entry((applied, is_same)).or_default().push(node);
                 }
-                Some(_) => {}
-                None if examined.has_record => never.push(node),
-                None => {}
+                None if examined.has_record => never.entry(is_same).or_default().push(node),
+                Some(_) | None => {}
             }
         }
-        for (AppliedConfig { hash, commit }, nodes) in others {
-            let commit = commit.map_or_else(String::new, |(id, is_dirty)| {
-                let dirty = if is_dirty { ", with uncommitted changes" } else { "" };
+        let mut found = Vec::new();
+        for ((AppliedConfig { hash, commit }, is_same), nodes) in others {
+            let commit = commit.as_ref().map_or_else(String::new, |(id, is_dirty)| {
+                let dirty = if *is_dirty { ", with uncommitted changes" } else { "" };
                 format!(" (commit {}{dirty})", id.truncated(12))
             });
-            let message =
-                format!("the configuration applied last is another one, {}{commit}", hash.truncated(12));
-            self.findings.push(
-                SharedFinding::new(Rule::OtherConfiguration, message, nodes)
-                    .with_remedy("run `hostgw apply` with this configuration"),
-            );
+            let message = format!("last applied a different configuration, {}{commit}", hash.truncated(12));
+            let remedy = match is_same {
+                true => "nothing to do: both configurations have the same effect there",
+                false => "run `hostgw apply` with this configuration",
+            };
+            found.push(SharedFinding::new(Rule::OtherConfiguration, message, nodes).with_remedy(remedy));
         }
-        if !never.is_empty() {
-            self.findings.push(
-                SharedFinding::new(
-                    Rule::NeverApplied,
-                    "no apply is recorded since the last boot".to_owned(),
-                    never,
-                )
-                .with_remedy("run `hostgw apply`, or run the agent: see `hostgw help boot`"),
-            );
+        for (is_same, nodes) in never {
+            let remedy = match is_same {
+                true => {
+                    "nothing to do now; make sure that something restores the state at boot: see `hostgw help boot`"
+                }
+                false => "run `hostgw apply`, or the agent: see `hostgw help boot`",
+            };
+            let message = "no apply recorded since boot".to_owned();
+            found.push(SharedFinding::new(Rule::NeverApplied, message, nodes).with_remedy(remedy));
         }
+        found.into_iter().for_each(|finding| self.findings.push(finding));
     }
 
     /// Differences from the configuration. Nodes with the same difference share a finding.
@@ -259,10 +256,13 @@ impl Conclusion<'_> {
         }
         let mut found = Vec::new();
         for (peers, nodes) in missing {
-            let all = self.cluster.nodes.iter().filter(|node| node.has_pods()).count();
+            let others = |node: &u32| {
+                let has_pods = |(index, other): &(usize, &Node)| other.has_pods() && *index != *node as usize;
+                self.cluster.nodes.iter().enumerate().filter(has_pods).count()
+            };
             let message = match peers {
                 [only] => format!("no route to the pods of {}", self.name(*only)),
-                several if several.len() + 1 >= all => {
+                several if nodes.iter().all(|node| several.len() >= others(node)) => {
                     format!("no routes to the pods of any other node ({})", several.len())
                 }
                 several => {
@@ -278,11 +278,11 @@ impl Conclusion<'_> {
         }
         for ((rule, nodes), texts) in together {
             let message = match (rule, &texts[..]) {
-                (Rule::RouteLeftOver, [only]) => format!("`{only}` is left over: no node has these pods"),
+                (Rule::RouteLeftOver, [only]) => format!("leftover route `{only}`, not in the configuration"),
                 (Rule::RouteLeftOver, several) => {
                     format!(
-                        "{} are left over: no node has these pods: {}",
-                        count(several.len(), "route"),
+                        "{}, not in the configuration: {}",
+                        count(several.len(), "leftover route"),
                         list(several, 3)
                     )
                 }
@@ -296,10 +296,10 @@ impl Conclusion<'_> {
             let has_windows = nodes.iter().any(|node| self.is_windows(*node));
             let remedy = match (rule, has_windows) {
                 (Rule::InConflict, _) => {
-                    "review the conflict with `hostgw plan` there, then remove the foreign object, or take it over with `hostgw apply --adopt`"
+                    "review the conflict with `hostgw plan` on the node, then remove the foreign object, or take it over with `hostgw apply --adopt`"
                 }
-                (_, false) => "run `hostgw apply` there",
-                (_, true) => "run `hostgw apply` there, or the script from `hostgw render` on Windows",
+                (_, false) => "run `hostgw apply` on the node",
+                (_, true) => "run `hostgw apply` on the node, or the script from `hostgw render` on Windows",
             };
             self.findings.push(SharedFinding::new(rule, message, nodes).with_remedy(remedy));
         }
@@ -324,23 +324,19 @@ impl Conclusion<'_> {
                     self.holders.get(address).into_iter().flatten().map(|it| self.machine(it)).collect();
                 let elsewhere = match others.is_empty() {
                     true => String::new(),
-                    false => format!("; {} has it", list(&others, 2)),
+                    false => format!("; it is on {}", list(&others, 2)),
                 };
                 let own: Vec<&IpAddr> =
                     examined.egress_addresses.iter().filter(|own| Family::from(**own) == family).collect();
                 let instead = match own.is_empty() {
                     true => String::new(),
-                    false => format!(" (its egress interface has {})", list(&own, 2)),
+                    false => format!(" (the egress interface has {})", list(&own, 2)),
                 };
                 let is_next_hop = self.is_next_hop(examined.index, family);
-                let effect =
-                    if is_next_hop { ", so packets from other nodes do not reach its pods" } else { "" };
+                let effect = if is_next_hop { ": packets to its pods are lost" } else { "" };
                 let finding = SharedFinding::new(
                     Rule::AddressMoved,
-                    format!(
-                        "the machine does not have the address {address} of node {}{instead}{elsewhere}{effect}",
-                        self.name(node)
-                    ),
+                    format!("its address {address} is not on this machine{instead}{elsewhere}{effect}"),
                     vec![node],
                 );
                 let path = ConfigPath::root().known_key("nodes").index(examined.index).known_key("address");
@@ -369,9 +365,10 @@ impl Conclusion<'_> {
             let names: Vec<String> = machines.iter().map(|machine| self.machine(machine)).collect();
             let message =
                 format!("{} machines have the address {address}: {}", machines.len(), list(&names, NAMES));
-            found.push(SharedFinding::new(Rule::AddressTwice, message, nodes.collect()).with_remedy(
-                "remove it from all but one of them: packets reach only one, and not always the same",
-            ));
+            found.push(
+                SharedFinding::new(Rule::AddressTwice, message, nodes.collect())
+                    .with_remedy("keep it on one machine only: packets reach an arbitrary one of them"),
+            );
         }
         found.into_iter().for_each(|finding| self.findings.push(finding));
     }
@@ -396,7 +393,7 @@ impl Conclusion<'_> {
         }
         let mut found = Vec::new();
         for (address, answers) in seen.into_iter().filter(|(_, answers)| answers.len() > 1) {
-            // The fewest nodes see the wrong machine.
+            // Assume that the majority is right.
             let mut answers: Vec<(&Untrusted, Vec<u32>)> = answers.into_iter().collect();
             answers.sort_by_key(|(_, nodes)| std::cmp::Reverse(nodes.len()));
             let texts: Vec<String> = answers
@@ -404,7 +401,11 @@ impl Conclusion<'_> {
                 .map(|(hardware, nodes)| format!("{hardware} ({})", self.names(nodes)))
                 .collect();
             let nodes = answers.iter().skip(1).flat_map(|(_, nodes)| nodes.iter().copied()).collect();
-            let message = format!("nodes see {} machines at {address}: {}", answers.len(), list(&texts, 3));
+            let message = format!(
+                "neighbor tables disagree about {address} ({} machines): {}",
+                answers.len(),
+                list(&texts, 3)
+            );
             found.push(SharedFinding::new(Rule::NeighborsDiffer, message, nodes).with_remedy(
                 "find the machine that also answers for this address; if the address has just moved, take the snapshots again",
             ));
@@ -478,14 +479,14 @@ impl Conclusion<'_> {
         }
         for (peers, nodes) in by_peers {
             let message = format!(
-                "packets pass in one direction only: from the pods of {} ({}) to those here, but not back",
+                "one-way traffic: packets from the pods of {} ({}) arrive, but packets to them are lost",
                 count(peers.len(), "node"),
                 self.names(&peers)
             );
             let example = self.name(peers[0]).as_raw().to_owned();
             let trace = ShellCommand::new(["hostgw", "explain", "POD", "--state", "SNAPSHOT"]);
             self.findings.push(SharedFinding::new(Rule::OneWay, message, nodes).with_remedy(format!(
-                "see the other findings about these nodes; to trace a packet to a pod of {example}, run `{trace}`"
+                "fix the other findings for these nodes; to trace a packet to a pod on {example}, run `{trace}`"
             )));
         }
     }

@@ -243,7 +243,7 @@ impl Worker<'_> {
         findings.retain(|found| !matches!(found.rule, Rule::NotApplied | Rule::InConflict));
         findings.extend(others);
         findings.extend(snapshot.unknown.iter().chain(observed.state.nat_unknowns()).map(|unknown| {
-            let message = format!("cannot tell {}: {}", unknown.what, unknown.why);
+            let message = format!("cannot read {}: {}", unknown.what, unknown.why);
             Diagnostic::new(Rule::SnapshotIncomplete, message).with_remedy("take the snapshot as root")
         }));
         let changes = Changes::of(&prepared.plan, &prepared.desired);

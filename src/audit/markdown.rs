@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     report::{AuditFinding, AuditReport},
-    text::{WORDS, summary},
+    text::{MAX_NAME_WORDS, summary},
 };
 use crate::{
     diagnose::Severity,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The number of findings of one rule that are shown.
-const OF_A_RULE: usize = 10;
+const MAX_PER_RULE: usize = 10;
 
 /// Renders an audit in Markdown.
 #[must_use]
@@ -30,18 +30,18 @@ pub fn audit_markdown(report: &AuditReport) -> String {
         let _ = writeln!(text, "#### {title}\n");
         for of_rule in findings.chunk_by(|one, other| one.code == other.code) {
             let _ = writeln!(text, "**{}** {}\n", of_rule[0].code, of_rule[0].title);
-            for finding in of_rule.iter().take(OF_A_RULE) {
+            for finding in of_rule.iter().take(MAX_PER_RULE) {
                 put(&mut text, finding);
             }
-            if let Some(more) = of_rule.len().checked_sub(OF_A_RULE).filter(|more| *more > 0) {
-                let _ = writeln!(text, "- and {more} more: `hostgw audit --json` lists all");
+            if let Some(more) = of_rule.len().checked_sub(MAX_PER_RULE).filter(|more| *more > 0) {
+                let _ = writeln!(text, "- and {more} more; list all with `hostgw audit --json`");
             }
             text.push('\n');
         }
     }
     if !report.apply.is_empty() {
-        let nodes = span(&short_names(&report.apply, 4 * WORDS));
-        let _ = writeln!(text, "#### To apply on {}\n\n{nodes}", count(report.apply.len(), "node"));
+        let nodes = span(&short_names(&report.apply, 4 * MAX_NAME_WORDS));
+        let _ = writeln!(text, "#### Nodes that need an apply ({})\n\n{nodes}", report.apply.len());
     }
     text
 }
@@ -51,7 +51,11 @@ fn put(text: &mut String, finding: &AuditFinding) {
         [] => String::new(),
         [only] => format!("{}: ", span(&only.to_string())),
         several => {
-            format!("{} ({}): ", count(several.len(), "node"), span(&short_names(several, 2 * WORDS)))
+            format!(
+                "{} ({}): ",
+                count(several.len(), "node"),
+                span(&short_names(several, 2 * MAX_NAME_WORDS))
+            )
         }
     };
     let _ = writeln!(text, "- {nodes}{}", span(&finding.message.to_string()));

@@ -43,7 +43,7 @@ pub struct AuditReport {
     pub(super) pairs: PairCounts,
     /// The findings, errors first.
     pub findings: Vec<AuditFinding>,
-    /// The nodes on which an apply changes something, or puts another configuration in effect.
+    /// The nodes on which an apply would change something.
     pub(super) apply: Vec<Untrusted>,
     /// The nodes, in the order of the configuration.
     pub(super) nodes: Vec<AuditedNode>,
@@ -121,10 +121,7 @@ impl AuditReport {
         let cluster = &auditor.loaded.cluster;
         let name = |index: usize| cluster.nodes[index].name.clone();
         let times = || nodes.iter().flatten().filter_map(|it| Some((seconds(&it.taken_at)?, &it.taken_at)));
-        let needs_apply = |examined: &Examined| {
-            let is_other = examined.applied.as_ref().is_some_and(|it| it.hash != auditor.hash.as_str());
-            !examined.changes.is_empty() || is_other || (examined.has_record && examined.applied.is_none())
-        };
+        let needs_apply = |examined: &Examined| !examined.changes.is_empty();
         let finding = |finding: SharedFinding| {
             let SharedFinding { rule, severity, message, nodes, strangers, path, remedy } = finding;
             AuditFinding {
@@ -178,19 +175,23 @@ impl AuditReport {
     /// Returns what is known about the pairs, as a sentence.
     pub(super) fn pairs_sentence(&self) -> String {
         let PairCounts { working, detours, unknown, lost, one_way } = self.pairs;
-        let mut parts =
-            vec![format!("packets pass between {working} of {} ordered pairs of nodes", self.pairs.total())];
-        if detours > 0 {
-            parts.push(format!("{detours} take another path than planned"));
-        }
+        let total = self.pairs.total();
+        let mut sentence =
+            format!("pod traffic works for {working} of {total} pairs (each direction counts)");
+        let mut parts = Vec::new();
         if lost > 0 {
-            let ways =
-                if one_way > 0 { format!(" ({one_way} in this direction only)") } else { String::new() };
-            parts.push(format!("{lost} are lost{ways}"));
+            let ways = if one_way > 0 { format!(" ({one_way} of them one-way)") } else { String::new() };
+            parts.push(format!("{lost} lost{ways}"));
+        }
+        if detours > 0 {
+            parts.push(format!("{detours} on an unplanned path"));
         }
         if unknown > 0 {
-            parts.push(format!("{unknown} are unknown"));
+            parts.push(format!("{unknown} unknown"));
         }
-        parts.join("; ")
+        if !parts.is_empty() {
+            sentence.push_str(&format!("; {}", parts.join(", ")));
+        }
+        sentence
     }
 }

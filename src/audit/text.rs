@@ -10,10 +10,10 @@ use crate::{
 };
 
 /// The number of findings of one rule that are shown.
-const OF_A_RULE: usize = 5;
+const MAX_PER_RULE: usize = 5;
 
 /// The number of words that list the nodes of a finding, or those to apply.
-pub(super) const WORDS: usize = 6;
+pub(super) const MAX_NAME_WORDS: usize = 6;
 
 /// Renders an audit for a terminal. The text ends with a newline.
 #[must_use]
@@ -22,21 +22,22 @@ pub fn audit_text(report: &AuditReport, palette: &Palette) -> String {
     for findings in
         report.findings.chunk_by(|one, other| one.code == other.code && one.severity == other.severity)
     {
-        for finding in findings.iter().take(OF_A_RULE) {
+        for finding in findings.iter().take(MAX_PER_RULE) {
             put(&mut text, finding, palette);
         }
-        if let Some(more) = findings.len().checked_sub(OF_A_RULE).filter(|more| *more > 0) {
+        if let Some(more) = findings.len().checked_sub(MAX_PER_RULE).filter(|more| *more > 0) {
             let code = findings[0].code;
             let _ = writeln!(
                 text,
                 "  {}",
-                palette.dim.apply_to(format!("{more} more of {code}: --json lists all"))
+                palette.dim.apply_to(format!("{more} more {code} findings; list all with --json"))
             );
         }
     }
     if !report.apply.is_empty() {
-        let nodes = short_names(&report.apply, WORDS);
-        let head = palette.head.apply_to(format!("To apply on {}:", count(report.apply.len(), "node")));
+        let nodes = short_names(&report.apply, MAX_NAME_WORDS);
+        let head =
+            palette.head.apply_to(format!("Run `hostgw apply` on {}:", count(report.apply.len(), "node")));
         let _ = writeln!(text, "{head} {nodes}");
     }
     let _ = writeln!(text, "{}", palette.head.apply_to(printable(&summary(report))));
@@ -51,7 +52,7 @@ pub(super) fn summary(report: &AuditReport) -> String {
         _ => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
     };
     format!(
-        "{} with {}: {found}. {}.",
+        "{}, {}: {found}. {}.",
         count(report.nodes.len(), "node"),
         count(report.snapshots, "snapshot"),
         capitalized(&report.pairs_sentence()),
@@ -73,18 +74,18 @@ fn put(text: &mut String, finding: &AuditFinding, palette: &Palette) {
         .source
         .as_ref()
         .map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line));
-    let whom = whom(finding);
-    let _ = writeln!(text, "{head} {whom}{}{place}", finding.message);
+    let nodes = nodes_prefix(finding);
+    let _ = writeln!(text, "{head} {nodes}{}{place}", finding.message);
     if let Some(remedy) = &finding.remedy {
         let _ = writeln!(text, "  {} {remedy}", palette.head.apply_to("help:"));
     }
 }
 
 /// The nodes of a finding before its message: `12 nodes (n1..n12): `.
-pub(super) fn whom(finding: &AuditFinding) -> String {
+pub(super) fn nodes_prefix(finding: &AuditFinding) -> String {
     match &finding.nodes[..] {
         [] => String::new(),
         [only] => format!("{only}: "),
-        several => format!("{} ({}): ", count(several.len(), "node"), short_names(several, WORDS)),
+        several => format!("{} ({}): ", count(several.len(), "node"), short_names(several, MAX_NAME_WORDS)),
     }
 }

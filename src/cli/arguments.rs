@@ -136,11 +136,11 @@ pub(super) enum Verb {
     /// and NAT, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause and the
     /// remedy for each finding. Exits with 11 if there are findings. Changes nothing.
     Doctor(DoctorOptions),
-    /// Judge the whole cluster from the snapshots of its nodes; runs on any machine, without root.
+    /// Check the whole cluster from snapshots of its nodes; runs on any machine, without root.
     ///
-    /// Examines every node as `doctor` does, and judges every pair of nodes, both ways: whether packets from the pods of one
-    /// reach those of the other. Finds missing and outdated routes, nodes with another configuration, moved and duplicate
-    /// addresses, and what is left of nodes that left. Says which nodes need an apply. Exits with 11 if there are findings.
+    /// Examines every node as `doctor` does, and checks every pair of nodes, both ways: whether packets from the pods of one
+    /// reach those of the other. Finds missing and outdated routes, nodes with a different configuration, moved and duplicate
+    /// addresses, and leftovers of removed nodes. Lists the nodes that need `hostgw apply`. Exits with 11 if there are findings.
     Audit(AuditOptions),
     /// Trace a packet to ADDRESS through this node, and the reply.
     ///
@@ -290,8 +290,8 @@ pub(super) struct PlanOptions {
     /// Show only names and counts.
     #[arg(long, conflicts_with_all = ["full", "json", "markdown"])]
     pub summary: bool,
-    /// Save the plan to FILE, for `hostgw apply FILE`. A plan with conflicts or unreadable parts is not saved. The plans of
-    /// several nodes are saved in a directory, each in a file with the name of its node.
+    /// Save the plan to FILE, for `hostgw apply FILE`. A plan with conflicts or unreadable parts is not saved. With
+    /// several snapshots, FILE is a directory that gets one plan per node, named after it.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Print the plan as JSON.
@@ -585,8 +585,8 @@ pub(super) struct DoctorOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct AuditOptions {
-    /// Output of `hostgw snapshot` of each node, or of the script from `hostgw render --collect`. A directory stands for
-    /// the .json and .json.gz files in it. `-` is standard input.
+    /// Output of `hostgw snapshot` of each node, or of the script from `hostgw render --collect`. For a directory, all
+    /// .json and .json.gz files in it. `-` is standard input.
     #[arg(value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<PathBuf>,
     /// Configuration file, or `-` for standard input [default: HOSTGW_FILE, then hostgw.yaml, hostgw.yml or

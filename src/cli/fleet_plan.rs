@@ -25,7 +25,7 @@ use crate::{
     record::Snapshot,
     render::{FleetChange, FleetChanges, FleetNode, FleetReport, fleet_markdown, fleet_text},
     state,
-    text::{self, ShellCommand, Untrusted, count},
+    text::{self, Untrusted, count},
 };
 
 /// Plans for the nodes of many snapshots, and saves the plans in a directory.
@@ -36,7 +36,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
         create(folder)?;
     }
     let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
-    let (mut nodes, mut changes, mut worst) =
+    let (mut nodes, mut changes, mut last_failure) =
         (Vec::with_capacity(files.len()), FleetChanges::default(), None);
     let _task = Task::counted("planning nodes", files.len());
     for file in &files {
@@ -51,7 +51,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
         if let Err(error) = plan_one(file, &loaded, policy, options.out.as_deref(), &mut node, |change| {
             changes.add(nodes.len(), change);
         }) {
-            worst = Some(error.kind);
+            last_failure = Some(error.kind);
             node.remedy = error.hint;
             let details = error.details.iter().map(|detail| format!("; {detail}")).collect::<String>();
             node.problem = Some(format!("{}{details}", error.message).into());
@@ -71,11 +71,11 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
         let saved = report.nodes.iter().filter(|node| node.plan.is_some()).count();
         let folder = text::path(folder);
         output.say(&format!(
-            "Saved {} in {folder}. On each node, `hostgw apply PLAN` applies exactly that plan.",
+            "Saved {} to {folder}. Copy each one to its node, then run `hostgw apply NODE.json` there.",
             count(saved, "plan")
         ));
     }
-    if let Some(kind) = worst {
+    if let Some(kind) = last_failure {
         return Err(VerbFailure::AlreadyReported(kind));
     }
     Ok(if options.detailed_exitcode && report.changed() > 0 { 2 } else { 0 })
@@ -152,9 +152,12 @@ fn create(folder: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(cannot(error)),
         _ if !folder.is_dir() => Err(Error::new(
             Kind::Usage,
-            format!("{} is not a directory: the plans of many nodes are saved in one", text::path(folder)),
+            format!(
+                "not a directory: {} (with several snapshots, --out names a directory)",
+                text::path(folder)
+            ),
         )
-        .with_hint(format!("pass another name: `{}`", ShellCommand::new(["--out", "plans"])))),
+        .with_hint("pass a directory: `--out plans`")),
         _ => Ok(()),
     }
 }

@@ -34,9 +34,11 @@ pub(super) fn snapshot_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
             }
         }
         if inside.is_empty() {
-            return Err(Error::new(Kind::Invalid, format!("there are no snapshots in {name}")).with_hint(
-                "save the output of `hostgw snapshot` of each node there, in files whose names end in .json or .json.gz",
-            ));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("no snapshots in {name} (expected files that end in .json or .json.gz)"),
+            )
+            .with_hint("save the output of `hostgw snapshot` of each node there"));
         }
         inside.sort();
         files.extend(inside);

@@ -82,9 +82,12 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> VerbResult {
             }
         }
         FindingsFormat::Json => {
-            let of = count(checked.len(), "file");
-            let error =
-                (invalid > 0).then(|| Error::new(Kind::Invalid, format!("{invalid} of {of} are invalid")));
+            let message = match (invalid, &checked[..]) {
+                (1, [only]) => format!("{} is invalid", only.name),
+                (1, several) => format!("1 of {} files is invalid", several.len()),
+                (several, all) => format!("{several} of {} files are invalid", all.len()),
+            };
+            let error = (invalid > 0).then(|| Error::new(Kind::Invalid, message));
             output.json(&ValidateJson {
                 format: FORMAT,
                 valid: invalid == 0,

@@ -56,7 +56,7 @@ guides! {
     rehearsal "rehearsal" "try a plan on a copy of this node, firewall included"
     ownership "ownership" "what hostgw manages, and what it never touches"
     node_agent "node-agent" "keep a node in sync with its configuration"
-    auditing "auditing" "judge a whole cluster from the snapshots of its nodes"
+    auditing "auditing" "check a whole cluster from snapshots of its nodes"
     boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
     kubernetes "kubernetes" "run the agent on every node of a cluster, as a DaemonSet"
     ansible "ansible" "roll out to many nodes with Ansible, in batches that roll back"

@@ -39,7 +39,7 @@ fn root() -> &'static Path {
     })
 }
 
-/// Checks that [`OVERRIDE`] names a directory of sysctls: values in ordinary files would have no effect.
+/// Checks that `HOSTGW_SYSCTL_DIR` names a directory of sysctls: values in ordinary files would have no effect.
 ///
 /// # Errors
 /// Returns an error if it does not, or is relative to the working directory, which other processes do not share.

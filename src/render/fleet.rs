@@ -18,7 +18,7 @@ const FORMAT: u32 = 1;
 const SHOWN: usize = 20;
 
 /// The number of words that list nodes.
-const WORDS: usize = 8;
+const MAX_NAME_WORDS: usize = 8;
 
 /// The maximum size in bytes, as for a comparison.
 const LIMIT: usize = super::COMMENT_LIMIT;
@@ -187,7 +187,8 @@ impl FleetReport {
     #[must_use]
     pub fn changed(&self) -> usize {
         let has_changes = |totals: &Totals| totals.add + totals.change + totals.remove > 0;
-        self.nodes.iter().filter(|node| node.totals.as_ref().is_some_and(has_changes)).count()
+        let planned = self.nodes.iter().filter(|node| node.problem.is_none());
+        planned.filter(|node| node.totals.as_ref().is_some_and(has_changes)).count()
     }
 
     fn problems(&self) -> impl Iterator<Item = (&FleetNode, &Untrusted)> {
@@ -196,7 +197,8 @@ impl FleetReport {
 
     fn summary(&self) -> String {
         let mut totals = Totals::default();
-        for node in self.nodes.iter().filter_map(|node| node.totals) {
+        let planned = self.nodes.iter().filter(|node| node.problem.is_none());
+        for node in planned.filter_map(|node| node.totals) {
             totals.add += node.add;
             totals.change += node.change;
             totals.remove += node.remove;
@@ -205,11 +207,14 @@ impl FleetReport {
         let problems = self.problems().count();
         let refused = match problems {
             0 => String::new(),
-            number => format!("; {} cannot be applied", count(number, "plan")),
+            number => {
+                format!("; {number} of {} have no usable plan", count(self.nodes.len(), "snapshot"))
+            }
         };
+        let planned = count(self.nodes.len() - problems, "node");
         match changed {
-            0 => format!("No changes on {}{refused}.", count(self.nodes.len(), "node")),
-            _ => format!("{changed} of {} change: {totals}{refused}.", count(self.nodes.len(), "node")),
+            0 => format!("No changes on {planned}{refused}."),
+            _ => format!("{changed} of {planned} change: {totals}{refused}."),
         }
     }
 }
@@ -225,7 +230,7 @@ impl FleetNode {
 pub fn fleet_text(report: &FleetReport, palette: &Palette) -> String {
     let mut text = String::new();
     for ChangeGroup { nodes, changes } in &report.groups {
-        let head = format!("On {} ({}):", count(nodes.len(), "node"), short_names(nodes, WORDS));
+        let head = format!("On {} ({}):", count(nodes.len(), "node"), short_names(nodes, MAX_NAME_WORDS));
         let _ = writeln!(text, "{}", palette.head.apply_to(head));
         for change in changes.iter().take(SHOWN) {
             let style = match change.action {
@@ -252,8 +257,7 @@ pub fn fleet_text(report: &FleetReport, palette: &Palette) -> String {
 /// Says how many changes are not shown.
 fn put_rest(text: &mut String, changes: usize, indent: &str) {
     if let Some(more) = changes.checked_sub(SHOWN).filter(|more| *more > 0) {
-        let _ =
-            writeln!(text, "{indent}{more} more: --json lists all, and `hostgw show` those of a saved plan");
+        let _ = writeln!(text, "{indent}{more} more; list all with --json, or with `hostgw show PLAN`");
     }
 }
 
@@ -274,7 +278,7 @@ pub fn fleet_markdown(report: &FleetReport) -> String {
         let mut block = format!(
             "\n**On {}** {}\n\n```diff\n",
             count(nodes.len(), "node"),
-            span(&short_names(nodes, WORDS).into())
+            span(&short_names(nodes, MAX_NAME_WORDS).into())
         );
         for change in changes.iter().take(SHOWN) {
             let symbol = if change.action == Action::Change { '!' } else { change.symbol() };
@@ -293,7 +297,7 @@ pub fn fleet_markdown(report: &FleetReport) -> String {
         }
     }
     if left > 0 {
-        let _ = writeln!(text, "\n{left} more parts do not fit: `hostgw plan --json` has all");
+        let _ = writeln!(text, "\n{left} sections omitted; see `hostgw plan --json`");
     }
     text
 }

@@ -45,7 +45,7 @@ fn real_nodes_are_judged() {
         let healthy = audit(&nodes, &[]).expect(0);
         assert_eq!(
             healthy.stdout,
-            "3 nodes with 3 snapshots: no findings. Packets pass between 6 of 6 ordered pairs of nodes.\n"
+            "3 nodes, 3 snapshots: no findings. Pod traffic works for 6 of 6 pairs (each direction counts).\n"
         );
 
         // linux-2 loses a route, linux-3 drops packets, and another machine comes.
@@ -57,8 +57,8 @@ fn real_nodes_are_judged() {
         let lines: Vec<&str> = broken.stdout.lines().collect();
         for line in [
             "error[HG1210]: linux-2: no route to the pods of linux-1",
-            "To apply on 1 node: linux-2",
-            "error[HG1223]: linux-1: packets pass in one direction only: from the pods of 1 node (linux-3) to those here, but not back",
+            "Run `hostgw apply` on 1 node: linux-2",
+            "error[HG1223]: linux-1: one-way traffic: packets from the pods of 1 node (linux-3) arrive, but packets to them are lost",
         ] {
             assert!(lines.contains(&line), "{line}\n{broken}");
         }
@@ -132,12 +132,12 @@ fn a_fleet_is_planned_in_one_run() {
 }
 
 #[test]
-fn unusable_input_is_told() {
+fn unusable_input_is_reported() {
     let node = applied(NODE_1, Privilege::Root);
     node.hostgw(&["audit", "missing.json"]).expect(3).warns("no such file: missing.json");
     node.hostgw(&["audit"]).expect(64);
     node.sh("mkdir empty");
-    node.hostgw(&["audit", "empty"]).expect(3).warns("there are no snapshots in empty");
+    node.hostgw(&["audit", "empty"]).expect(3).warns("no snapshots in empty");
     node.write("bad.json", "{\"format\": 2, \"takenAt\": \"\\u202e<script>\"}");
     let page = node.hostgw(&["audit", "bad.json", "--html"]).expect(11).stdout;
     assert_eq!(page.matches("<script").count(), 2, "{page}");

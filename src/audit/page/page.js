@@ -5,10 +5,10 @@
   const size = report.nodes.length;
   const STATES = {
     w: ["works", "works", "packets take the planned path"],
-    d: ["detour", "detour", "packets take another path than planned"],
-    u: ["unknown", "unknown", "not known"],
+    d: ["detour", "detour", "packets take an unplanned path"],
+    u: ["unknown", "unknown", "unknown: no snapshot or no pod interface"],
     x: ["lost", "lost", "packets are lost"],
-    ".": ["nothing", "nothing to judge", "nothing to judge"],
+    ".": ["nothing", "not applicable", "not applicable"],
   };
   const LETTERS = [".", "w", "d", "u", "x"];
   const ROWS_AT_ONCE = 200;
@@ -26,7 +26,7 @@
   };
   const many = (number, noun) => `${number.toLocaleString("en-US")} ${noun}${number === 1 ? "" : "s"}`;
 
-  // One byte a pair, by the order of severity.
+  // One byte per pair, by the order of severity.
   const cells = new Uint8Array(size * size);
   report.matrix.forEach((row, from) => {
     let at = from * size;
@@ -47,6 +47,8 @@
     }
   });
 
+  const { pairs } = report;
+  const total = pairs.working + pairs.detours + pairs.unknown + pairs.lost;
   let kept = null; // the pair that was clicked
 
   const nodeButton = (name) => make("button", { class: "node", type: "button", onclick: () => showNode(name) }, name);
@@ -79,12 +81,12 @@
       tile(report.snapshots, "snapshots", report.snapshots < size),
       tile(errors, "errors", errors > 0),
       tile(report.findings.length - errors, "warnings", false),
-      tile(working, "pairs work", false),
-      tile(lost, "pairs are lost", lost > 0),
+      tile(working, "working pairs", false),
+      tile(lost, "pairs lost", lost > 0),
       ...(oneWay ? [tile(oneWay, "one-way pairs", true)] : []),
       ...(detours ? [tile(detours, "detours", false)] : []),
-      ...(unknown ? [tile(unknown, "pairs unknown", false)] : []),
-      tile(report.apply.length, "nodes to apply", report.apply.length > 0));
+      ...(unknown ? [tile(unknown, "unknown pairs", false)] : []),
+      tile(report.apply.length, "nodes need an apply", report.apply.length > 0));
     byId("findings").append(...(report.findings.length
       ? report.findings.map((finding) => findingElement(finding))
       : [make("p", {}, "No findings.")]));
@@ -94,7 +96,7 @@
     }
   };
 
-  // The matrix: one square a pair, or the worst of several pairs a pixel.
+  // The matrix: one square per pair; in large clusters, one pixel shows the worst of several pairs.
   const canvas = byId("matrix");
   const scale = size <= 640 ? Math.max(1, Math.min(16, Math.floor(640 / Math.max(size, 1)))) : 1;
   const step = Math.max(1, Math.ceil(size / 640));
@@ -121,7 +123,7 @@
         context.fillRect(column * scale, row * scale, scale - gap, scale - gap);
       }
     }
-    canvas.setAttribute("aria-label", `${many(report.pairs.lost, "pair")} of ${report.pairs.working + report.pairs.lost} lost`);
+    canvas.setAttribute("aria-label", `${report.pairs.lost} of ${total} pairs lost`);
   };
 
   /** The pair at a place of the canvas: of several, the worst. */
@@ -180,7 +182,7 @@
   };
   const configuration = (node) => {
     if (!node.configHash) return "";
-    if (node.configHash === report.configHash) return "this one";
+    if (node.configHash === report.configHash) return "current";
     return node.commit ? `commit ${node.commit.slice(0, 12)}` : node.configHash.slice(0, 12);
   };
   const rowOf = (node) => make("tr", {},
