@@ -119,7 +119,7 @@
 //! | the shell script | `src/render/shell/body.sh` | `src/render/shell/mod.rs`; `tests/e2e/render.rs`, `tests/cases/cli/render-linux.out` |
 //! | the PowerShell scripts | `src/render/powershell/apply.ps1` | `src/render/powershell/mod.rs`, `src/plan/windows`, which computes the same plan; `tests/powershell` |
 //! | the scheduled task of a Windows node | `src/render/powershell/task.ps1` | `tests/powershell/task.rs`, `tests/cases/render/task` |
-//! | the systemd units | `dist/systemd` | `src/cli/agent.rs` (notifications), `src/reconcile/systemd_scope.rs`; `tests/e2e/units.rs`, which boots systemd |
+//! | the systemd units | `dist/systemd` | `src/cli/agent.rs` (notifications), `src/reconcile/systemd_scope.rs`; `tests/e2e/units.rs`, which boots systemd, and `tests/machine`, which boots a machine |
 //! | the packages | `Cargo.toml`, `dist/package` | `dist/debian`, `dist/rpm`, `.github/workflows/release.yml`; `tests/install`, which installs them |
 //! | the image, and the DaemonSet | `dist/image`, `examples/kubernetes` | `src/guide/kubernetes.md`; `tests/image`, which runs the pods |
 //! | files that are restored at boot | `src/render/shell/persist` | `src/cli/persisted.rs`; `tests/e2e/persist.rs` |
