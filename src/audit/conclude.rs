@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     changes::Changes,
-    examine::{AppliedConfig, Auditor, Examined, Sighting, is_global, shared_families},
+    examine::{AppliedConfig, Auditor, Examined, Sighting, is_global, share_family},
     finding::{Findings, SharedFinding},
     matrix::{Matrix, PairState, Row},
     report::{AuditReport, Parts},
@@ -201,7 +201,8 @@ impl Conclusion<'_> {
                 Some(applied) if applied.hash != self.auditor.hash.as_str() => {
                     others.entry((applied, is_same)).or_default().push(node);
                 }
-                None if examined.has_record => never.entry(is_same).or_default().push(node),
+                // The script for Windows records no configuration.
+                None if !self.is_windows(node) => never.entry(is_same).or_default().push(node),
                 Some(_) | None => {}
             }
         }
@@ -228,7 +229,7 @@ impl Conclusion<'_> {
             let message = "no apply recorded since boot".to_owned();
             found.push(SharedFinding::new(Rule::NeverApplied, message, nodes).with_remedy(remedy));
         }
-        found.into_iter().for_each(|finding| self.findings.push(finding));
+        self.findings.extend(found);
     }
 
     /// Differences from the configuration. Nodes with the same difference share a finding.
@@ -370,7 +371,7 @@ impl Conclusion<'_> {
                     .with_remedy("keep it on one machine only: packets reach an arbitrary one of them"),
             );
         }
-        found.into_iter().for_each(|finding| self.findings.push(finding));
+        self.findings.extend(found);
     }
 
     fn holds(&self, node: u32, address: IpAddr) -> bool {
@@ -410,7 +411,7 @@ impl Conclusion<'_> {
                 "find the machine that also answers for this address; if the address has just moved, take the snapshots again",
             ));
         }
-        found.into_iter().for_each(|finding| self.findings.push(finding));
+        self.findings.extend(found);
     }
 
     /// What is wrong with single nodes. Consequences of a difference from the configuration are left out.
@@ -418,8 +419,7 @@ impl Conclusion<'_> {
         let mut findings = std::mem::take(&mut self.findings);
         for (node, examined) in self.examined() {
             for fault in &examined.faults {
-                let diagnostic = fault.diagnostic();
-                findings.add(node, if fault.is_detour { diagnostic } else { diagnostic.as_error() });
+                findings.add(node, fault.finding());
             }
             let is_told = |diagnostic: &&Diagnostic| diagnostic.rule == Rule::AddressElsewhere;
             for diagnostic in examined.findings.iter().filter(|found| !is_told(found)) {
@@ -443,7 +443,7 @@ impl Conclusion<'_> {
             let is_judged = from != to
                 && has_pods[from]
                 && has_pods[to]
-                && (is_single_family || shared_families(one, other).next().is_some());
+                && (is_single_family || share_family(one, other));
             if !is_judged {
                 return PairState::Nothing;
             }

@@ -1,7 +1,7 @@
 //! What one snapshot tells about its node.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -55,8 +55,6 @@ pub struct Examined {
     pub applied: Option<AppliedConfig>,
     /// How the node differs from the configuration.
     pub changes: Changes,
-    /// Whether the snapshot tells which configuration was applied.
-    pub(super) has_record: bool,
     /// The addresses that matter to other nodes, with those of the egress interface.
     pub(super) addresses: Vec<IpAddr>,
     /// The addresses of the egress interface.
@@ -107,7 +105,7 @@ pub struct Auditor<'a> {
     /// The SHA-256 of the configuration.
     pub(super) hash: String,
     /// The addresses and pod gateways of the nodes.
-    addresses: HashMap<IpAddr, usize>,
+    addresses: HashSet<IpAddr>,
     /// The indexes of the nodes by their names.
     names: HashMap<&'a str, usize>,
 }
@@ -117,8 +115,8 @@ pub struct Auditor<'a> {
 pub struct Worker<'a> {
     auditor: &'a Auditor<'a>,
     cluster: Cluster,
-    sampler: Sampler,
-    has_samples: bool,
+    /// `None` if every node is examined with the whole cluster.
+    sampler: Option<Sampler>,
 }
 
 /// The whole cluster, of which only a part may be examined.
@@ -133,12 +131,12 @@ impl<'a> Auditor<'a> {
     /// Creates an auditor for the cluster of a configuration.
     #[must_use]
     pub fn new(loaded: &'a Loaded) -> Self {
-        let nodes = loaded.cluster.nodes.iter().enumerate();
-        let addresses = nodes.flat_map(|(index, node)| {
+        let nodes = &loaded.cluster.nodes;
+        let addresses = nodes.iter().flat_map(|node| {
             let own = node.addresses.iter().map(|(_, address)| *address);
-            own.chain(node.pod_gateways()).map(move |address| (address, index))
+            own.chain(node.pod_gateways())
         });
-        let names = loaded.cluster.nodes.iter().enumerate().map(|(index, node)| (node.name.as_raw(), index));
+        let names = nodes.iter().enumerate().map(|(index, node)| (node.name.as_raw(), index));
         Self { loaded, hash: loaded.document.hash(), addresses: addresses.collect(), names: names.collect() }
     }
 
@@ -154,12 +152,9 @@ impl<'a> Auditor<'a> {
     /// nodes. The results are the same.
     #[must_use]
     pub fn worker_from(&'a self, min_nodes: usize) -> Worker<'a> {
-        Worker {
-            auditor: self,
-            cluster: self.loaded.cluster.clone(),
-            sampler: Sampler::default(),
-            has_samples: self.loaded.cluster.nodes.len() >= min_nodes,
-        }
+        let cluster = self.loaded.cluster.clone();
+        let sampler = (cluster.nodes.len() >= min_nodes).then(|| Sampler::new(&cluster)).flatten();
+        Worker { auditor: self, cluster, sampler }
     }
 }
 
@@ -175,7 +170,7 @@ impl Worker<'_> {
 
     fn linux(&mut self, name: &str, text: &str) -> Result<Sighting, Error> {
         self.cluster.found_egress = None;
-        let outline = SnapshotOutline::parse(text).filter(|_| self.has_samples);
+        let outline = self.sampler.as_ref().and_then(|_| SnapshotOutline::parse(text));
         if let Some(outline) = outline {
             let recorded = outline.applied_node().cloned();
             let index = match self.identify(outline.host(), outline.host_name(), recorded.as_ref())? {
@@ -183,7 +178,8 @@ impl Worker<'_> {
                 None => return Ok(self.stranger(name, &Snapshot::parse(name, text)?)),
             };
             plan::find_egress(&mut self.cluster, index, outline.host())?;
-            if let Some(sample) = self.sampler.sample(&self.cluster, index, &outline) {
+            let sampler = self.sampler.as_mut();
+            if let Some(sample) = sampler.and_then(|it| it.sample(&self.cluster, index, &outline)) {
                 let mut snapshot = outline.with_routes(sample.routes.clone());
                 let names = sample.cluster.nodes.iter().enumerate();
                 let names: HashMap<&str, usize> =
@@ -263,7 +259,7 @@ impl Worker<'_> {
         let on_egress = observed.host.addresses.iter().filter(|local| local.device == egress);
         let egress_addresses: Vec<IpAddr> =
             on_egress.map(|local| local.address).filter(|address| is_global(*address)).collect();
-        let known = |address: &IpAddr| self.auditor.addresses.contains_key(address);
+        let known = |address: &IpAddr| self.auditor.addresses.contains(address);
         let mut addresses: Vec<IpAddr> =
             observed.host.addresses.iter().map(|local| local.address).filter(known).collect();
         addresses.extend(&egress_addresses);
@@ -276,7 +272,6 @@ impl Worker<'_> {
             index,
             taken_at: snapshot.taken_at.clone(),
             applied: snapshot.last_applied.as_ref().and_then(AppliedConfig::of),
-            has_record: true,
             changes,
             addresses,
             egress_addresses,
@@ -293,7 +288,7 @@ impl Worker<'_> {
         let observed = WindowsObserved::parse(name, text)?;
         self.cluster.found_egress = None;
         let addresses: Vec<IpAddr> = observed.addresses.iter().map(|local| local.address).collect();
-        let known = |address: &&IpAddr| self.auditor.addresses.contains_key(address);
+        let known = |address: &&IpAddr| self.auditor.addresses.contains(address);
         let addresses: Vec<IpAddr> = addresses.iter().filter(known).copied().collect();
         let index = self.auditor.names.get(observed.node.as_str()).copied();
         let Some((index, node)) = index.and_then(|index| Some((index, self.cluster.nodes.get(index)?)))
@@ -331,7 +326,6 @@ impl Worker<'_> {
             index,
             taken_at: observed.at.clone(),
             applied: None,
-            has_record: false,
             changes,
             egress_addresses: addresses.clone(),
             addresses,
@@ -345,7 +339,7 @@ impl Worker<'_> {
     }
 
     fn has_address(&self, host: &Host) -> bool {
-        host.addresses.iter().any(|local| self.auditor.addresses.contains_key(&local.address))
+        host.addresses.iter().any(|local| self.auditor.addresses.contains(&local.address))
     }
 
     fn stranger(&self, name: &str, snapshot: &Snapshot) -> Sighting {
@@ -355,7 +349,7 @@ impl Worker<'_> {
             snapshot: name.into(),
             host_name: snapshot.host_name.as_deref().map(Into::into),
             managed: state.routes.iter().filter(|route| Route::is_owned(route)).count(),
-            addresses: addresses.filter(|address| self.auditor.addresses.contains_key(address)).collect(),
+            addresses: addresses.filter(|address| self.auditor.addresses.contains(address)).collect(),
         }
     }
 }
@@ -456,7 +450,7 @@ fn wrong_system(name: &str, node: &Node) -> Error {
     Error::new(crate::error::Kind::Invalid, message).with_hint("correct `os` in the configuration")
 }
 
-/// Returns the families in which both nodes have pods.
-pub(super) fn shared_families<'a>(one: &'a Node, other: &'a Node) -> impl Iterator<Item = Family> + 'a {
-    Family::ALL.into_iter().filter(move |family| [one, other].iter().all(|node| node.pods.has(*family)))
+/// Returns whether both nodes have pods of the same family.
+pub(super) fn share_family(one: &Node, other: &Node) -> bool {
+    Family::ALL.into_iter().any(|family| one.pods.has(family) && other.pods.has(family))
 }

@@ -62,6 +62,11 @@ impl Findings {
         self.all.push(finding);
     }
 
+    /// Adds findings about the cluster.
+    pub fn extend(&mut self, findings: Vec<SharedFinding>) {
+        self.all.extend(findings);
+    }
+
     /// Returns the findings: errors first, then by rule, those about most nodes first.
     pub fn sorted(self) -> Vec<SharedFinding> {
         let mut all = self.all;

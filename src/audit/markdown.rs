@@ -9,7 +9,7 @@ use super::{
 use crate::{
     diagnose::Severity,
     render::{code_span, short_names},
-    text::{Untrusted, count},
+    text::count,
 };
 
 /// The number of findings of one rule that are shown.
@@ -40,7 +40,7 @@ pub fn audit_markdown(report: &AuditReport) -> String {
         }
     }
     if !report.apply.is_empty() {
-        let nodes = span(&short_names(&report.apply, 4 * MAX_NAME_WORDS));
+        let nodes = code_span(&short_names(&report.apply, 4 * MAX_NAME_WORDS).into());
         let _ = writeln!(text, "#### Nodes that need an apply ({})\n\n{nodes}", report.apply.len());
     }
     text
@@ -49,22 +49,17 @@ pub fn audit_markdown(report: &AuditReport) -> String {
 fn put(text: &mut String, finding: &AuditFinding) {
     let nodes = match &finding.nodes[..] {
         [] => String::new(),
-        [only] => format!("{}: ", span(&only.to_string())),
+        [only] => format!("{}: ", code_span(only)),
         several => {
             format!(
                 "{} ({}): ",
                 count(several.len(), "node"),
-                span(&short_names(several, 2 * MAX_NAME_WORDS))
+                code_span(&short_names(several, 2 * MAX_NAME_WORDS).into())
             )
         }
     };
-    let _ = writeln!(text, "- {nodes}{}", span(&finding.message.to_string()));
+    let _ = writeln!(text, "- {nodes}{}", code_span(&finding.message));
     if let Some(remedy) = &finding.remedy {
-        let _ = writeln!(text, "  - help: {}", span(&remedy.to_string()));
+        let _ = writeln!(text, "  - help: {}", code_span(remedy));
     }
-}
-
-/// Returns text that may contain anything as a code span.
-fn span(text: &str) -> String {
-    format!("`{}`", code_span(&Untrusted::from(text)))
 }

@@ -21,9 +21,6 @@ pub enum PairState {
 }
 
 impl PairState {
-    /// The states, in the order of their severity.
-    pub const ALL: [Self; 5] = [Self::Nothing, Self::Works, Self::Detour, Self::Unknown, Self::Lost];
-
     /// The letter in the matrix of `hostgw audit --json`.
     #[must_use]
     pub const fn letter(self) -> char {

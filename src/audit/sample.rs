@@ -15,8 +15,11 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::{
-    forwarding::{Distinctions, address_number},
-    model::{Cluster, Family, NextHopKind, OffLink, PerFamily, Prefixed, RouteSource, pod_address},
+    forwarding::Distinctions,
+    model::{
+        Cluster, Family, NextHopKind, Node, OffLink, PerFamily, Prefixed, RouteSource, address_number,
+        pod_address, prefix_bounds,
+    },
     plan::{self, Sender},
     record::SnapshotOutline,
     state::{Host, Route, RouteKey},
@@ -79,8 +82,10 @@ struct Expected {
 }
 
 /// Finds samples. It is kept for many snapshots.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sampler {
+    /// The cluster without its nodes.
+    frame: Cluster,
     texts: RouteTexts,
     expected: Vec<Expected>,
 }
@@ -111,6 +116,16 @@ impl ClusterPart {
 }
 
 impl Sampler {
+    /// Creates a sampler. `None` if the routes of a node depend on more than its interface and options.
+    pub fn new(cluster: &Cluster) -> Option<Self> {
+        let is_uniform = cluster.off_link == OffLink::Refuse && cluster.routes.source == RouteSource::Auto;
+        is_uniform.then(|| Self {
+            frame: Cluster { nodes: Vec::new(), ..cluster.clone() },
+            texts: RouteTexts::default(),
+            expected: Vec::new(),
+        })
+    }
+
     /// Returns a sample of `cluster` for the node at `index`, whose snapshot has this `outline`. `None` if the whole cluster has
     /// to be examined.
     pub fn sample(
@@ -119,12 +134,8 @@ impl Sampler {
         index: usize,
         outline: &SnapshotOutline<'_>,
     ) -> Option<ClusterPart> {
-        let is_uniform = cluster.off_link == OffLink::Refuse && cluster.routes.source == RouteSource::Auto;
-        if !is_uniform {
-            return None;
-        }
         let at = self.expected(cluster, index);
-        let Self { texts, expected } = self;
+        let Self { frame, texts, expected } = self;
         let expected = &mut expected[at];
         let ids = texts.ids(outline.routes())?;
         let mut is_seen = vec![false; expected.routes.len()];
@@ -186,7 +197,7 @@ impl Sampler {
         let nodes = indexes.iter().map(|index| cluster.nodes[*index].clone()).collect();
         let sample = indexes.binary_search(&index).ok()?;
         Some(ClusterPart {
-            cluster: Cluster { nodes, ..without_nodes(cluster) },
+            cluster: Cluster { nodes, found_egress: cluster.found_egress.clone(), ..frame.clone() },
             indexes,
             index: sample,
             routes,
@@ -238,9 +249,10 @@ type Likeness = SmallVec<[u64; 24]>;
 impl Landmarks {
     fn new(cluster: &Cluster, host: &Host, extra: &[&Route]) -> Option<Self> {
         let mut bounds: PerFamily<Vec<u128>> = PerFamily::default();
-        let mut add = |first: IpAddr, last: IpAddr| {
-            let bounds = bounds.get_mut(Family::from(first)).get_or_insert_default();
-            bounds.extend([address_number(first), address_number(last).saturating_add(1)]);
+        let mut add = |prefix: IpNet| {
+            let (first, last) = prefix_bounds(prefix);
+            let bounds = bounds.get_mut(Family::from(prefix)).get_or_insert_default();
+            bounds.extend([first, last.saturating_add(1)]);
         };
         let foreign = host.foreign.iter().chain(&host.others);
         let routes = foreign.chain(extra.iter().copied()).map(|route| route.destination);
@@ -248,12 +260,12 @@ impl Landmarks {
         let links = host.addresses.iter().map(|local| local.prefix);
         let prefixes = cluster.prefixes.iter().copied();
         for prefix in routes.chain(rules).chain(links).chain(prefixes) {
-            add(prefix.network(), last(prefix));
+            add(prefix);
         }
         let local = host.addresses.iter().map(|local| local.address);
         let neighbors = host.neighbors.iter().filter(|entry| entry.is_silent).map(|entry| entry.address);
         for address in local.chain(neighbors) {
-            add(address, address);
+            add(address.into());
         }
         let distinctions = host.firewall.as_ref().map(|firewall| Distinctions::of(firewall, host));
         for family in Family::ALL {
@@ -273,7 +285,7 @@ impl Landmarks {
     }
 
     /// Returns the kind of a node; `None` if it is like no other.
-    fn of(&self, cluster: &Cluster, node: &crate::model::Node) -> Option<Likeness> {
+    fn of(&self, cluster: &Cluster, node: &Node) -> Option<Likeness> {
         let mut kind = Likeness::new();
         kind.push(node.os as u64);
         kind.push(node.mtu.map_or(0, |mtu| u64::from(mtu) + 1));
@@ -282,7 +294,7 @@ impl Landmarks {
         };
         for network in node.pods.iter() {
             let prefix = network.prefix();
-            if self.region(prefix.network()) != self.region(last(prefix)) {
+            if self.region(prefix.network()) != self.region(prefix.broadcast()) {
                 return None;
             }
             let gateway = node.gateway_of(network);
@@ -306,46 +318,6 @@ impl Landmarks {
             });
         }
         Some(kind)
-    }
-}
-
-/// Returns the last address of a prefix.
-fn last(prefix: IpNet) -> IpAddr {
-    match prefix {
-        IpNet::V4(prefix) => prefix.broadcast().into(),
-        IpNet::V6(prefix) => prefix.broadcast().into(),
-    }
-}
-
-/// Returns the cluster without its nodes.
-fn without_nodes(cluster: &Cluster) -> Cluster {
-    let Cluster {
-        prefixes,
-        egress_interface,
-        next_hop_mode,
-        routers,
-        off_link,
-        nodes: _,
-        master_address,
-        nat,
-        sysctls,
-        routes,
-        checks,
-        found_egress,
-    } = cluster;
-    Cluster {
-        prefixes: prefixes.clone(),
-        egress_interface: egress_interface.clone(),
-        next_hop_mode: *next_hop_mode,
-        routers: *routers,
-        off_link: *off_link,
-        nodes: Vec::new(),
-        master_address: *master_address,
-        nat: nat.clone(),
-        sysctls: sysctls.clone(),
-        routes: *routes,
-        checks: checks.clone(),
-        found_egress: found_egress.clone(),
     }
 }
 

@@ -1,10 +1,8 @@
 //! Finds overlapping prefixes in O(n log n).
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
-use crate::model::Family;
+use crate::model::{Family, address_number};
 
 /// A prefix that overlaps another.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,13 +27,13 @@ pub(super) fn overlaps_of(prefixes: &[IpNet], family: Family) -> Vec<Overlap> {
 /// ones first, with a stack of those that are still open.
 fn overlaps(prefixes: &[IpNet]) -> Vec<Overlap> {
     let mut order: Vec<usize> = (0..prefixes.len()).collect();
-    let key = |index: usize| (bits(prefixes[index].network()), prefixes[index].prefix_len(), index);
+    let key = |index: usize| (address_number(prefixes[index].network()), prefixes[index].prefix_len(), index);
     order.sort_unstable_by_key(|index| key(*index));
     let mut found = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     for inner in order {
-        let first = bits(prefixes[inner].network());
-        while open.last().is_some_and(|outer| bits(prefixes[*outer].broadcast()) < first) {
+        let first = address_number(prefixes[inner].network());
+        while open.last().is_some_and(|outer| address_number(prefixes[*outer].broadcast()) < first) {
             open.pop();
         }
         if let Some(outer) = open.last() {
@@ -47,13 +45,6 @@ fn overlaps(prefixes: &[IpNet]) -> Vec<Overlap> {
         }
     }
     found
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => address.to_bits(),
-    }
 }
 
 #[cfg(test)]

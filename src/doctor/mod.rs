@@ -73,7 +73,7 @@ pub struct Symptoms {
 #[must_use]
 pub fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
     let Symptoms { plan, faults, others, filtered: _ } = symptoms(examination, &examination.paths());
-    let faults = faults.iter().map(paths::diagnostic);
+    let faults = faults.iter().map(PathFault::finding);
     plan.into_iter().chain(faults).chain(others).collect()
 }
 

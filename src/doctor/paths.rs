@@ -41,9 +41,3 @@ pub(super) fn missing_interface(paths: &Paths<'_>) -> Vec<Diagnostic> {
          `hostgw check-cni FILE`",
     )]
 }
-
-/// Returns the finding. Packets on a different path may still arrive, but lost packets are an error.
-pub(super) fn diagnostic(fault: &PathFault) -> Diagnostic {
-    let diagnostic = fault.diagnostic();
-    if fault.is_detour { diagnostic } else { diagnostic.as_error() }
-}

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    model::{Family, PerFamily},
+    model::{Family, PerFamily, address_number},
     state::{Firewall, Host, KeyRange, Operator, PacketPart, Term},
 };
 
@@ -81,15 +81,6 @@ impl Distinctions {
     #[must_use]
     pub const fn depends_on_routes(&self) -> bool {
         self.depends_on_routes
-    }
-}
-
-/// Returns an address as a number, which is unique in its family.
-#[must_use]
-pub const fn address_number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_bits() as u128,
-        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

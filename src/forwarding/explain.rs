@@ -268,6 +268,13 @@ impl PathFault {
         self
     }
 
+    /// Returns the finding about a node as it is. Packets on a different path may still arrive, but lost packets are an error.
+    #[must_use]
+    pub fn finding(&self) -> Diagnostic {
+        let diagnostic = self.diagnostic();
+        if self.is_detour { diagnostic } else { diagnostic.as_error() }
+    }
+
     /// Returns the finding.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {

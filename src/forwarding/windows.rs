@@ -11,6 +11,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::model::prefix_bounds;
+
 /// A route in the active store of a Windows node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActiveRoute {
@@ -123,9 +125,9 @@ fn best(routes: &[ActiveRoute]) -> Candidates<'_> {
 
 /// Returns the lowest address in `prefix` that is in none of `inside`, which are sorted, and continue beyond `prefix`.
 fn address_outside(prefix: IpNet, inside: &[IpNet]) -> Option<IpAddr> {
-    let (mut next, last) = bounds(prefix);
+    let (mut next, last) = prefix_bounds(prefix);
     for (first_inside, last_inside) in
-        inside.iter().take_while(|inner| prefix.contains(*inner)).copied().map(bounds)
+        inside.iter().take_while(|inner| prefix.contains(*inner)).copied().map(prefix_bounds)
     {
         if first_inside > next {
             break;
@@ -139,14 +141,6 @@ fn address_outside(prefix: IpNet, inside: &[IpNet]) -> Option<IpAddr> {
         IpNet::V4(_) => Ipv4Addr::from(u32::try_from(next).ok()?).into(),
         IpNet::V6(_) => Ipv6Addr::from(next).into(),
     })
-}
-
-/// Returns the first and the last address of a prefix as numbers.
-fn bounds(prefix: IpNet) -> (u128, u128) {
-    match prefix {
-        IpNet::V4(prefix) => (u32::from(prefix.network()).into(), u32::from(prefix.broadcast()).into()),
-        IpNet::V6(prefix) => (prefix.network().into(), prefix.broadcast().into()),
-    }
 }
 
 const fn is_v6(prefix: IpNet) -> bool {

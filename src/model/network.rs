@@ -22,6 +22,21 @@ pub fn usual_network(address: IpAddr) -> IpNet {
     IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
 }
 
+/// Returns an address as a number, which is unique in its family.
+#[must_use]
+pub const fn address_number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits() as u128,
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// Returns the first and the last address of a prefix as numbers.
+#[must_use]
+pub fn prefix_bounds(prefix: IpNet) -> (u128, u128) {
+    (address_number(prefix.network()), address_number(prefix.broadcast()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -176,18 +176,18 @@ pub fn findings_markdown(findings: &[FileFinding], valid: &[(Untrusted, usize)])
             None => finding.severity.name().to_owned(),
         };
         let (file, message) = (escaped_name(finding.file.as_raw()), code_span(&finding.message));
-        let _ = writeln!(text, "- **{head}** `{file}{place}`: `{message}`");
+        let _ = writeln!(text, "- **{head}** `{file}{place}`: {message}");
         if let Some(remedy) = &finding.remedy {
-            let _ = writeln!(text, "  - help: `{}`", code_span(remedy));
+            let _ = writeln!(text, "  - help: {}", code_span(remedy));
         }
     }
     text
 }
 
-/// Returns a message or remedy as the contents of a code span.
+/// Returns text that may contain anything as a code span.
 #[must_use]
 pub fn code_span(text: &Untrusted) -> String {
-    escaped_name(&quote_commands(text))
+    format!("`{}`", escaped_name(&quote_commands(text)))
 }
 
 #[cfg(test)]

@@ -270,15 +270,15 @@ pub fn fleet_markdown(report: &FleetReport) -> String {
         .problems()
         .map(|(node, problem)| {
             let remedy =
-                node.remedy.as_ref().map_or_else(String::new, |it| format!("\n  - help: {}", span(it)));
-            format!("- {}: {}{remedy}\n", span(&node.title().into()), span(problem))
+                node.remedy.as_ref().map_or_else(String::new, |it| format!("\n  - help: {}", code_span(it)));
+            format!("- {}: {}{remedy}\n", code_span(&node.title().into()), code_span(problem))
         })
         .collect();
     let blocks = report.groups.iter().map(|ChangeGroup { nodes, changes }| {
         let mut block = format!(
             "\n**On {}** {}\n\n```diff\n",
             count(nodes.len(), "node"),
-            span(&short_names(nodes, MAX_NAME_WORDS).into())
+            code_span(&short_names(nodes, MAX_NAME_WORDS).into())
         );
         for change in changes.iter().take(SHOWN) {
             let symbol = if change.action == Action::Change { '!' } else { change.symbol() };
@@ -300,10 +300,6 @@ pub fn fleet_markdown(report: &FleetReport) -> String {
         let _ = writeln!(text, "\n{left} sections omitted; see `hostgw plan --json`");
     }
     text
-}
-
-fn span(text: &Untrusted) -> String {
-    format!("`{}`", code_span(text))
 }
 
 /// Returns a line that cannot end a fenced block.
