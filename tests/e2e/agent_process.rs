@@ -69,11 +69,17 @@ impl<'a> Agent<'a> {
 
     #[track_caller]
     pub fn await_true(&self, what: &str, is_true: impl Fn() -> bool) {
+        self.await_true_or(what, is_true, String::new);
+    }
+
+    /// Like [`Self::await_true`], with an explanation if it waits in vain.
+    #[track_caller]
+    fn await_true_or(&self, what: &str, is_true: impl Fn() -> bool, explanation: impl Fn() -> String) {
         let deadline = Instant::now() + Duration::from_secs(90);
         while !is_true() {
             if Instant::now() > deadline {
                 let log: Vec<String> = self.log().iter().map(ToString::to_string).collect();
-                panic!("waited in vain: {what}\n{}\n{}", log.join("\n"), self.report());
+                panic!("waited in vain: {what}\n{}\n{}\n{}", log.join("\n"), self.report(), explanation());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -95,8 +101,24 @@ impl<'a> Agent<'a> {
     #[track_caller]
     pub fn await_state(&self, wanted: &str, after: &str) {
         let begun = Instant::now();
-        self.await_true(&format!("the state after {after}"), || state(self.node) == wanted);
+        self.await_rest(wanted, after, || true);
         assert!(begun.elapsed() < SOON, "{:?} after {after}", begun.elapsed());
+    }
+
+    /// Waits, for any time, until `ip` and `nft` show the state `wanted`, and `holds`.
+    #[track_caller]
+    pub fn await_rest(&self, wanted: &str, after: &str, holds: impl Fn() -> bool) {
+        self.await_true_or(
+            &format!("the state after {after}"),
+            || state(self.node) == wanted && holds(),
+            || {
+                let found = state(self.node);
+                similar::TextDiff::from_lines(wanted, &found)
+                    .unified_diff()
+                    .header("wanted", "found")
+                    .to_string()
+            },
+        );
     }
 }
 
