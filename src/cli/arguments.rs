@@ -67,10 +67,11 @@ fn after_help() -> String {
 #[command(name = "hostgw", version = VERSION, after_help = after_help(), max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Arguments {
     /// When to use color. `auto` follows NO_COLOR, CLICOLOR_FORCE and FORCE_COLOR, then checks for a terminal.
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    // The help of a command lists its own options first.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", display_order = 900)]
     pub color: Color,
     /// Do not use a pager.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     pub no_pager: bool,
     #[command(subcommand)]
     pub verb: Verb,
@@ -123,6 +124,9 @@ pub(super) enum Verb {
     /// Print this node's live state as JSON, to plan against on another machine.
     Snapshot,
     /// Show what a configuration change does to every node; runs on any machine, without root.
+    ///
+    /// Compares two files (`hostgw diff old.yaml new.yaml`), or the file of one Git revision with the working tree or with
+    /// another revision (`hostgw diff main`, `hostgw diff v1..v2`).
     Diff(DiffOptions),
     /// Write a script that applies a node's plan without hostgw: PowerShell for Windows, sh for Linux.
     ///
@@ -599,7 +603,7 @@ pub(super) struct AuditOptions {
     /// Print a summary in Markdown.
     #[arg(long, group = "form")]
     pub markdown: bool,
-    /// Print a web page with a map of all pairs, which needs no other files.
+    /// Print a self-contained web page with a map of all pairs.
     #[arg(long, group = "form")]
     pub html: bool,
 }
@@ -711,9 +715,9 @@ pub(super) struct ImportArguments {
     /// Output of `kubectl get nodes -o json` or `-o yaml`, or `-` for standard input [default: standard input].
     #[arg(value_name = "FILE")]
     pub list: Option<PathBuf>,
-    /// Describe this node's own routes instead of a list: those of flannel host-gw, kube-router or Calico without
-    /// encapsulation, or those added by hand. A plan with the result only adopts them. Needs root to read the firewall, and
-    /// changes nothing.
+    /// Import this node's own routes instead of a list of nodes: routes of flannel host-gw, kube-router or Calico without
+    /// encapsulation, or routes added by hand. Applying the result only adopts them. Requires root, to read the firewall.
+    /// Changes nothing.
     #[arg(long, conflicts_with_all = ["list", "update", "all", "strict", "next_hop"])]
     pub live: bool,
     /// With --live, pod CIDR of this node, or `none` if it has no pods; repeat it, or separate several with commas
