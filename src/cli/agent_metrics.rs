@@ -289,7 +289,7 @@ impl AgentMetrics {
     pub(super) fn is_current(&self, now: Instant) -> (bool, String) {
         match self.is_ready(now) {
             (true, line) if !self.health().is_current => {
-                (false, format!("The file is not in effect, another configuration is. {line}"))
+                (false, format!("The file is not in effect; another configuration is. {line}"))
             }
             answer => answer,
         }

@@ -116,7 +116,7 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
     }
 
     fn approve_recovery(&self, _: &Record) -> Result<(), Error> {
-        if self.consent.yes { Ok(()) } else { self.output.ask("Undo it first?") }
+        if self.consent.yes { Ok(()) } else { self.output.ask("Roll it back first?") }
     }
 
     fn meta(&self, operation: &O) -> TransactionMeta {

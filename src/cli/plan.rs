@@ -31,14 +31,16 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
         return diff::all_nodes(options, output);
     }
     if options.out.as_ref().is_some_and(|path| path.as_os_str() == "-") {
-        return Err(
-            Error::new(Kind::Usage, "a plan is saved to a file; standard output already shows it").into()
-        );
+        return Err(Error::new(Kind::Usage, "cannot save a plan to standard output")
+            .with_hint("pass the name of a file with --out, or print the plan as JSON with --json")
+            .into());
     }
     if options.state.len() > 1 || options.state.iter().any(|path| path.is_dir()) {
         if options.target.node.is_some() {
             let message = "--node selects one node, but --state has the snapshots of several";
-            return Err(Error::new(Kind::Usage, message).into());
+            return Err(Error::new(Kind::Usage, message)
+                .with_hint("omit --node, or pass only the snapshot of that node with --state")
+                .into());
         }
         return fleet_plan::run(options, output);
     }

@@ -322,7 +322,8 @@ impl Tracked {
             GitError::Failed(why) => why,
         };
         let lines = why.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
-        let error = Error::new(Kind::Invalid, "git cannot read the revision").with_details(lines);
+        let error = Error::new(Kind::Invalid, format!("git cannot read the revisions of {}", self.name))
+            .with_details(lines);
         if self.is_partial() {
             error.with_hint(
                 "hostgw never fetches; if you trust the repository, complete the partial clone with `git fetch --refetch --no-filter`",

@@ -169,7 +169,7 @@ impl Validator<'_> {
                             format!("use a prefix inside {only}, or enlarge clusterPrefix"),
                         ),
                         all => (
-                            format!("{} is not inside a cluster prefix ({})", subject(), all.join(", ")),
+                            format!("{} is not inside any cluster prefix ({})", subject(), all.join(", ")),
                             "use a prefix inside one of them, or add another to clusterPrefix".to_owned(),
                         ),
                     };

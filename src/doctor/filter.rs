@@ -176,11 +176,12 @@ fn between_pods<'a>(
     let mut findings: Vec<Diagnostic> =
         found.iter().filter_map(|(trouble, affected)| diagnostic(trouble, affected, all)).collect();
     if let Some(path) = left.next() {
-        let node = path.node().map_or_else(String::new, |node| format!(", from node {node} on"));
+        let node =
+            path.node().map_or_else(String::new, |node| format!("; nodes from {node} on were not examined"));
         findings.push(finding(
             Rule::ForwardUnclear,
-            format!("there are too many firewall rules to follow the packets of all nodes{node}"),
-            "run `hostgw rehearse`",
+            format!("there are too many firewall rules to trace the packets of every node{node}"),
+            "run `hostgw rehearse`, which sends packets through a copy of the rules",
         ));
     }
     let is_ping = |transport: &Transport| *transport == Transport::Icmp;

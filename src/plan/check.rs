@@ -116,7 +116,7 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
             problem(
                 Rule::EgressMissing,
                 message,
-                Some(format!("{nearest}use one of these interfaces: {}", list(&names, 12))),
+                Some(format!("{nearest}interfaces on this node: {}", list(&names, 12))),
             );
             None
         }

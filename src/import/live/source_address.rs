@@ -96,7 +96,7 @@ impl SourceFacts<'_> {
                 SourceTarget::Address(address) => *own.get_mut(family) = Some(self.usable(*address)?),
                 SourceTarget::Interface => return Err(format!("the {family} routes do not set it")),
                 SourceTarget::Unclear => {
-                    return Err(format!("some {family} routes prefer another one, or none"));
+                    return Err(format!("the {family} routes do not all prefer the same one"));
                 }
             }
         }
@@ -118,7 +118,7 @@ impl SourceFacts<'_> {
                     return Err(format!("other rules give {family} packets the address of the interface"));
                 }
                 SourceTarget::Unclear => {
-                    return Err(format!("some {family} rules set another one, or several"));
+                    return Err(format!("the {family} rules set different ones, or a range"));
                 }
             };
             if let Some(other) = given.and_then(|given| given.get(family)).filter(|other| **other != address)
