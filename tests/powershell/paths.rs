@@ -40,7 +40,7 @@ fn a_more_specific_foreign_route_is_reported_before_and_after_an_apply() {
     assert_eq!(machine.network(), with_foreign(applied(super::machine())).network(), "it stays");
     // Before the result, which does not claim that the apply is verified.
     let said = format!("WARNING: HG0852: applied, but {MESSAGE}  help: ");
-    let result = "Applied to node win-1 (5 to add, 2 to update, 0 to remove). Some pod traffic is lost or diverted; see the \
+    let result = "Applied to node win-1: 5 added, 2 updated, 0 removed. Some pod traffic is lost or diverted; see the \
         warnings above.\n";
     let at = |text: &str| {
         outcome.stdout.find(text).unwrap_or_else(|| panic!("{text:?} not in {}", outcome.stdout))

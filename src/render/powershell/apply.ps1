@@ -537,7 +537,8 @@ function Format-NoChanges($plan) {
     return 'No changes. This node matches the configuration, but some pod traffic is lost or diverted; see the warnings above.'
 }
 
-function Format-Totals($plan) {
+# Returns how many objects the plan adds, updates and removes.
+function Get-Totals($plan) {
     $add = 0
     $change = 0
     $remove = @($plan.Orphans | Where-Object { $_.IsRemovable }).Count
@@ -547,7 +548,17 @@ function Format-Totals($plan) {
         elseif ($target.AfterActive -lt 0 -and $target.AfterPersistent -lt 0) { $remove += 1 }
         else { $change += 1 }
     }
-    return [string] $add + ' to add, ' + $change + ' to update, ' + $remove + ' to remove'
+    return @{ Added = $add; Updated = $change; Removed = $remove }
+}
+
+function Format-Planned($plan) {
+    $totals = Get-Totals $plan
+    return [string] $totals.Added + ' to add, ' + $totals.Updated + ' to update, ' + $totals.Removed + ' to remove'
+}
+
+function Format-Applied($plan) {
+    $totals = Get-Totals $plan
+    return [string] $totals.Added + ' added, ' + $totals.Updated + ' updated, ' + $totals.Removed + ' removed'
 }
 
 # ---- The transaction
@@ -922,10 +933,10 @@ function Invoke-Reconcile([bool] $commit) {
     if (Test-Empty $plan) {
         Write-Line (Format-NoChanges $plan)
     } elseif ($plan.Faults.Count -gt 0) {
-        Write-Record ('Applied to node ' + $Node + ' (' + (Format-Totals $plan) +
-            '). Some pod traffic is lost or diverted; see the warnings above.')
+        Write-Record ('Applied to node ' + $Node + ': ' + (Format-Applied $plan) +
+            '. Some pod traffic is lost or diverted; see the warnings above.')
     } else {
-        Write-Record ('Applied to node ' + $Node + ' and verified (' + (Format-Totals $plan) + ').')
+        Write-Record ('Applied to node ' + $Node + ' and verified: ' + (Format-Applied $plan) + '.')
     }
     return 0
 }
@@ -954,7 +965,7 @@ function Test-Plan($plan, [bool] $commit) {
         if (Test-Empty $plan) {
             Write-Line (Format-NoChanges $plan)
         } else {
-            Write-Line ('Plan: ' + (Format-Totals $plan) + '. Nothing was changed.')
+            Write-Line ('Plan: ' + (Format-Planned $plan) + '. Nothing was changed.')
         }
         return 0
     }
