@@ -145,8 +145,8 @@
 //! parsed with the types of `rtnetlink`, except for routes, of which there can be very many: those are written into the
 //! group and read from the socket's buffer in place.
 //!
-//! Questions about the ways of packets are the exception: the kernel answers them without its lock for routes, so many of
-//! them are asked on several threads, each with a socket of its own.
+//! Route lookups are the exception: the kernel answers them without holding its routing lock, so large numbers of them are sent
+//! from several threads, each with its own socket.
 //!
 //! # Files on disk
 //!

@@ -9,8 +9,8 @@ use std::{
 const QUIET: Duration = Duration::from_millis(20);
 /// How long a burst can delay a look.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// How many times its own duration a look must be paid for with. If something changes all the time, looks take about one
-/// fiftieth of the time, as long as [`LONGEST_PAUSE`] allows that.
+/// The pause that a look earns, as a multiple of its own duration. If something changes all the time, the agent spends about one
+/// fiftieth of the time on looks, as far as [`LONGEST_PAUSE`] permits.
 const RATIO: u32 = 50;
 /// The time that can be owed before there is a pause, so that a few changes in a row are repaired immediately.
 const CREDIT: Duration = Duration::from_secs(2);

@@ -285,7 +285,7 @@ fn judge(node: &mut dyn Backend, request: &Request) -> Result<Ledger, Error> {
     request.paths.map_or_else(|| Ok(Ledger::default()), |paths| paths.judge(|packets| node.verdicts(packets)))
 }
 
-/// Asks the node which pod paths work.before the commit. Most nodes to which it adds routes are alike until then.
+/// Asks the node which pod paths work before the commit. Until then, most nodes to which it adds routes are alike.
 fn judge_before(node: &mut dyn Backend, request: &Request) -> Result<Ledger, Error> {
     /// With fewer, all questions are asked sooner than the nodes are compared.
     const MIN_ADDED: usize = 256;

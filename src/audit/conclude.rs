@@ -28,7 +28,7 @@ pub(super) const NAMES: usize = 6;
 /// How much older than the newest snapshot another one may be.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// Judges the cluster from what its snapshots tell.
+/// Judges the cluster by what was found in its snapshots.
 #[must_use]
 pub fn conclude(auditor: &Auditor<'_>, sightings: Vec<Sighting>) -> AuditReport {
     let cluster = &auditor.loaded.cluster;

@@ -73,12 +73,12 @@ pub struct Examined {
     pub(super) row: Row,
 }
 
-/// What a snapshot turned out to be.
+/// The result of examining a snapshot.
 #[derive(Debug, Clone)]
 pub enum Sighting {
-    /// That of a node.
+    /// The snapshot of a node.
     Node(Box<Examined>),
-    /// That of a machine that is not in the configuration.
+    /// The snapshot of a machine that is not in the configuration.
     Stranger {
         /// The snapshot, as named on the command line.
         snapshot: Untrusted,
@@ -89,11 +89,11 @@ pub enum Sighting {
         /// Those of its addresses that are also addresses of nodes.
         addresses: Vec<IpAddr>,
     },
-    /// It could not be used.
+    /// The snapshot cannot be used.
     Unusable {
         /// The snapshot, as named on the command line.
         snapshot: Untrusted,
-        /// Why.
+        /// The reason.
         error: Error,
     },
 }
@@ -119,7 +119,7 @@ pub struct Worker<'a> {
     sampler: Option<Sampler>,
 }
 
-/// The whole cluster, of which only a part may be examined.
+/// The whole cluster. A worker may examine only a part of it.
 struct Whole<'a> {
     /// The number of its nodes.
     size: usize,
@@ -204,7 +204,7 @@ impl Worker<'_> {
         Ok(Sighting::Node(Box::new(examined)))
     }
 
-    /// Returns the index of the node that the machine is; `None` if it is none.
+    /// Returns the index of the node that the machine is, or `None` if it is not in the configuration.
     fn identify(
         &self,
         host: &Host,
@@ -235,7 +235,7 @@ impl Worker<'_> {
         let examination = Examination { cluster, index, size: whole.size, prepared: &prepared, observed };
         let paths = examination.paths();
         let Symptoms { plan: mut findings, faults, others, filtered } = symptoms(&examination, &paths);
-        // The audit tells these in more detail.
+        // The audit reports these in more detail.
         findings.retain(|found| !matches!(found.rule, Rule::NotApplied | Rule::InConflict));
         findings.extend(others);
         findings.extend(snapshot.unknown.iter().chain(observed.state.nat_unknowns()).map(|unknown| {
@@ -388,8 +388,8 @@ fn row(
     row
 }
 
-/// Returns what a sample tells about the whole cluster of `size` nodes; `None` if it tells anything about a node that stands for
-/// others.
+/// Extends the findings about a sample to the whole cluster of `size` nodes. Returns `None` if any of them is about a node that
+/// represents others.
 fn expand(mut examined: Examined, sample: &ClusterPart, size: usize) -> Option<Examined> {
     /// Findings that count nodes.
     const COUNTING: [Rule; 7] = [
@@ -424,7 +424,7 @@ fn expand(mut examined: Examined, sample: &ClusterPart, size: usize) -> Option<E
         *peer = short_of(*peer)?;
     }
     for finding in &mut examined.findings {
-        // A line of the configuration, of which the sample has another number.
+        // The sample numbers the nodes differently than the configuration.
         finding.path = finding.path.take().map(|path| path.with_nodes(&sample.indexes));
     }
     examined.row = examined.row.expanded(&sample.indexes, size);

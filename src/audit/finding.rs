@@ -16,7 +16,7 @@ pub(super) struct SharedFinding {
     pub message: String,
     /// The indexes of the nodes that it is about, sorted.
     pub nodes: Vec<u32>,
-    /// The machines that it is about and that are no nodes of the configuration.
+    /// The machines that it is about and that are not in the configuration.
     pub strangers: Vec<Untrusted>,
     pub path: Option<ConfigPath>,
     pub remedy: Option<String>,

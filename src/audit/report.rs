@@ -67,7 +67,7 @@ pub struct AuditFinding {
     pub(super) message: Untrusted,
     /// The nodes that it is about.
     pub(super) nodes: Vec<Untrusted>,
-    /// The files or machines that it is about, and that are no nodes of the configuration.
+    /// The files that it is about, and the machines that are not in the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) others: Vec<Untrusted>,
     /// The line of the configuration that it concerns.

@@ -28,7 +28,7 @@ pub fn between(
     if from == to {
         return Ok(format!("lost on node {}: its own pod does not answer", topology.machines[from].name));
     }
-    // Answers to a node go to one of its addresses, which no route of hostgw leads to.
+    // Answers to a node go to one of its own addresses, to which hostgw adds no route.
     let own_pod = topology.machines[from].pods_of(family).map(|pods| pods.pod.addr()).next();
     let back = trial.source.or(own_pod);
     for (here, there, pod) in [(from, to, Some(trial.probe.to)), (to, from, back)] {

@@ -303,7 +303,7 @@ pub enum PacketPart {
     InputKind,
     /// The kind of the outgoing interface.
     OutputKind,
-    /// Whether the packet is for this host, a broadcast or the like (`PACKET_*`).
+    /// The type of the packet: for this host, broadcast, multicast and so on (`PACKET_*`).
     PacketType,
     /// Whether the packet is of the first direction of its connection, as 0, or a reply, as 1.
     ConnectionDirection,

@@ -24,11 +24,11 @@ pub(super) struct LiveEntry {
     pub addresses: Vec<IpAddr>,
     /// The pod gateways that differ from the computed ones.
     pub gateways: Vec<IpAddr>,
-    /// What its routes lead to, unless it is this node.
+    /// The kind of next hop of its routes; `None` for this node.
     pub hop: Option<HopMode>,
-    /// The next hop that only leads to it, if there is one.
+    /// The next hop of its routes, if no other node has the same.
     pub reached_by: Option<IpAddr>,
-    /// The MTU of its routes, if it is not that of all.
+    /// The MTU of its routes, if it differs from `routes.mtu`.
     pub mtu: Option<u32>,
     pub comment: &'static str,
 }
@@ -61,7 +61,7 @@ impl LiveEntry {
 impl HopMode {
     pub const POD_GATEWAY: Self = Self::Mode(NextHopMode::PodGateway);
 
-    /// What the routes of a family lead to, if it is that of the cluster: without a router of the family, to pod gateways.
+    /// Returns the next hop of a family's routes if this is `nextHop` of the cluster: without a router of the family, pod gateways.
     pub fn in_family(self, family: Family) -> Self {
         match self {
             Self::Router(router) if Family::from(router) != family => Self::POD_GATEWAY,
@@ -113,11 +113,11 @@ impl PodPrefixOrigin {
     }
 }
 
-/// What the configuration says.
+/// The contents of the configuration.
 #[derive(Debug, Clone)]
 pub(super) struct LiveDocument<'a> {
     pub host_name: &'a Untrusted,
-    /// The programs that set the routes and the firewall up.
+    /// The programs that set up the routes and the firewall.
     pub plugins: &'a [&'static str],
     /// Whether hostgw itself added all routes.
     pub is_managed: bool,
@@ -303,7 +303,7 @@ pub(super) fn computed_gateway(cidr: IpNet, os: OperatingSystem) -> Option<IpAdd
     PodCidr::new(cidr).ok().map(|cidr| cidr.gateway(os))
 }
 
-/// A stable name for a machine of which an address is known.
+/// Returns a stable name for a machine, derived from its address.
 pub(super) fn name_of(address: IpAddr) -> String {
     let text: String = address.to_string().replace([':', '.'], "-");
     format!("node-{}", text.trim_matches('-'))

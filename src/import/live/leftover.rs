@@ -273,8 +273,8 @@ fn policy_rules(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover>
 }
 
 /// The routes that adopted ones replace: to the same pods with another metric, and to the whole cluster prefix without a gateway.
-/// And the blackholes by which Calico rejects packets to pods that do not exist. All others stay: routes to running pods, and
-/// those to nodes that the configuration does not have.
+/// Also the blackhole routes with which Calico rejects packets to pods that do not exist. All others stay: routes to running
+/// pods, and to nodes that are not in the configuration.
 fn routes(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
     let added = Family::ALL.into_iter().flat_map(|family| view.added(family));
     let is_left = |route: &&Route| {

@@ -25,7 +25,7 @@ pub(super) struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    /// The chains of `firewall`, of which `iptables` knows some.
+    /// Splits the chains of `firewall` into those that `iptables` knows and the others.
     pub fn new(firewall: Option<&'a Firewall>, iptables: Vec<IptablesTable>) -> Self {
         let is_native = |chain: &&FirewallChain| {
             // A table can have chains of both, and iptables only lists its own.
@@ -42,7 +42,7 @@ impl<'a> Chains<'a> {
     }
 }
 
-/// Which packets a rule that masquerades is about.
+/// The packets that a rule masquerades.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Concern {
     /// Those of pods.
@@ -58,14 +58,14 @@ pub(super) enum Concern {
 pub(super) enum SourceTarget {
     /// The one that the kernel chooses from those of the interface.
     Interface,
-    /// This one.
+    /// A fixed address.
     Address(IpAddr),
-    /// Several, or one that the rule does not show.
+    /// Several addresses, or one that the rule does not show.
     Unclear,
 }
 
 impl SourceTarget {
-    /// What several have in common. `None` if there are none.
+    /// Returns the common value of several targets, or [`Self::Unclear`] if they differ; `None` if there are none.
     pub fn common(targets: impl IntoIterator<Item = Self>) -> Option<Self> {
         let mut targets = targets.into_iter();
         let first = targets.next()?;

@@ -63,7 +63,7 @@ pub struct LiveSources<'a> {
     pub written: &'a BTreeSet<SysctlKey>,
 }
 
-/// What the command line says.
+/// The options from the command line.
 #[derive(Debug, Clone)]
 pub struct LiveOptions {
     /// The language to write.

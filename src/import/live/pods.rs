@@ -54,7 +54,7 @@ impl<'a> NodeView<'a> {
     }
 }
 
-/// An interface that may be the one of the pods.
+/// An interface that may be the pod interface.
 struct PodInterface<'a> {
     local: &'a InterfaceAddress,
     cidr: IpNet,
@@ -88,7 +88,7 @@ impl PodInterface<'_> {
 /// probably contain pods.
 ///
 /// # Errors
-/// Returns an error if there are several interfaces that may be the one of the pods.
+/// Returns an error if several interfaces may be the pod interface.
 pub(super) fn own(
     view: &NodeView<'_>,
     family: Family,

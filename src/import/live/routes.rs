@@ -15,7 +15,7 @@ use crate::{
 /// The kernel's metric for an IPv6 route without one (`IP6_RT_PRIO_USER`, net/ip6_route.h).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
-/// What a route to the pods of a node leads to.
+/// The next hop of a route to the pods of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RouteHop {
     /// The node's address.
@@ -168,7 +168,7 @@ impl CommonOptions {
     }
 }
 
-/// Whether a route has a metric of the configuration, of which 0 stands for the kernel's default.
+/// Returns whether a route has this `routes.metric`; 0 means the kernel's default.
 const fn has_metric(route: &Route, metric: u32) -> bool {
     match (route.destination, metric) {
         (IpNet::V6(_), 0) => route.metric == IPV6_DEFAULT_METRIC,
@@ -176,7 +176,7 @@ const fn has_metric(route: &Route, metric: u32) -> bool {
     }
 }
 
-/// The metric of the configuration that a route has.
+/// Returns the `routes.metric` that gives a route its metric.
 const fn metric_of(route: &Route) -> u32 {
     if has_metric(route, 0) { 0 } else { route.metric }
 }
@@ -184,7 +184,7 @@ const fn metric_of(route: &Route) -> u32 {
 /// Finds what all routes have in common: `routes`, and those of hostgw that make pod gateways reachable.
 ///
 /// # Errors
-/// Returns an error if they differ in what hostgw has one value of.
+/// Returns an error if they differ in an option that a configuration has only once.
 pub(super) fn common_options(
     routes: &[NodeRoute<'_>],
     on_link: &[&Route],
@@ -222,7 +222,7 @@ pub(super) fn common_options(
     })
 }
 
-/// Describes routes that nothing leads to.
+/// Returns the error for a node without routes to the pods of other nodes.
 pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet]) -> Diagnostic {
     let inside = match (prefixes, own) {
         ([], []) => String::new(),

@@ -47,7 +47,7 @@ pub(super) struct SourceFacts<'a> {
 type Obstacle = String;
 
 impl SourceFacts<'_> {
-    /// Decides.
+    /// Returns the addresses that a configuration can describe, and warnings about the others.
     pub fn addresses(&self) -> SourceAddresses {
         let mut found = SourceAddresses { own: *self.usual, ..SourceAddresses::default() };
         let of_routes = self.of_routes();
@@ -151,7 +151,7 @@ impl SourceFacts<'_> {
         Ok(address)
     }
 
-    /// Every node needs an address, also those of which only the pod gateway is known.
+    /// Checks whether the addresses of all other nodes are known, not only their pod gateways.
     fn others_have_addresses(&self, is_needed: impl Fn(&LiveEntry, Family) -> bool) -> Result<(), Obstacle> {
         let lacks = |node: &&LiveEntry| {
             let has = |family| node.addresses.iter().any(|address| Family::from(*address) == family);

@@ -99,7 +99,7 @@ pub struct LinkImage {
     pub index: u32,
     /// The kind, such as `bridge`; none for hardware.
     pub kind: Option<String>,
-    /// The number of the bridge or the like that it is a port of.
+    /// The number of its master, such as the bridge or the bond that it is a port of.
     pub master: Option<u32>,
     flags: u32,
     hardware: u16,
