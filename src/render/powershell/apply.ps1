@@ -333,7 +333,7 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $destinations = Get-Destinations $desired
     $misplaced = Get-MisplacedAddresses $destinations $interfaces $derived
     $plan.Problems += $misplaced
-    if ($misplaced.Count -gt 0) { $plan.Remedy = 'remove the address with Remove-NetIPAddress, or correct the configuration.' }
+    if ($misplaced.Count -gt 0) { $plan.Remedy = 'remove the address with Remove-NetIPAddress, or correct the configuration' }
     $plan.Desired = $desired
     $removals = Get-Removals $plan $interfaces $state $live $destinations $keys
     # As on Linux, forwarding is enabled last and disabled first.
@@ -735,13 +735,13 @@ function Undo-Journal {
         $remaining = Undo-Record $journal
     } catch {
         Write-Failure ('the rollback is incomplete: ' + (Get-Reason $_))
-        Write-Help 'fix the cause, then run this script with -Rollback to resume.'
+        Write-Help 'fix the cause, then run this script with -Rollback to resume'
         return 7
     }
     if ($remaining.Count -gt 0) {
         Write-Failure 'the rollback is incomplete. Remaining commands, in this order:'
         foreach ($line in $remaining) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
-        Write-Help 'run these commands, or fix the cause and run this script with -Rollback to resume.'
+        Write-Help 'run these commands, or fix the cause and run this script with -Rollback to resume'
         return 7
     }
     Write-Record 'Rolled back and verified: the node is in its previous state.'
@@ -809,7 +809,7 @@ function Write-DamagedState([string] $why) {
 function Write-DamagedJournal([string] $why) {
     Write-Failure ($why + '. It lists the changes of an interrupted run; they were not rolled back.')
     Write-Detail ($TranscriptFile + ' contains a line for every change.')
-    Write-Help 'run this script with -WhatIf to see how this node differs from the configuration.'
+    Write-Help 'run this script with -WhatIf to see how this node differs from the configuration'
     Write-Help ('move the file aside, then run this script again: ' + (Format-MoveAside $JournalFile))
 }
 
@@ -958,7 +958,7 @@ function Test-Plan($plan, [bool] $commit) {
     }
     if ($plan.Conflicts.Count -gt 0) {
         Write-Failure ('the plan conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed')
-        Write-Help 'remove them, or run this script with -Adopt to take them over; -Rollback restores them.'
+        Write-Help 'remove them, or run this script with -Adopt to take them over; -Rollback restores them'
         return 10
     }
     if (-not $commit) {
@@ -1060,7 +1060,7 @@ function Invoke-Exclusive {
         $lock = [System.IO.File]::Open($LockFile, 'OpenOrCreate', 'ReadWrite', 'None')
     } catch {
         Write-Failure ('another run holds ' + $LockFile + ': ' + (Get-Reason $_))
-        Write-Help 'wait for it to finish, then run this script again.'
+        Write-Help 'wait for it to finish, then run this script again'
         return 4
     }
     try {
@@ -1074,19 +1074,19 @@ function Invoke-Exclusive {
 function Invoke-Main {
     $problem = Get-ArgumentError
     if ($problem -ne '') {
-        Write-Failure ($problem + '; nothing was changed.')
-        Write-Help 'the switches are -WhatIf, -Adopt, -AllowRemovals N, -Rollback, -Destroy, -Install and -Uninstall.'
+        Write-Failure ($problem + '; nothing was changed')
+        Write-Help 'the switches are -WhatIf, -Adopt, -AllowRemovals N, -Rollback, -Destroy, -Install and -Uninstall'
         return 64
     }
     if ($Destroy -and (Test-TaskActive)) {
         Write-Failure ('the task ' + $TaskName + ' would apply its configuration again; nothing was changed')
-        Write-Help 'run this script with -Uninstall first.'
+        Write-Help 'run this script with -Uninstall first'
         return 8
     }
     if ($WhatIf) { return (Show-Plan) }
     if (-not (Test-Administrator)) {
         Write-Failure 'only administrators can change routes and tasks'
-        Write-Help 'run PowerShell as administrator; -WhatIf works for all users.'
+        Write-Help 'run PowerShell as administrator; -WhatIf works for all users'
         return 1
     }
     if ($Scheduled) { return (Invoke-Scheduled) }

@@ -29,7 +29,7 @@ function Get-LiveState {
 
 if ($Arguments.Count -gt 0) {
     Write-Failure ('unknown argument: ' + $Arguments[0])
-    Write-Help 'run this script without arguments.'
+    Write-Help 'run this script without arguments'
     exit 64
 }
 try {

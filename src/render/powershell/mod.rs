@@ -58,8 +58,8 @@ const UNTESTED: &str = "\
 /// that report an error. Hence this uses only the core of PowerShell.
 const FULL_LANGUAGE: &str = "
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
-    Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
-    Write-Host 'help: allow this script in that policy, or sign it as the policy requires.'
+    Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed'
+    Write-Host 'help: allow this script in that policy, or sign it as the policy requires'
     exit 1
 }
 ";

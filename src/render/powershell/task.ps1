@@ -229,7 +229,7 @@ function Install-Task {
         Assert-Installed
     } catch {
         Write-Failure ('the configuration is applied, but the task could not be installed: ' + (Get-Reason $_))
-        Write-Help 'fix the cause, then run this script with -Install again, or with -Uninstall to remove what was installed.'
+        Write-Help 'fix the cause, then run this script with -Install again, or with -Uninstall to remove what was installed'
         return 1
     }
     $Run.Interrupted = 0
@@ -249,7 +249,7 @@ function Uninstall-Task($steps) {
         if ($left.Count -gt 0) { throw ('Windows reported success, but these steps had no effect: ' + (@($left | ForEach-Object { $_.Line }) -join '; ')) }
     } catch {
         Write-Failure ('the task could not be uninstalled: ' + (Get-Reason $_))
-        Write-Help 'fix the cause, then run this script with -Uninstall again.'
+        Write-Help 'fix the cause, then run this script with -Uninstall again'
         return 1
     }
     Write-Record 'Uninstalled. Routes and forwarding stay in effect; run this script with -Destroy to remove them.'
@@ -287,7 +287,7 @@ function Write-TaskWarning {
             Write-Help ('to prevent that, run this script with -Uninstall, the previous script with -Install, or Disable-ScheduledTask -TaskName ' + $TaskName)
         } else {
             Write-WarningLine ('the task ' + $TaskName + ' runs another script, ' + $TaskScript + ', which applies its own configuration again within 6 minutes')
-            Write-Help 'to replace it, run this script with -Install.'
+            Write-Help 'to replace it, run this script with -Install'
         }
     } catch {
         Write-WarningLine ('cannot tell whether the task will undo this run: ' + (Get-Reason $_))

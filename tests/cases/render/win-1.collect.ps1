@@ -12,8 +12,8 @@
 # self-test in examples/windows of hostgw's repository first.
 
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
-    Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
-    Write-Host 'help: allow this script in that policy, or sign it as the policy requires.'
+    Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed'
+    Write-Host 'help: allow this script in that policy, or sign it as the policy requires'
     exit 1
 }
 
