@@ -93,7 +93,7 @@ fn trace_hint(check: &Check, name: Option<&Untrusted>) -> String {
             format!("to see how the node would route the packets after the change, run `{command}`")
         }
         CheckTarget::Neighbor(address) => {
-            format!("to see which interface leads to it, run `ip route get {address}`")
+            format!("to see the route to it, run `ip route get {address}`")
         }
     }
 }

@@ -105,7 +105,7 @@ pub(super) enum Verb {
     Destroy(DestroyOptions),
     /// Keep the pending apply; works from any shell on this node.
     ///
-    /// Exits with 8 unless this call confirmed an apply.
+    /// Exits with 8 unless this command confirmed an apply.
     Confirm(ConfirmOptions),
     /// Roll back the pending apply now.
     Cancel(CancelOptions),

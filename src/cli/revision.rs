@@ -239,7 +239,7 @@ impl Tracked {
         let bytes = self.git.ask(["cat-file", "blob", &blob.id]).map_err(|error| self.failed(error))?;
         if bytes.len() != blob.size {
             return Err(Error::unexpected(format!(
-                "git gave {} of {} bytes of {name}",
+                "git returned {} of {} bytes of {name}",
                 bytes.len(),
                 blob.size
             )));
