@@ -9,7 +9,7 @@ mod wrap;
 
 pub use address::{FastAddress, FastPrefix};
 pub use escape::{Printable, all_bytes, for_terminal, hidden_ranges, is_hidden, printable, push_printable};
-pub use json::{to_json, write_json};
+pub use json::{to_json, write_json, write_json_rows};
 pub use sh::{ShellCommand, ShellWord};
 pub use untrusted::{Untrusted, path};
 pub use wrap::wrap;

@@ -6,6 +6,8 @@ use hostgw::{
     audit::{Auditor, Sighting, conclude},
     config::{Document, Format, Loaded},
     model::{OperatingSystem, Prefixed},
+    record::Snapshot,
+    text::write_json_rows,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -478,9 +480,15 @@ proptest! {
             }
             let snapshot = json!({"format": 2, "takenAt": "2026-11-29T20:00:00Z", "hostName": node.name,
                                   "observed": observed, "saved": saved});
-            let text = snapshot.to_string();
-            let [sampled, whole] = [&mut sampling, &mut exhaustive].map(|worker| worker.examine("x", &text));
-            prop_assert_eq!(format!("{sampled:#?}"), format!("{whole:#?}"));
+            // With sorted keys, and as hostgw prints it.
+            let sorted = snapshot.to_string();
+            let mut printed = Vec::new();
+            write_json_rows(&mut printed, &Snapshot::parse("x", &sorted).expect("a snapshot")).expect("JSON");
+            for text in [sorted, String::from_utf8(printed).expect("UTF-8")] {
+                let workers = [&mut sampling, &mut exhaustive];
+                let [sampled, whole] = workers.map(|worker| worker.examine("x", &text));
+                prop_assert_eq!(format!("{sampled:#?}"), format!("{whole:#?}"));
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ const QUIET: Duration = Duration::from_millis(20);
 /// How long a burst can delay a look.
 const PATIENCE: Duration = Duration::from_millis(150);
 /// The pause that a look earns, as a multiple of its own duration. If something changes all the time, the agent spends about one
-/// fiftieth of the time on looks, as far as [`LONGEST_PAUSE`] permits.
+/// fiftieth of the time on that, as far as [`LONGEST_PAUSE`] permits.
 const RATIO: u32 = 50;
 /// The time that can be owed before there is a pause, so that a few changes in a row are repaired immediately.
 const CREDIT: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ use crate::{
         self, ForeignPolicy, NotLinux, Observed,
         windows::{WindowsObserved, WindowsReach},
     },
-    record::{Commit, LastApplied, Snapshot, SnapshotOutline},
+    record::{Commit, LastApplied, Snapshot},
     state::{Host, Route},
     text::Untrusted,
 };
@@ -170,7 +170,7 @@ impl Worker<'_> {
 
     fn linux(&mut self, name: &str, text: &str) -> Result<Sighting, Error> {
         self.cluster.found_egress = None;
-        let outline = self.sampler.as_ref().and_then(|_| SnapshotOutline::parse(text));
+        let outline = self.sampler.as_mut().and_then(|sampler| sampler.outline(text));
         if let Some(outline) = outline {
             let recorded = outline.applied_node().cloned();
             let index = match self.identify(outline.host(), outline.host_name(), recorded.as_ref())? {

@@ -8,7 +8,6 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -21,54 +20,13 @@ use crate::{
         pod_address, prefix_bounds,
     },
     plan::{self, Sender},
-    record::SnapshotOutline,
+    record::{RouteTexts, SnapshotOutline},
     state::{Host, Route, RouteKey},
     text::Untrusted,
 };
 
 /// The largest number of nodes that are examined one by one. Beyond it, a sample saves too little.
 const MAX_SPECIAL: usize = 200;
-
-/// The texts of routes, which are the same in most snapshots, and the routes that they describe.
-#[derive(Debug, Default)]
-struct RouteTexts {
-    ids: HashMap<Arc<str>, usize>,
-    all: Vec<(Arc<str>, Route)>,
-}
-
-impl RouteTexts {
-    /// Returns the numbers of the routes with these texts.
-    fn ids<'a>(&mut self, texts: impl ExactSizeIterator<Item = &'a str>) -> Option<Vec<usize>> {
-        let mut ids = Vec::with_capacity(texts.len());
-        // Snapshots list their routes in the same order.
-        let mut next = 0;
-        for text in texts {
-            let is_next = |at: usize| self.all.get(at).is_some_and(|(known, _)| **known == *text);
-            let id = match [next, next + 1].into_iter().find(|at| is_next(*at)) {
-                Some(id) => id,
-                None => self.id(text)?,
-            };
-            ids.push(id);
-            next = id + 1;
-        }
-        Some(ids)
-    }
-
-    /// Returns the number of the route with this text.
-    fn id(&mut self, text: &str) -> Option<usize> {
-        if let Some(id) = self.ids.get(text) {
-            return Some(*id);
-        }
-        let (id, text): (usize, Arc<str>) = (self.all.len(), text.into());
-        self.all.push((Arc::clone(&text), serde_json::from_str(&text).ok()?));
-        self.ids.insert(text, id);
-        Some(id)
-    }
-
-    fn route(&self, id: usize) -> &Route {
-        &self.all[id].1
-    }
-}
 
 /// The routes that nodes with the same interface and options have.
 #[derive(Debug)]
@@ -126,21 +84,26 @@ impl Sampler {
         })
     }
 
+    /// Parses a snapshot; `None` if it has to be parsed completely.
+    pub fn outline(&mut self, text: &str) -> Option<SnapshotOutline> {
+        SnapshotOutline::parse(text, &mut self.texts)
+    }
+
     /// Returns a sample of `cluster` for the node at `index`, whose snapshot has this `outline`. `None` if the whole cluster has
     /// to be examined.
     pub fn sample(
         &mut self,
         cluster: &Cluster,
         index: usize,
-        outline: &SnapshotOutline<'_>,
+        outline: &SnapshotOutline,
     ) -> Option<ClusterPart> {
         let at = self.expected(cluster, index);
         let Self { frame, texts, expected } = self;
         let expected = &mut expected[at];
-        let ids = texts.ids(outline.routes())?;
+        let ids = outline.routes();
         let mut is_seen = vec![false; expected.routes.len()];
         let mut extra: Vec<&Route> = Vec::new();
-        for id in &ids {
+        for id in ids {
             match expected.place(*id, texts.route(*id)) {
                 Some(place) if !is_seen[place] && expected.routes[place].1 != Some(index) => {
                     is_seen[place] = true;

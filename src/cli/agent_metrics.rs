@@ -74,8 +74,8 @@ pub(super) struct AgentMetrics {
     condition: IntGaugeVec,
     pinned: IntGaugeVec,
     refused: IntGauge,
-    looks: IntCounter,
-    last_look: IntGauge,
+    comparisons: IntCounter,
+    last_comparison: IntGauge,
     last_verification: IntGauge,
     applies: IntCounter,
     repairs: IntCounter,
@@ -128,13 +128,13 @@ impl AgentMetrics {
                 "hostgw_agent_configuration_refused",
                 "1 if the file is invalid, was refused, or does not fit the node yet.",
             )?,
-            looks: counter(
-                "hostgw_agent_looks_total",
+            comparisons: counter(
+                "hostgw_agent_comparisons_total",
                 "Comparisons of the node with the configuration in effect.",
             )?,
-            last_look: gauge(
-                "hostgw_agent_last_look_timestamp_seconds",
-                "When the agent last looked at the node, in Unix time; 0 before the first look.",
+            last_comparison: gauge(
+                "hostgw_agent_last_comparison_timestamp_seconds",
+                "When the agent last compared the node with the configuration, in Unix time; 0 before the first time.",
             )?,
             last_verification: gauge(
                 "hostgw_agent_last_verification_timestamp_seconds",
@@ -248,10 +248,10 @@ impl AgentMetrics {
         health.status = status;
     }
 
-    /// Counts a look at the node.
+    /// Counts a comparison of the node with the configuration.
     pub(super) fn looked(&self) {
-        self.looks.inc();
-        self.last_look.set(whole(wall_clock()));
+        self.comparisons.inc();
+        self.last_comparison.set(whole(wall_clock()));
     }
 
     /// Records that the node matches the configuration.
@@ -503,7 +503,7 @@ mod tests {
                 "hostgw_agent_repairs_total 1",
                 "hostgw_agent_repair_duration_seconds_bucket{le=\"0.25\"} 0",
                 "hostgw_agent_repair_duration_seconds_bucket{le=\"0.5\"} 1",
-                "hostgw_agent_looks_total 1",
+                "hostgw_agent_comparisons_total 1",
                 "hostgw_agent_last_verification_timestamp_seconds 0",
             ],
         );

@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Kind},
     progress::Task,
     render::{self, DiagnosticEntry, Palette, Report, finding_text},
-    text::{Untrusted, for_terminal, printable, wrap, write_json},
+    text::{Untrusted, for_terminal, printable, wrap, write_json, write_json_rows},
 };
 
 /// The two output streams and their colors.
@@ -196,12 +196,27 @@ impl Output {
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Error> {
+        self.document(|stdout| write_json(stdout, value))
+    }
+
+    /// Prints a document of long lists, with one line for each element.
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub(super) fn json_rows(&self, value: &impl Serialize) -> Result<(), Error> {
+        self.document(|stdout| write_json_rows(stdout, value))
+    }
+
+    fn document(
+        &self,
+        write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> serde_json::Result<()>,
+    ) -> Result<(), Error> {
         debug_assert!(!self.has_printed.get(), "a second document");
         let _task = Task::begin("formatting");
         self.has_printed.set(true);
         print(|stdout| {
             // Its hidden characters are escaped.
-            write_json(&mut *stdout, value)?;
+            write(stdout)?;
             stdout.write_all(b"\n")
         })
     }

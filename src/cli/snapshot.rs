@@ -15,7 +15,7 @@ pub(super) fn run(output: &Output) -> VerbResult {
     let snapshot = take()?;
     let incomplete: Vec<Unknown> =
         snapshot.observed.state.nat_unknowns().chain(&snapshot.unknown).cloned().collect();
-    output.json(&snapshot)?;
+    output.json_rows(&snapshot)?;
     if incomplete.is_empty() {
         return Ok(0);
     }

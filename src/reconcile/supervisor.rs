@@ -60,8 +60,8 @@ impl Supervisor {
     /// # Errors
     /// Returns an error if it does not start; then nothing may be changed.
     pub(super) fn start(dir: &StateDir, lock: &Lock) -> Result<Self, Error> {
-        // Without systemd-run or the right to use it, the supervisor lives as long as the service.
-        if systemd_scope::is_in_service()
+        // Without systemd-run or the right to use it, the supervisor ends with the service or the login.
+        if systemd_scope::can_end_this_process()
             && let Ok(supervisor) = Self::start_by(systemd_scope::this_program_in_scope(), dir, lock)
         {
             return Ok(supervisor);

@@ -6,10 +6,12 @@ mod confirmation;
 mod last_applied;
 mod packed;
 mod snapshot;
+mod snapshot_outline;
 mod transaction;
 
 pub use agent::{AgentCondition, AgentProblem, AgentReport, Contested, Pin, PinReason, RepairReport};
 pub use confirmation::{Decision, Outcome, Pending};
 pub use last_applied::LastApplied;
-pub use snapshot::{Snapshot, SnapshotOutline};
+pub use snapshot::Snapshot;
+pub use snapshot_outline::{RouteTexts, SnapshotOutline};
 pub use transaction::{Command, Commit, HistoryEntry, Record, TransactionMeta};

@@ -585,7 +585,7 @@ fn routes_prefer_the_address_of_the_node() {
             let explained = node.hostgw(&["explain", "--node", "a", "--from", "node", pod]);
             assert!(explained.stdout.contains(&format!("From {address} ")), "{explained}");
         }
-        node.hostgw_ok(&["snapshot"]).says("\"source\": \"172.30.0.11\"");
+        node.hostgw_ok(&["snapshot"]).says("\"source\":\"172.30.0.11\"");
         let persisted = node.hostgw_ok(&["render", "--node", "a", "--persist", "systemd-networkd"]);
         persisted.says("PreferredSource=172.30.0.11").says("PreferredSource=fd00:30::11");
         node.write("old.yaml", &configuration("auto"));

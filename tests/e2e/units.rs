@@ -180,28 +180,30 @@ fn the_apply_unit_applies_at_boot() {
     machine.sh("systemctl restart hostgw; grep -rq \"$(git -C /etc/hostgw rev-parse HEAD)\" /run/hostgw");
 }
 
-/// systemd kills all processes of a unit that ends.
+/// systemd kills all processes of a unit that ends, and logind those of a login (`KillUserProcesses=yes`).
 #[test]
 fn a_supervisor_survives_the_unit_that_started_it() {
     let Some(machine) = machine_with("hostgw-agent.service") else { return };
     plug_in(machine.node());
-    machine.write(
-        "/etc/systemd/system/change.service",
-        "[Service]\nExecStart=hostgw apply --confirm 10s --yes -f /etc/hostgw/hostgw.yaml\n",
-    );
-    for (end, left) in [("hostgw confirm", "3"), ("sleep 0", "0")] {
-        machine.sh("hostgw destroy --yes; systemctl daemon-reload; systemctl start change");
+    let apply = "hostgw apply --confirm 10s --yes -f /etc/hostgw/hostgw.yaml";
+    machine.write("/etc/systemd/system/change.service", &format!("[Service]\nExecStart={apply}\n"));
+    let service = ("systemctl daemon-reload; systemctl start change".to_owned(), "change.service");
+    let login =
+        (format!("systemd-run --scope --unit=session-7 {apply} >/dev/null 2>&1 &"), "session-7.scope");
+    let ways = [(&service, "hostgw confirm", "3"), (&service, "sleep 0", "0"), (&login, "sleep 0", "0")];
+    for ((start, unit), end, left) in ways {
+        machine.sh(&format!("hostgw destroy --yes; {start}"));
         machine.wait_for("hostgw status | grep '^Pending: apply .* rolls back at'");
-        machine.sh("systemctl kill -s KILL change");
-        machine.wait_for("systemctl is-failed change");
-        assert_eq!(show(&machine, "change", "ControlGroup"), "", "the unit has no process left");
+        machine.sh(&format!("systemctl kill -s KILL {unit}"));
+        machine.wait_for(&format!("! systemctl is-active {unit}"));
+        assert_eq!(show(&machine, unit, "ControlGroup"), "", "the unit has no process left");
         machine.sh("hostgw status | grep '^Pending: apply .* rolls back at'");
         assert_eq!(machine.sh("ip route show proto 87 | wc -l"), "3\n");
         machine.sh(end);
         machine.wait_for("! hostgw status | grep '^Pending:'");
         machine.wait_for(&format!("test $(ip route show proto 87 | wc -l) = {left}"));
         machine.wait_for("test -z \"$(systemctl --no-legend list-units --type=scope 'run-*')\"");
-        machine.sh("systemctl reset-failed change");
+        machine.sh("systemctl reset-failed");
     }
 
     // Without systemd-run, the supervisor ends with the unit, but not without rolling back.
