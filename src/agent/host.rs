@@ -124,7 +124,7 @@ pub enum AgentEvent<'a> {
     /// The agent is stopping. Routes, NAT and sysctls stay in effect.
     Stopping,
     /// A side task failed, such as writing the report.
-    Trouble(&'a Error),
+    TaskFailed(&'a Error),
 }
 
 /// Receives the events of an agent.

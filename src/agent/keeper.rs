@@ -294,7 +294,7 @@ impl<'a> Keeper<'a> {
         let newest = match self.dir.newest() {
             Ok(newest) => newest,
             Err(error) => {
-                self.host.event(AgentEvent::Trouble(&error));
+                self.host.event(AgentEvent::TaskFailed(&error));
                 return;
             }
         };
@@ -479,7 +479,7 @@ impl<'a> Keeper<'a> {
             return;
         }
         if let Err(error) = (self.settings.write)(copy, document.bytes()) {
-            self.host.event(AgentEvent::Trouble(&error));
+            self.host.event(AgentEvent::TaskFailed(&error));
         }
     }
 
@@ -712,14 +712,14 @@ impl<'a> Keeper<'a> {
         let now = Instant::now();
         self.report.verified = self.is_as_configured(now);
         self.report.refused = self.file_problem.is_some();
-        self.report.trouble = self.node_problem.clone().or_else(|| self.file_problem.clone());
+        self.report.problem = self.node_problem.clone().or_else(|| self.file_problem.clone());
         self.report.condition = self.condition(now);
         if self.written.as_ref() == Some(&self.report) {
             return;
         }
         self.host.report(&self.report);
         if let Err(error) = self.dir.write_agent_report(&self.report) {
-            self.host.event(AgentEvent::Trouble(&error));
+            self.host.event(AgentEvent::TaskFailed(&error));
         }
         self.written = Some(self.report.clone());
     }

@@ -77,7 +77,7 @@ impl AgentUser<'_> {
     /// Reports that the file with the metrics could not be written.
     fn report_unwritten(&self, result: Result<(), Error>) {
         if let Err(error) = result {
-            self.log.event(&AgentEvent::Trouble(&error));
+            self.log.event(&AgentEvent::TaskFailed(&error));
         }
     }
 }
@@ -152,7 +152,7 @@ impl AgentHost for AgentUser<'_> {
 fn status_line(report: &AgentReport) -> String {
     let routes = text::count(report.routes, "route");
     let node = report.node.as_ref().map_or_else(String::new, |node| format!(" on node {node}"));
-    let why = report.trouble.as_ref().map_or_else(String::new, |trouble| format!(": {}", trouble.message));
+    let why = report.problem.as_ref().map_or_else(String::new, |problem| format!(": {}", problem.message));
     match report.condition {
         AgentCondition::Starting => "Starting".to_owned(),
         AgentCondition::InSync if report.unreachable.is_empty() => format!("In sync: {routes}{node}"),

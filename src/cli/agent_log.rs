@@ -153,8 +153,8 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
         AgentEvent::Contested { object, by, repairs, pause } => {
             let by = by.map_or_else(|| "another program".to_owned(), ToString::to_string);
             let message = format!(
-                "Contested: {by} keeps changing {object}; restored {repairs} times in a row; next repair in {}",
-                text::in_units(*pause)
+                "Contested: {by} keeps changing {object}; restored {repairs} times in a row; next repair in {} s",
+                seconds(*pause)
             );
             let fields = json!({
                 "object": object.to_string(), "by": by, "repairs": repairs, "pauseSeconds": seconds(*pause),
@@ -163,7 +163,7 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
         }
         AgentEvent::Settled(object) => {
             let message = format!("No longer contested: {object}");
-            one(Level::Notice, "settled", message, json!({ "object": object.to_string() }))
+            one(Level::Notice, "contestOver", message, json!({ "object": object.to_string() }))
         }
         AgentEvent::Conflict(what) => {
             let message = format!(
@@ -199,8 +199,8 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
             let message = "Stopping. Routes, NAT and sysctls stay in effect.".to_owned();
             one(Level::Info, "stopping", message, Value::Null)
         }
-        AgentEvent::Trouble(error) => {
-            one(Level::Warning, "trouble", capitalized(&described(error)), error_fields(error))
+        AgentEvent::TaskFailed(error) => {
+            one(Level::Warning, "taskFailed", capitalized(&described(error)), error_fields(error))
         }
     }
 }
@@ -212,7 +212,7 @@ fn command(event: &Event<'_>) -> Option<LogLine> {
         Event::Recovered { left: Some(left), .. } => format!(" {}", left.join("; ")),
         _ => String::new(),
     };
-    Some(LogLine { level, name: "command", message: capitalized(&message) + &left, fields: Map::new() })
+    Some(LogLine { level, name: "transaction", message: capitalized(&message) + &left, fields: Map::new() })
 }
 
 /// Returns `text` with a capital letter at its start.
@@ -275,7 +275,7 @@ mod tests {
             refused(Some(&"hostgw.yaml".into())),
             format!("Refused; the previous configuration stays in effect: {described}")
         );
-        let trouble = message(&AgentEvent::Trouble(error));
-        assert_eq!(trouble, "No space left: /run/hostgw (help: free some space)");
+        let failure = message(&AgentEvent::TaskFailed(error));
+        assert_eq!(failure, "No space left: /run/hostgw (help: free some space)");
     }
 }

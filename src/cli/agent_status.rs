@@ -40,7 +40,7 @@ impl AgentStatus {
             process,
             since,
             condition,
-            trouble,
+            problem,
             last_repair,
             repairs,
             contested,
@@ -50,10 +50,10 @@ impl AgentStatus {
         } = &self.report;
         let mut report: Vec<String> = Vec::new();
         report.extend(pin.as_ref().map(|pin| pinned(pin, &file.to_string())));
-        if let Some(trouble) = trouble {
-            report.push(format!("{} (since {})", trouble.message, time(trouble.since)));
-            report.extend(trouble.details.iter().map(|detail| format!("  {detail}")));
-            report.extend(trouble.hint.as_ref().map(|hint| format!("help: {hint}")));
+        if let Some(problem) = problem {
+            report.push(format!("{} (since {})", problem.message, time(problem.since)));
+            report.extend(problem.details.iter().map(|detail| format!("  {detail}")));
+            report.extend(problem.hint.as_ref().map(|hint| format!("help: {hint}")));
         }
         if let Some(last) = last_repair {
             let what = changed_objects(&last.objects, last.totals, &last.programs);

@@ -131,8 +131,8 @@ pub(super) enum Verb {
     /// Write a script that applies a node's plan without hostgw: PowerShell for Windows, sh for Linux.
     ///
     /// The script plans on the node, commits as one transaction, and rolls back on failure. The Windows script can also install
-    /// itself as a scheduled task that keeps the configuration in effect (-Install, -Uninstall). It was written from the
-    /// documentation of its cmdlets. The authors have not run it on Windows: run the self-test in examples/windows first.
+    /// itself as a scheduled task that keeps the configuration in effect (-Install, -Uninstall). The authors have not run it on
+    /// Windows: run the self-test in examples/windows first.
     Render(RenderOptions),
     /// Find what keeps this node's pods from reaching other nodes' pods.
     ///

@@ -435,7 +435,7 @@ fn text(status: &Status, output: &Output) -> String {
             text.push_str("Drift: none in routes, NAT and sysctls\n");
         }
         Some(drift) => {
-            text.push_str("Drift: found; run `hostgw apply` to make these changes:\n\n");
+            text.push_str("Drift: found. To make these changes, run `hostgw apply`:\n\n");
             text.push_str(&render::text(drift, &output.palette));
         }
         None => {}

@@ -33,7 +33,7 @@ pub struct AgentReport {
     pub refused: bool,
     /// Why the file is not in effect, or why the node does not match the configuration in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<AgentProblem>,
+    pub problem: Option<AgentProblem>,
     /// The last repair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_repair: Option<RepairReport>,
@@ -70,7 +70,7 @@ impl AgentReport {
             pin: None,
             verified: false,
             refused: false,
-            trouble: None,
+            problem: None,
             last_repair: None,
             repairs: 0,
             applies: 0,

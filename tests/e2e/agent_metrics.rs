@@ -265,9 +265,9 @@ fn a_file_that_cannot_be_written_is_reported_once() {
         node.observe("ip route flush proto 87");
         agent.await_event("repaired", round);
     }
-    let trouble = agent.await_event("trouble", 1);
-    assert!(trouble["message"].to_string().contains("Cannot write metrics/hostgw.prom"), "{trouble}");
-    assert_eq!(agent.count("trouble"), 1);
+    let failure = agent.await_event("taskFailed", 1);
+    assert!(failure["message"].to_string().contains("Cannot write metrics/hostgw.prom"), "{failure}");
+    assert_eq!(agent.count("taskFailed"), 1);
     node.sh("mkdir metrics");
     node.observe("ip route flush proto 87");
     agent.await_true("the file", || node.folder().join("metrics/hostgw.prom").exists());

@@ -45,7 +45,7 @@ fn real_nodes_are_judged() {
         let healthy = audit(&nodes, &[]).expect(0);
         assert_eq!(
             healthy.stdout,
-            "3 nodes, 3 snapshots: no findings. Pod traffic works for 6 of 6 pairs (each direction counts).\n"
+            "3 nodes, 3 snapshots: no findings. Pod traffic works for 6 of 6 pairs (one per direction).\n"
         );
 
         // linux-2 loses a route, linux-3 drops packets, and another machine comes.
