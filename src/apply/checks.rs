@@ -84,18 +84,15 @@ pub(super) fn repeat_baseline(
 
 /// Returns how to find out why a check fails after the change. `name` is the name of the node.
 fn trace_hint(check: &Check, name: Option<&Untrusted>) -> String {
-    match check.target {
-        CheckTarget::Tcp(target) => {
-            let address = target.ip().to_string();
-            let mut command = vec!["hostgw", "explain", &address, "--from", "node", "--planned"];
-            command.extend(name.iter().flat_map(|name| ["--node", name.as_raw()]));
-            let command = ShellCommand::new(command);
-            format!("to see how the node would route the packets after the change, run `{command}`")
-        }
-        CheckTarget::Neighbor(address) => {
-            format!("to see the route to it, run `ip route get {address}`")
-        }
-    }
+    let address = match check.target {
+        CheckTarget::Tcp(target) => target.ip(),
+        CheckTarget::Neighbor(address) => address,
+    };
+    let address = address.to_string();
+    let mut command = vec!["hostgw", "explain", &address, "--from", "node", "--planned"];
+    command.extend(name.iter().flat_map(|name| ["--node", name.as_raw()]));
+    let command = ShellCommand::new(command);
+    format!("to see how the node would route the packets after the change, run `{command}`")
 }
 
 fn failed_checks(failed: &[(&Check, String)], name: Option<&Untrusted>) -> Result<(), Error> {

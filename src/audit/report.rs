@@ -176,8 +176,7 @@ impl AuditReport {
     pub(super) fn pairs_sentence(&self) -> String {
         let PairCounts { working, detours, unknown, lost, one_way } = self.pairs;
         let total = self.pairs.total();
-        let mut sentence =
-            format!("pod traffic works for {working} of {total} pairs (one per direction)");
+        let mut sentence = format!("pod traffic works for {working} of {total} pairs (one per direction)");
         let mut parts = Vec::new();
         if lost > 0 {
             let ways = if one_way > 0 { format!(" ({one_way} of them one-way)") } else { String::new() };

@@ -19,8 +19,8 @@ Exit codes:
     0  success, or no changes
     1  unexpected error; simulate, rehearse: a connection or another test failed
     2  changes planned, changes made, or drift found; only with --detailed-exitcode
-    3  the configuration is invalid or does not fit this node; check-cni: the file must be
-       changed; import: the list cannot be imported
+    3  the configuration is missing or invalid, or does not fit this node; check-cni: the file
+       must be changed; import: the list cannot be imported
     4  another hostgw command holds the lock; agent: another agent is running
     5  the live state changed since the plan was shown or saved; rollback: another command
        ran after the plan was shown
@@ -109,7 +109,7 @@ pub(super) enum Verb {
     Confirm(ConfirmOptions),
     /// Roll back the pending apply now.
     Cancel(CancelOptions),
-    /// Undo the last apply or destroy, or finish rolling back an interrupted one.
+    /// Undo the last apply or destroy, or a pending or interrupted one.
     Rollback(RollbackOptions),
     /// Keep this node in sync with the configuration, until stopped.
     ///
@@ -149,7 +149,7 @@ pub(super) enum Verb {
     /// Trace a packet to ADDRESS through this node, and the reply.
     ///
     /// Shows which policy rule, route and next hop apply, what firewalls do with the packet, and whether its source address
-    /// is masqueraded.
+    /// is masqueraded. Exits with 0 even if the packet is dropped.
     Explain(ExplainOptions),
     /// Check whether a node's CNI configuration fits the cluster.
     ///

@@ -27,7 +27,7 @@ use crate::{
     model::NextHopMode,
     progress::Task,
     render::Palette,
-    text::{self, Untrusted, count, printable},
+    text::{self, ShellCommand, Untrusted, count, printable},
 };
 
 #[cfg(target_os = "linux")]
@@ -133,7 +133,7 @@ impl From<&Diagnostic> for WarningJson {
 pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
     // An invalid configuration is reported before the list is waited for.
     let loaded = options.update.as_deref().map(loaded).transpose()?;
-    let (name, text) = list_text(options.list.as_deref())?;
+    let (name, text) = list_text(options.list.as_deref(), options.update.as_deref())?;
     let task = Task::begin("importing nodes");
     let list = NodeList::read(&text).map_err(|error| failed(output, &name, vec![error]))?;
     drop(text);
@@ -200,10 +200,14 @@ fn loaded(file: &Path) -> Result<Loaded, VerbFailure> {
 }
 
 /// Reads the list of nodes. Returns its name and its text.
-fn list_text(file: Option<&Path>) -> Result<(String, String), Error> {
+fn list_text(file: Option<&Path>, update: Option<&Path>) -> Result<(String, String), Error> {
     if file.is_none() && stdin().is_terminal() {
+        let mut command = vec!["hostgw", "import"];
+        let name = update.map(|update| update.to_string_lossy());
+        command.extend(name.iter().flat_map(|name| ["--update", &**name]));
+        let command = ShellCommand::new(command);
         return Err(Error::new(Kind::Usage, "no list of nodes given")
-            .with_hint("run `kubectl get nodes -o json | hostgw import`, or pass a file"));
+            .with_hint(format!("run `kubectl get nodes -o json | {command}`, or pass a file")));
     }
     const SMALLER: &str = "leave out what hostgw does not read: \
                            `kubectl get nodes -o json | jq 'del(.items[].status.images, .items[].metadata.managedFields)'`";

@@ -310,7 +310,9 @@ impl ReadError {
         match self {
             Self::Input(error) => error.hint(),
             Self::NotUtf8 { .. } => Some("save the file as UTF-8".to_owned()),
-            Self::NoneFound { .. } => Some("pass the configuration with -f FILE".to_owned()),
+            Self::NoneFound { .. } => {
+                Some("pass the configuration with -f FILE, or create one with `hostgw import`".to_owned())
+            }
             Self::Several { .. } => Some("remove one of them, or select one with -f FILE".to_owned()),
         }
     }

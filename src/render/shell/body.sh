@@ -874,7 +874,7 @@ undo() {
     fi
     fail "the rollback is incomplete. Remaining commands, in this order:"
     printf '%s\n' "$left" "$foreign" | sed -n 's/^./  &/p' | escaped >&2
-    say "help: run these commands, or fix the cause and run this script with --undo to resume" >&2
+    say "help: fix the cause, then run this script with --undo to resume, or run these commands" >&2
     [ -z "$foreign" ] || say "help: to keep the foreign changes, run this script with --undo --abandon" >&2
     exit 7
 }

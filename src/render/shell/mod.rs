@@ -54,7 +54,7 @@ pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenan
 #                       made since, and list them (exit code 7).
 #   --undo --abandon    Same, but finish even if foreign changes remain.
 #   --allow-removals N  Allow a mass removal: the exact number of routes to remove. Required if it is at least 10 and more
-#                       than half of the managed routes, or if no other node remains.
+#                       than half of the managed routes, or if no route to another node would be left.
 #
 # Exit codes: 0 success, or no changes; 1 unexpected error; 3 wrong machine; 4 another run holds the lock; 6 failed, rolled
 # back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal refused; 10 conflict with foreign

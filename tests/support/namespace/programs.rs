@@ -1,6 +1,10 @@
 //! The programs that the end-to-end tests need, and error messages if they are missing.
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 /// On Debian, the path of ordinary users lacks `/usr/sbin`, which contains `nft`, `ip` and `iptables`.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,13 +30,17 @@ const NEEDED: [(&str, &str); 17] = [
     ("valgrind", "valgrind"),
 ];
 
+/// Returns the path of a program; its name if there is none.
+pub fn find(name: &str) -> PathBuf {
+    let mut paths = PATH.split(':').map(|folder| Path::new(folder).join(name));
+    paths.find(|path| path.exists()).unwrap_or_else(|| name.into())
+}
+
 /// Fails if a program is missing.
 pub fn check() {
     static MISSING: OnceLock<Vec<(&str, &str)>> = OnceLock::new();
-    let missing = MISSING.get_or_init(|| {
-        let exists = |name: &str| PATH.split(':').any(|folder| Path::new(folder).join(name).exists());
-        NEEDED.into_iter().filter(|(name, _)| !exists(name)).collect()
-    });
+    let missing =
+        MISSING.get_or_init(|| NEEDED.into_iter().filter(|(name, _)| !find(name).is_absolute()).collect());
     let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
     let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
