@@ -19,7 +19,7 @@ use crate::{
     plan::Totals,
     reconcile::Event,
     record::PinReason,
-    text::{self, Untrusted, printable},
+    text::{Untrusted, printable},
 };
 
 /// How important a line is, as in syslog(3).

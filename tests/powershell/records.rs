@@ -226,7 +226,7 @@ fn an_unreadable_machine_never_counts_as_empty() {
         let before = (machine.network(), machine.files[&path("state.json")].clone());
         let outcome = run_both(&mut machine, &script, switches);
         assert!(matches!(outcome.code, Some(1 | 7)), "{switches:?}: {outcome:#?}");
-        assert!(outcome.stderr.contains("Windows lists no "), "{outcome:#?}");
+        assert!(outcome.stderr.contains("Windows shows none"), "{outcome:#?}");
         assert_eq!((machine.network(), machine.files[&path("state.json")].clone()), before, "{switches:?}");
         machine.is_silent = false;
         assert_exit_code(&run(&mut machine, &script, &["-Rollback"]), 0);

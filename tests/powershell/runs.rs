@@ -129,8 +129,8 @@ fn the_wrong_machine_is_refused_before_the_first_change() {
     locked.locked.insert("C:\\Program Files\\hostgw\\lock".to_owned());
     for (mut machine, code, words) in [
         (no_pod, 3, "expected exactly one pod interface (with address 10.244.1.2, or named"),
-        (two, 3, "one interface that has address 172.30.0.12 (node win-1), found 2"),
-        (without_address, 3, "one interface that has address 172.30.0.12 (node win-1), found none"),
+        (two, 3, "one interface that has address 172.30.0.12, found 2"),
+        (without_address, 3, "one interface that has address 172.30.0.12, found none"),
         (no_gateway, 3, "set defaultGateway for node win-1 in the configuration"),
         (blind, 1, "The WMI repository is corrupted."),
         (ordinary, 1, "only administrators"),

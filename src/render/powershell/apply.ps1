@@ -60,7 +60,7 @@ function Format-Found([int] $count) {
 # Returns the management interface, the pod interface, and the problems in finding them. A machine without pods has no pod
 # interface.
 function Get-NodeInterfaces {
-    $interfaces = @{ Management = $null; Pod = $null; Problems = @() }
+    $interfaces = @{ Management = $null; Pod = $null; Problems = @(); Remedies = @() }
     $aliases = Get-Aliases
     $holders = @()
     $podHolders = @()
@@ -81,16 +81,18 @@ function Get-NodeInterfaces {
     } else {
         $criterion = 'has address ' + ($Addresses -join ' or ')
         if ($InterfaceAlias -ne '') { $criterion = 'is named ' + $InterfaceAlias }
-        $interfaces.Problems += 'expected exactly one interface that ' + $criterion + ' (node ' + $Node + '), found ' +
+        $interfaces.Problems += 'node ' + $Node + ': expected exactly one interface that ' + $criterion + ', found ' +
             (Format-Found $holders.Count) + '; interfaces: ' + $names
+        $interfaces.Remedies += 'correct the node''s address or egressInterface in the configuration'
     }
     if ($PodGateways.Count -eq 0) { return $interfaces }
     if ($podHolders.Count -eq 1) {
         $interfaces.Pod = @{ Index = [int] $podHolders[0]; Alias = $aliases[$podHolders[0]] }
     } else {
-        $interfaces.Problems += 'expected exactly one pod interface (with address ' + ($PodGateways -join ' or ') +
-            ', or named ' + ($PodAliases -join ' or ') + ') (node ' + $Node + '), found ' + (Format-Found $podHolders.Count) +
-            '; interfaces: ' + $names + '. Set up the pod network first: the CNI plugin creates this interface'
+        $interfaces.Problems += 'node ' + $Node + ': expected exactly one pod interface (with address ' +
+            ($PodGateways -join ' or ') + ', or named ' + ($PodAliases -join ' or ') + '), found ' +
+            (Format-Found $podHolders.Count) + '; interfaces: ' + $names
+        $interfaces.Remedies += 'set up the pod network first: the CNI plugin creates this interface'
     }
     return $interfaces
 }
@@ -474,14 +476,18 @@ function Invoke-Step($route, $step) {
         InterfaceIndex = $route.Index; DestinationPrefix = $route.Destination; NextHop = $route.NextHop
         Confirm = $false; WhatIf = $false; ErrorAction = 'Stop'
     }
-    if ($step.Verb -eq 'remove') {
-        Remove-NetRoute @target -PolicyStore $step.Store
-    } elseif ($step.Verb -eq 'set') {
-        Set-NetRoute @target -RouteMetric $step.Metric -PolicyStore $step.Store
-    } elseif ($step.Store -eq 'both') {
-        [void] (New-NetRoute @target -RouteMetric $step.Metric)
-    } else {
-        [void] (New-NetRoute @target -RouteMetric $step.Metric -PolicyStore $step.Store)
+    try {
+        if ($step.Verb -eq 'remove') {
+            Remove-NetRoute @target -PolicyStore $step.Store
+        } elseif ($step.Verb -eq 'set') {
+            Set-NetRoute @target -RouteMetric $step.Metric -PolicyStore $step.Store
+        } elseif ($step.Store -eq 'both') {
+            [void] (New-NetRoute @target -RouteMetric $step.Metric)
+        } else {
+            [void] (New-NetRoute @target -RouteMetric $step.Metric -PolicyStore $step.Store)
+        }
+    } catch {
+        throw (Format-Failed (Format-Step $route $step) $_)
     }
 }
 
@@ -493,7 +499,16 @@ function Invoke-Forwarding($change, [string] $value) {
         InterfaceIndex = $change.Index; AddressFamily = $change.Family
         Confirm = $false; WhatIf = $false; ErrorAction = 'Stop'
     }
-    Set-NetIPInterface @target -Forwarding $value
+    try {
+        Set-NetIPInterface @target -Forwarding $value
+    } catch {
+        throw (Format-Failed (Format-Forwarding $change $value) $_)
+    }
+}
+
+# Describes the failure of a call, whose line begins with a symbol.
+function Format-Failed([string] $line, $failure) {
+    return 'cannot run ' + $line.Substring(2) + ': ' + (Get-Reason $failure)
 }
 
 function Format-Route($route) {
@@ -912,7 +927,9 @@ function Invoke-Reconcile([bool] $commit) {
     }
     if ($problems.Count -gt 0) {
         foreach ($problem in $problems) { Write-Failure $problem }
-        if ($null -ne $plan -and $plan.Remedy -ne '') { Write-Help $plan.Remedy }
+        $remedies = @($interfaces.Remedies)
+        if ($null -ne $plan) { $remedies = @($plan.Remedy) }
+        foreach ($remedy in $remedies) { if ($remedy -ne '') { Write-Help $remedy } }
         return 3
     }
     if (-not $removeAll -and $plan.Changes.Count -eq 0 -and $plan.Conflicts.Count -eq 0) { Confirm-Faults $plan $interfaces }

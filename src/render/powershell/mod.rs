@@ -104,7 +104,7 @@ pub fn windows_script(
 #   -Uninstall         Remove the task, its copy of the script, and its event source. Routes stay.
 #   -Scheduled         Used by the task: reports changes and failures to the event log, and never prompts.
 #   -AllowRemovals N   Allow a mass removal: the exact number of destinations to remove. Required if it is at least 10 and
-#                      more than half of the managed ones, or if no other node remains.
+#                      more than half of the managed ones, or if no route to another node would be left.
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #

@@ -117,10 +117,10 @@ function Get-Existing([string] $what, [string] $store) {
         if ($what -eq 'addresses') { $found = @(Get-NetIPAddress -ErrorAction Stop) }
         if ($what -eq 'interfaces') { $found = @(Get-NetIPInterface -ErrorAction Stop) }
     } catch {
-        if (-not (Test-NotFound $_)) { throw }
+        if (-not (Test-NotFound $_)) { throw ('cannot list the ' + $what + ': ' + (Get-Reason $_)) }
     }
     # Every machine has a loopback interface with addresses and active routes.
-    if ($found.Count -eq 0 -and $store -ne 'PersistentStore') { throw ('Windows lists no ' + $what) }
+    if ($found.Count -eq 0 -and $store -ne 'PersistentStore') { throw ('cannot list the ' + $what + ': Windows shows none') }
     return ,$found
 }
 
