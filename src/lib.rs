@@ -96,6 +96,7 @@
 //! | an error in a configuration | `src/diagnose/rules.rs` | `src/diagnose/rules`, `src/config/validate.rs`, `tests/cases/config` |
 //! | an error or a warning about a node or a plan | `src/diagnose/rules.rs` | `src/plan/check.rs`, `tests/cases/plan` |
 //! | the routes that packets use on a Windows node | `src/forwarding/windows.rs` | `src/plan/windows/paths.rs` and `src/render/powershell/paths.ps1`, which use the same words; `tests/powershell/paths.rs` |
+//! | what `offLink` does | `src/plan/off_link.rs` | `src/render/shell/body.sh`; for Windows nodes `src/plan/windows/off_link.rs` and `src/render/powershell/off-link.ps1`, which use the same words; `tests/e2e/situations.rs`, `tests/powershell/off_link.rs` |
 //! | the path of packets, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
 //! | what `hostgw doctor` finds | `src/diagnose/rules.rs` | `src/doctor`, `src/kernel/nat/terms.rs` (rules of firewalls); `tests/e2e/doctor.rs` |
 //! | what `hostgw audit` finds | `src/audit/conclude.rs` | `src/audit/examine.rs` (one node), `src/audit/report.rs`; `tests/audit.rs`, `tests/e2e/audit.rs` |

@@ -314,10 +314,11 @@ impl Worker<'_> {
         let findings = problems.into_iter().chain(leftovers).chain(others).collect();
         let nodes = self.cluster.nodes.len();
         let mut row = Row::default();
-        let WindowsReach { lost, is_unrouted } = reach;
+        let WindowsReach { lost, skipped, is_unrouted } = reach;
         for peer in lost {
             row.worsen(peer, Direction::Out, PairState::Lost, nodes);
         }
+        lose(&mut row, &skipped, nodes);
         if is_unrouted {
             (0..nodes).for_each(|peer| row.worsen(peer, Direction::In, PairState::Lost, nodes));
         }
@@ -381,11 +382,16 @@ fn row(
             row.worsen(peer, *direction, PairState::Lost, size);
         }
     }
+    lose(&mut row, skipped, size);
+    row
+}
+
+/// Records that a node has no routes to these nodes, so that it can neither send packets to their pods nor reply.
+fn lose(row: &mut Row, skipped: &BTreeSet<usize>, size: usize) {
     for peer in skipped {
         row.worsen(*peer, Direction::Out, PairState::Lost, size);
         row.worsen(*peer, Direction::In, PairState::Lost, size);
     }
-    row
 }
 
 /// Extends the findings about a sample to the whole cluster of `size` nodes. Returns `None` if any of them is about a node that

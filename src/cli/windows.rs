@@ -19,6 +19,7 @@ use crate::{
         compare::Side,
         windows::{WindowsObserved, WindowsPlan, windows_plan},
     },
+    reconcile::misfit,
     render::{DiagnosticEntry, Locator, Report},
     text::{ShellCommand, Untrusted},
 };
@@ -69,13 +70,9 @@ fn planned(
 ) -> Result<(Report, WindowsPlan), Error> {
     let desired = desired(cluster, index, name)?;
     let node = &cluster.nodes[index].name;
-    let plan = windows_plan(cluster, index, &desired, observed, policy).map_err(|problems| {
-        let hint = problems.iter().find_map(|problem| problem.remedy.clone());
-        Error::new(Kind::Invalid, format!("the configuration does not fit node {node}"))
-            .with_details(problems.into_iter().map(|problem| problem.message))
-            .with_hint_if(hint)
-    })?;
     let locator = Locator::new(document);
+    let plan = windows_plan(cluster, index, &desired, observed, policy)
+        .map_err(|problems| misfit(node, &problems, |path| locator.source(path)))?;
     let mut report = Report::of_windows(&plan, cluster, |side, path| match side {
         Side::New => locator.source(path),
         Side::Old => None,

@@ -285,6 +285,19 @@ pub enum OffLink {
     Onlink,
 }
 
+impl OffLink {
+    /// Returns the word in a configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Skip => "skip",
+            Self::Gateway => "gateway",
+            Self::Onlink => "onlink",
+        }
+    }
+}
+
 /// The masquerading of traffic that leaves the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatPolicy {

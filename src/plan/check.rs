@@ -6,12 +6,15 @@ use ipnet::IpNet;
 
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::{Cluster, ConfigPath, Family, NextHopKind, OffLink, SysctlKey},
+    model::{Cluster, ConfigPath, Family, NextHopKind, SysctlKey},
     state::{AddressFlag, NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
-use super::{Desired, Observed, Plan, egress, off_link::OnLink};
+use super::{
+    Desired, Observed, Plan, egress,
+    off_link::{OnLink, UnusableNextHop, skipped},
+};
 
 /// Checks the desired state of the node at `index` of `cluster` against its live state. Returns every problem found.
 #[must_use]
@@ -159,34 +162,12 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
             .node_of(&route.key())
             .map_or_else(|| "?".into(), |other| cluster.nodes[other].name.clone());
         let path = desired.route_origin(cluster, &route.key());
-        if let Some(holder) = holder {
-            problems.push(
-                Diagnostic::new(
-                    Rule::NextHopIsLocal,
-                    format!(
-                        "next hop {gateway} of node {name} is this node's own address (on {holder}): \
-                     packets would never leave this node"
-                    ),
-                )
-                .at(path)
-                .with_remedy(own_address_hint(&name, &node.name)),
-            );
-        } else {
-            problems.push(
-                Diagnostic::new(
-                    Rule::NextHopNotOnLink,
-                    format!("next hop {gateway} of node {name} is not on-link on {device}"),
-                )
-                .at(path)
-                .with_remedy(not_on_link_hint(
-                    cluster.off_link,
-                    device,
-                    &on_link,
-                    gateway.into(),
-                    &name,
-                )),
-            );
-        }
+        let unusable = UnusableNextHop { next_hop: gateway, other: &name, device };
+        let problem = match holder {
+            Some(holder) => unusable.report_local(holder).with_remedy(own_address_hint(&name, &node.name)),
+            None => unusable.report_off_link(cluster.off_link, &on_link, "ip address add"),
+        };
+        problems.push(problem.at(path));
     }
 }
 
@@ -228,32 +209,6 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
     format!(
         "this machine looks like node {other}, not {this}; pass --node {other}, or fix the address in the file"
     )
-}
-
-fn not_on_link_hint(
-    off_link: OffLink,
-    device: &str,
-    on_link: &OnLink,
-    family: Family,
-    other: &Untrusted,
-) -> String {
-    let of_family: Vec<_> = on_link.all.iter().filter(|prefix| Family::from(**prefix) == family).collect();
-    if of_family.is_empty() {
-        return format!(
-            "{device} has no {family} address in the nodes' network: assign one with `ip address add`"
-        );
-    }
-    let networks = list(&of_family, 4);
-    match off_link {
-        OffLink::Gateway => {
-            format!(
-                "set node {other}'s address to one that this node reaches through a gateway on {device}, or set its nextHop"
-            )
-        }
-        OffLink::Refuse | OffLink::Skip | OffLink::Onlink => format!(
-            "use a next hop in {networks}, the network on {device}, or set offLink to gateway, skip or onlink"
-        ),
-    }
 }
 
 /// Reports configured sysctls that this kernel does not have.
@@ -328,7 +283,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
                 .with_remedy("set nextHop: node-address"),
         );
     }
-    warnings.extend(skipped(cluster, index, desired));
+    warnings.extend(skipped(cluster, index, &desired.skipped));
     warnings.extend(mtu_above_interface(cluster, index, desired, observed));
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(MAX_LISTED));
@@ -363,21 +318,6 @@ fn mtu_above_interface(
     );
     let remedy = format!("raise the MTU of {interface}, or set the node's mtu to {limit}");
     Some(Diagnostic::new(Rule::MtuAboveInterface, message).at(Some(path)).with_remedy(remedy))
-}
-
-/// Returns a warning about the nodes to which there is no route.
-fn skipped(cluster: &Cluster, index: usize, desired: &Desired) -> Option<Diagnostic> {
-    let names: Vec<&Untrusted> = desired.skipped.iter().map(|node| &cluster.nodes[*node].name).collect();
-    let others = cluster.nodes.iter().enumerate().filter(|(other, node)| *other != index && node.has_pods());
-    (!names.is_empty()).then(|| {
-        let message = format!(
-            "no route to {} of {} (offLink: skip); not on this node's link: {}",
-            names.len(),
-            count(others.count(), "other node"),
-            list(&names, 6)
-        );
-        Diagnostic::new(Rule::SkippedOffLink, message).at(Some(ConfigPath::root().key("offLink")))
-    })
 }
 
 /// Returns the removals of a plan that no rollback can undo.

@@ -1,4 +1,4 @@
-//! Adapts routes whose next hops are not on the link of the egress interface.
+//! Adapts routes whose next hops are not on the link of the egress interface, and words what cannot be adapted.
 
 use std::{
     cmp::Reverse,
@@ -9,8 +9,10 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, Family, MAIN_TABLE, NextHopKind, OffLink},
+    diagnose::{Diagnostic, Rule},
+    model::{Cluster, ConfigPath, Family, MAIN_TABLE, NextHopKind, OffLink},
     state::{Host, Route, RouteScope, RouteType, Spread},
+    text::{Untrusted, count, list},
 };
 
 use super::{Desired, Observed};
@@ -32,7 +34,13 @@ impl OnLink {
             .iter()
             .filter(|route| route.is_on_link(device))
             .map(|route| route.destination);
-        let mut all: Vec<IpNet> = host.on_link(device).chain(planned).map(|p| p.trunc()).collect();
+        host.on_link(device).chain(planned).collect()
+    }
+}
+
+impl FromIterator<IpNet> for OnLink {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(prefixes: I) -> Self {
+        let mut all: Vec<IpNet> = prefixes.into_iter().map(|prefix| prefix.trunc()).collect();
         all.sort_unstable();
         all.dedup();
         let mut by_length: BTreeMap<_, HashSet<_>> = BTreeMap::new();
@@ -41,13 +49,75 @@ impl OnLink {
         }
         Self { by_length, all }
     }
+}
 
+impl OnLink {
     pub fn covers(&self, address: IpAddr) -> bool {
         self.by_length.iter().any(|((family, length), prefixes)| {
             *family == Family::from(address)
                 && IpNet::new(address, *length).is_ok_and(|prefix| prefixes.contains(&prefix.trunc()))
         })
     }
+}
+
+/// A next hop that packets cannot use, on a node of either system.
+pub(super) struct UnusableNextHop<'a> {
+    pub next_hop: IpAddr,
+    /// The node whose pods are behind it.
+    pub other: &'a Untrusted,
+    /// The interface that carries pod traffic.
+    pub device: &'a str,
+}
+
+impl UnusableNextHop<'_> {
+    /// Reports that the next hop is an address of this machine, on the interface `holder`. The finding has no remedy yet.
+    pub fn report_local(&self, holder: &dyn std::fmt::Display) -> Diagnostic {
+        let Self { next_hop, other, .. } = self;
+        let message = format!(
+            "next hop {next_hop} of node {other} is this node's own address (on {holder}): packets would never leave this node"
+        );
+        Diagnostic::new(Rule::NextHopIsLocal, message)
+    }
+
+    /// Reports that the next hop is not on the link. `command` assigns an address.
+    pub fn report_off_link(&self, off_link: OffLink, on_link: &OnLink, command: &str) -> Diagnostic {
+        let Self { next_hop, other, device } = self;
+        let family = Family::from(*next_hop);
+        let networks: Vec<_> = on_link.all.iter().filter(|prefix| Family::from(**prefix) == family).collect();
+        let remedy = if networks.is_empty() {
+            format!("{device} has no {family} address in the nodes' network: assign one with `{command}`")
+        } else if off_link == OffLink::Gateway {
+            format!(
+                "set node {other}'s address to one that this node reaches through a gateway on {device}, or set its nextHop"
+            )
+        } else {
+            let networks = list(&networks, 4);
+            format!(
+                "use a next hop in {networks}, the network on {device}, or set offLink to gateway, skip or onlink"
+            )
+        };
+        let message = format!("next hop {next_hop} of node {other} is not on-link on {device}");
+        Diagnostic::new(Rule::NextHopNotOnLink, message).with_remedy(remedy)
+    }
+}
+
+/// Returns a warning about the nodes to which the node at `index` has no route, if there are any.
+pub(super) fn skipped<'a>(
+    cluster: &Cluster,
+    index: usize,
+    skipped: impl IntoIterator<Item = &'a usize>,
+) -> Option<Diagnostic> {
+    let names: Vec<&Untrusted> = skipped.into_iter().map(|node| &cluster.nodes[*node].name).collect();
+    let others = cluster.nodes.iter().enumerate().filter(|(other, node)| *other != index && node.has_pods());
+    (!names.is_empty()).then(|| {
+        let message = format!(
+            "no route to {} of {} (offLink: skip); not on this node's link: {}",
+            names.len(),
+            count(others.count(), "other node"),
+            list(&names, 6)
+        );
+        Diagnostic::new(Rule::SkippedOffLink, message).at(Some(ConfigPath::root().key("offLink")))
+    })
 }
 
 impl Desired {

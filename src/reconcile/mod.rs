@@ -67,6 +67,7 @@ pub use self::{
     supervisor::supervise,
     unattended::Unattended,
 };
+pub use refusal::misfit;
 pub use session::{Place, Session};
 #[cfg(target_os = "linux")]
 pub use wording::{described, name, named, not_kept};

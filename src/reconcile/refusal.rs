@@ -17,31 +17,36 @@ pub(super) fn check_fit(
     problems: &[Diagnostic],
     source: impl Fn(&ConfigPath) -> Option<SourceLocation>,
 ) -> Result<(), Error> {
+    if problems.is_empty() { Ok(()) } else { Err(misfit(name, problems, source)) }
+}
+
+/// Returns the error for a configuration that does not fit the node `name`. `source` finds the line of a path.
+#[must_use]
+pub fn misfit(
+    name: &Untrusted,
+    problems: &[Diagnostic],
+    source: impl Fn(&ConfigPath) -> Option<SourceLocation>,
+) -> Error {
     /// The number of problems to list. If there are more, they usually share one cause that affects every node.
     const MAX_LISTED: usize = 10;
     let described = |problem: &Diagnostic| match problem.path.as_ref().and_then(&source) {
         Some(source) => format!("{} ({}:{})", problem.message, source.file, source.line),
         None => problem.message.clone(),
     };
-    match problems {
-        [] => Ok(()),
-        [only] => {
-            let error = Error::new(Kind::Invalid, described(only)).with_hint_if(only.remedy.clone());
-            Err(error.with_code(only.rule.number()))
-        }
-        _ => {
-            let count = text::count(problems.len(), "problem");
-            let listed = problems.iter().take(MAX_LISTED);
-            let mut details: Vec<String> =
-                listed.map(|problem| format!("{}: {}", problem.rule, described(problem))).collect();
-            if problems.len() > MAX_LISTED {
-                details.push(format!("… and {} more", problems.len() - MAX_LISTED));
-            }
-            let message = format!("the configuration does not fit node {name}: {count}");
-            let hint = problems.iter().find_map(|problem| problem.remedy.clone());
-            Err(Error::new(Kind::Invalid, message).with_details(details).with_hint_if(hint))
-        }
+    if let [only] = problems {
+        let error = Error::new(Kind::Invalid, described(only)).with_hint_if(only.remedy.clone());
+        return error.with_code(only.rule.number());
     }
+    let count = text::count(problems.len(), "problem");
+    let listed = problems.iter().take(MAX_LISTED);
+    let mut details: Vec<String> =
+        listed.map(|problem| format!("{}: {}", problem.rule, described(problem))).collect();
+    if problems.len() > MAX_LISTED {
+        details.push(format!("… and {} more", problems.len() - MAX_LISTED));
+    }
+    let message = format!("the configuration does not fit node {name}: {count}");
+    let hint = problems.iter().find_map(|problem| problem.remedy.clone());
+    Error::new(Kind::Invalid, message).with_details(details).with_hint_if(hint)
 }
 
 /// Checks that all the live state that a plan depends on could be read.

@@ -34,7 +34,7 @@ impl Report {
         let conflicts = plan.conflicts.iter().map(conflict_entry).collect();
         let mut report = Self { changes, conflicts, ..Self::empty(plan.totals()) };
         report.warn_of_paths(plan.paths.faults.iter().cloned(), |_| None);
-        report.warn(plan.paths.warnings.iter().cloned(), |_| None);
+        report.warn(plan.paths.warnings.iter().cloned(), |path| locate(Side::New, path));
         report
     }
 }

@@ -98,7 +98,8 @@ fn a_plan_from_collected_state_matches_the_script() {
 fn a_windows_node_can_be_planned_from_collected_state() {
     let folder = Directory::new();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/render");
-    std::fs::write(folder.path().join("hostgw.yaml"), CLUSTER).unwrap();
+    let configure = |text: &str| std::fs::write(folder.path().join("hostgw.yaml"), text).unwrap();
+    configure(CLUSTER);
     let hostgw = |arguments: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_hostgw"))
             .args(arguments)
@@ -121,13 +122,19 @@ fn a_windows_node_can_be_planned_from_collected_state() {
     diverted.route(1, "10.244.9.0/24", "0.0.0.0", 1, "P");
     let mut no_pod = machine();
     no_pod.interfaces.retain(|interface| interface.index != 7);
-    for (name, mut machine) in [
-        ("fresh", machine()),
-        ("partly", partly),
-        ("conflict", conflict),
-        ("diverted", diverted),
-        ("no-pod-interface", no_pod),
+    let far = CLUSTER.replace("172.30.0.13", "172.30.9.13").replace("172.30.0.14", "172.30.9.14");
+    let with = |keys: &str| format!("nextHop: node-address\n{keys}{far}");
+    for (name, mut machine, configuration) in [
+        ("fresh", machine(), CLUSTER.to_owned()),
+        ("partly", partly, CLUSTER.to_owned()),
+        ("conflict", conflict, CLUSTER.to_owned()),
+        ("diverted", diverted, CLUSTER.to_owned()),
+        ("no-pod-interface", no_pod, CLUSTER.to_owned()),
+        ("off-link-refused", machine(), with("")),
+        ("off-link-skipped", machine(), with("offLink: skip\n")),
+        ("off-link-gateway", machine(), with("offLink: gateway\n")),
     ] {
+        configure(&configuration);
         let collected = run(&mut machine, &collector, &[]);
         std::fs::write(folder.path().join("node.json"), &collected.stdout).unwrap();
         let arguments = ["plan", "--state", "node.json", "--detailed-exitcode"];
@@ -144,10 +151,11 @@ fn a_windows_node_can_be_planned_from_collected_state() {
             assert!(jsonschema::is_valid(&schema("plan"), &json), "{json:#}");
         }
     }
+    configure(CLUSTER);
     let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--node", "linux-1"]);
     assert_eq!(code, 3);
     assert!(stderr.contains("node.json is from a Windows machine, but node linux-1 runs Linux"), "{stderr}");
     let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--out", "p.json"]);
     assert_eq!(code, 64, "{stderr}");
-    cases::assert_none(5, &failures);
+    cases::assert_none(8, &failures);
 }

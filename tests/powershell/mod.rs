@@ -12,6 +12,7 @@ mod collected;
 mod doctor;
 mod faults;
 mod hostile_text;
+mod off_link;
 mod paths;
 mod real;
 mod records;

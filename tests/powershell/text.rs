@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Asserts what the script of the node at `index` must contain, by its syntax tree.
-fn check_script(cluster: &Cluster, index: usize, desired: &WindowsDesired) -> String {
+pub fn check_script(cluster: &Cluster, index: usize, desired: &WindowsDesired) -> String {
     let script = windows_script(cluster, index, desired, &PROVENANCE);
     for text in [&script, &windows_collector(cluster, index, &PROVENANCE)] {
         let (tree, errors) = &*parse(text);

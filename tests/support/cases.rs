@@ -9,8 +9,9 @@ use std::{
 };
 
 /// The parts of generated scripts that are copied from a file.
-const BODIES: [&str; 6] = [
+const BODIES: [&str; 7] = [
     "src/render/powershell/read.ps1",
+    "src/render/powershell/off-link.ps1",
     "src/render/powershell/paths.ps1",
     "src/render/powershell/task.ps1",
     "src/render/powershell/apply.ps1",

@@ -8,6 +8,7 @@
 mod desired;
 mod interfaces;
 mod observed;
+mod off_link;
 mod paths;
 mod plan;
 mod traffic;
@@ -16,6 +17,7 @@ pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
 pub(super) use desired::{to_master, to_node, to_own_pods};
 pub use interfaces::{FoundInterfaces, InterfaceRef, POD_ALIASES};
 pub use observed::{Interface, ObservedRoute, OwnedRoute, SavedForwarding, WindowsAddress, WindowsObserved};
+pub use off_link::RequiredLink;
 pub use paths::{WindowsPaths, WindowsReach};
 pub use plan::{
     ForwardingChange, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict, WindowsPlan,

@@ -1,15 +1,21 @@
 //! The live state of a Windows node, as the script from `render --collect` prints it.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    state::WindowsRoute,
+};
 
 /// The format version. Files of another version are rejected.
 const FORMAT: u32 = 1;
+
+/// What to do if a snapshot of an earlier version lacks something.
+pub(super) const COLLECT_AGAIN: &str = "collect the snapshot again with the script that `hostgw render --node NODE --collect` of this version prints";
 
 /// A snapshot of a Windows node. Unknown keys are ignored: a later version of the script may write them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -110,6 +116,13 @@ pub struct ObservedRoute {
     pub protocol: Option<String>,
 }
 
+impl ObservedRoute {
+    /// Returns the metric of a route that Windows derives from an address. Snapshots of earlier versions omit it.
+    pub(super) fn derived_metric(&self) -> u32 {
+        self.active.unwrap_or(WindowsRoute::DEFAULT_METRIC)
+    }
+}
+
 /// A route that hostgw manages.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
@@ -153,6 +166,12 @@ impl WindowsObserved {
         first.is_some_and(|first| first.is_ascii_uppercase())
             && serde_json::from_str::<SnapshotHeader>(without_mark(text))
                 .is_ok_and(|head| head.system == "windows")
+    }
+
+    /// Returns the managed routes by alias, destination and next hop.
+    pub(super) fn owned_keys(&self) -> HashSet<(&str, IpNet, IpAddr)> {
+        let owned = self.owned.iter();
+        owned.map(|route| (route.alias.as_str(), route.destination, route.next_hop)).collect()
     }
 
     /// Parses a snapshot; `name` is the file name in errors.

@@ -11,13 +11,14 @@ use ipnet::IpNet;
 
 use super::{
     Interface, InterfaceRef, ObservedRoute, WindowsObserved, WindowsOrigin,
+    observed::COLLECT_AGAIN,
     traffic::{InterfaceIndexes, ResolvedRoute},
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ActiveRoute, ActiveTable, TrafficPart},
     model::{Cluster, Family},
-    state::{Role, WindowsRoute},
+    state::Role,
 };
 
 /// What the routes of a node do with packets once a plan is applied.
@@ -25,7 +26,7 @@ use crate::{
 pub struct WindowsPaths {
     /// Packets that are lost or take a different path than planned.
     pub faults: Vec<Diagnostic>,
-    /// Findings that take effect after a restart, and paths that are unknown.
+    /// Findings that take effect after a restart, paths that are unknown, and nodes that get no route.
     pub warnings: Vec<Diagnostic>,
     /// The node's own pod CIDRs that no active route keeps on the node yet.
     pub unrouted: Vec<IpNet>,
@@ -36,6 +37,8 @@ pub struct WindowsPaths {
 pub struct WindowsReach {
     /// The indexes of the nodes to whose pods packets do not certainly take the planned path.
     pub lost: BTreeSet<usize>,
+    /// The indexes of the nodes that get no route, because they are not on this node's link.
+    pub skipped: BTreeSet<usize>,
     /// Whether packets from other nodes do not certainly reach the node's own pods.
     pub is_unrouted: bool,
 }
@@ -44,7 +47,7 @@ impl WindowsReach {
     /// No packets pass.
     #[must_use]
     pub fn nothing(cluster: &Cluster) -> Self {
-        Self { lost: (0..cluster.nodes.len()).collect(), is_unrouted: true }
+        Self { lost: (0..cluster.nodes.len()).collect(), skipped: BTreeSet::new(), is_unrouted: true }
     }
 }
 
@@ -150,7 +153,7 @@ impl<'a> PlannedNode<'a> {
             return WindowsReach::nothing(self.cluster);
         }
         let live = self.live_table();
-        let mut reach = WindowsReach { lost: BTreeSet::new(), is_unrouted: !self.unrouted().is_empty() };
+        let mut reach = WindowsReach { is_unrouted: !self.unrouted().is_empty(), ..WindowsReach::default() };
         for needed in self.wanted {
             let WindowsOrigin::Node(index) = needed.origin else { continue };
             let is_planned = |part: &TrafficPart<'_>| {
@@ -179,12 +182,12 @@ impl<'a> PlannedNode<'a> {
         .collect()
     }
 
-    /// Iterates over the routes that Windows derives from addresses. Snapshots of earlier versions omit their metrics.
+    /// Iterates over the routes that Windows derives from addresses.
     fn derived_routes(&self) -> impl Iterator<Item = ActiveRoute> + '_ {
-        self.observed.derived.iter().map(|route| {
-            let metric = route.active.unwrap_or(WindowsRoute::DEFAULT_METRIC);
-            self.active(route.index, route.destination, route.next_hop, metric)
-        })
+        self.observed
+            .derived
+            .iter()
+            .map(|route| self.active(route.index, route.destination, route.next_hop, route.derived_metric()))
     }
 
     fn active(&self, index: u32, destination: IpNet, next_hop: IpAddr, metric: u32) -> ActiveRoute {
@@ -226,9 +229,7 @@ impl<'a> PlannedNode<'a> {
             let message = format!(
                 "cannot tell whether {packets} take a different path than planned: the interface metrics are unknown"
             );
-            return Some(Diagnostic::new(Rule::PathUnknown, message).with_remedy(
-                "collect the snapshot again with the script that `hostgw render --node NODE --collect` of this version prints",
-            ));
+            return Some(Diagnostic::new(Rule::PathUnknown, message).with_remedy(COLLECT_AGAIN));
         }
         let when = if moment == Moment::Restart { "after the next restart, " } else { "" };
         let is_tie = part.routes.iter().any(|route| self.may_use(needed, route));

@@ -1,7 +1,8 @@
 //! Computes the plan of a Windows node, exactly as its script does on the node.
 
 use std::{
-    collections::{HashMap, HashSet},
+    cell::LazyCell,
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -10,13 +11,14 @@ use ipnet::IpNet;
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Cluster, Family},
-    plan::{Action, ForeignPolicy, Totals},
+    plan::{Action, ForeignPolicy, Totals, off_link::skipped},
     state::{Role, WindowsRoute},
 };
 
 use super::{
     InterfaceRef, ObservedRoute, WindowsDesired, WindowsObserved, WindowsOrigin, WindowsPaths, WindowsReach,
     interfaces::NodeInterfaces,
+    off_link::{Adapted, NodeLink, RequiredLink},
     paths::PlannedNode,
     traffic::{InterfaceIndexes, ResolvedRoute, TrafficIndex, route_delete},
 };
@@ -170,13 +172,15 @@ pub fn windows_plan(
     let (management, pod) = machine.find(cluster, node).both()?;
     let interfaces =
         InterfaceIndexes { management: management.index, pod: pod.as_ref().map(|pod| pod.index) };
-    let (wanted, missing) = wanted(desired, observed, &management);
-    if !missing.is_empty() {
-        return Err(missing);
+    let wanted = WantedRoutes::of(cluster, index, desired, observed, &management);
+    if !wanted.problems.is_empty() {
+        return Err(wanted.problems);
     }
+    let skipped = skipped(cluster, index, &wanted.skipped);
+    let wanted = wanted.routes;
     let live: HashMap<WindowsRouteKey, Stores> =
         observed.routes.iter().map(|route| (WindowsRouteKey::of(route), stores(route))).collect();
-    let owned = owned(observed);
+    let owned = observed.owned_keys();
     let mut plan = WindowsPlan::default();
     let traffic = TrafficIndex::new(&wanted);
     reject_misplaced_addresses(cluster, observed, &traffic, interfaces)?;
@@ -239,6 +243,7 @@ pub fn windows_plan(
         plan.changes.extend(forwarding(cluster, observed, &management, pod)?);
     }
     plan.paths = PlannedNode::new(cluster, observed, (&management, pod.as_ref()), &wanted, &kept).judge();
+    plan.paths.warnings.extend(skipped);
     Ok(plan)
 }
 
@@ -253,8 +258,9 @@ pub fn windows_paths(
     let machine = NodeInterfaces::new(observed);
     let found = machine.find(cluster, &cluster.nodes[index]);
     let Ok(management) = &found.management else { return WindowsPaths::default() };
-    let (wanted, _) = wanted(desired, observed, management);
-    let owned = owned(observed);
+    let WantedRoutes { routes: wanted, skipped: nodes, .. } =
+        WantedRoutes::of(cluster, index, desired, observed, management);
+    let owned = observed.owned_keys();
     let desired: HashSet<WindowsRouteKey> = wanted
         .iter()
         .map(|route| WindowsRouteKey {
@@ -270,7 +276,9 @@ pub fn windows_paths(
     };
     let kept: Vec<&ObservedRoute> = observed.routes.iter().filter(is_kept).collect();
     let pod = found.pod.as_ref().ok().and_then(Option::as_ref);
-    PlannedNode::new(cluster, observed, (management, pod), &wanted, &kept).judge()
+    let mut paths = PlannedNode::new(cluster, observed, (management, pod), &wanted, &kept).judge();
+    paths.warnings.extend(skipped(cluster, index, &nodes));
+    paths
 }
 
 /// Returns what the routes of a node do with packets now.
@@ -283,15 +291,12 @@ pub fn windows_reach(
 ) -> WindowsReach {
     let found = NodeInterfaces::new(observed).find(cluster, &cluster.nodes[index]);
     let Ok(management) = &found.management else { return WindowsReach::nothing(cluster) };
-    let (wanted, _) = wanted(desired, observed, management);
+    let wanted = WantedRoutes::of(cluster, index, desired, observed, management);
     let pod = found.pod.as_ref().ok().and_then(Option::as_ref);
-    PlannedNode::new(cluster, observed, (management, pod), &wanted, &[]).reach()
-}
-
-/// Returns the managed routes by alias, destination and next hop.
-fn owned(observed: &WindowsObserved) -> HashSet<(&str, IpNet, IpAddr)> {
-    let owned = observed.owned.iter();
-    owned.map(|route| (route.alias.as_str(), route.destination, route.next_hop)).collect()
+    let mut reach = PlannedNode::new(cluster, observed, (management, pod), &wanted.routes, &[]).reach();
+    reach.lost.extend(wanted.unusable);
+    reach.skipped = wanted.skipped.into_iter().collect();
+    reach
 }
 
 /// Rejects local addresses in the pod CIDR of another node, and the address of the master: Windows does not send packets
@@ -352,28 +357,73 @@ impl WindowsRouteKey {
     }
 }
 
-fn wanted(
-    desired: &WindowsDesired,
-    observed: &WindowsObserved,
-    management: &InterfaceRef,
-) -> (Vec<ResolvedRoute>, Vec<Diagnostic>) {
-    let mut problems = Vec::new();
-    let mut wanted = Vec::with_capacity(desired.state.routes.len());
-    for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {
-        let WindowsRoute { destination_prefix: destination, route_metric: metric, .. } = *route;
-        match route.next_hop.or_else(|| default_gateway(observed, management, route.family())) {
-            Some(next_hop) => wanted.push(ResolvedRoute { destination, next_hop, metric, origin: *origin }),
-            None => problems.push(Diagnostic::new(
-                Rule::NoDefaultRoute,
-                format!(
-                    "the gateway for {destination} is unknown, because {} has no default route: set the node's defaultGateway in the \
-                     configuration",
-                    management.alias
-                ),
-            )),
+/// The desired routes of a node with the next hops that they have there.
+#[derive(Default)]
+struct WantedRoutes {
+    routes: Vec<ResolvedRoute>,
+    /// Why others have no next hop that works.
+    problems: Vec<Diagnostic>,
+    /// The indexes of the nodes that these others lead to.
+    unusable: BTreeSet<usize>,
+    /// The indexes of the nodes that get no route, because they are not on this node's link (`offLink: skip`), in the order
+    /// of their routes.
+    skipped: Vec<usize>,
+}
+
+impl WantedRoutes {
+    fn of(
+        cluster: &Cluster,
+        index: usize,
+        desired: &WindowsDesired,
+        observed: &WindowsObserved,
+        management: &InterfaceRef,
+    ) -> Self {
+        let name = &cluster.nodes[index].name;
+        let link = LazyCell::new(|| NodeLink::new(cluster, name, desired, observed, management));
+        let mut wanted = Self { routes: Vec::with_capacity(desired.state.routes.len()), ..Self::default() };
+        let mut reported = HashSet::new();
+        for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {
+            let gateway = || default_gateway(observed, management, route.family());
+            let Some(next_hop) = route.next_hop.or_else(gateway) else {
+                wanted.problems.push(no_gateway(route, management));
+                continue;
+            };
+            let next_hop = match RequiredLink::of(cluster, route, *origin) {
+                None => next_hop,
+                Some(required) => match link.adapt(next_hop, &required) {
+                    Adapted::Via(next_hop) => next_hop,
+                    Adapted::Skipped => {
+                        if !wanted.skipped.contains(&required.peer) {
+                            wanted.skipped.push(required.peer);
+                        }
+                        continue;
+                    }
+                    Adapted::Unusable(problem) => {
+                        wanted.unusable.insert(required.peer);
+                        if reported.insert((required.peer, next_hop)) {
+                            let path = origin.path(cluster, route.destination_prefix);
+                            wanted.problems.push(problem.at(Some(path)));
+                        }
+                        continue;
+                    }
+                },
+            };
+            let WindowsRoute { destination_prefix: destination, route_metric: metric, .. } = *route;
+            wanted.routes.push(ResolvedRoute { destination, next_hop, metric, origin: *origin });
         }
+        wanted
     }
-    (wanted, problems)
+}
+
+fn no_gateway(route: &WindowsRoute, management: &InterfaceRef) -> Diagnostic {
+    let (destination, alias) = (route.destination_prefix, &management.alias);
+    Diagnostic::new(
+        Rule::NoDefaultRoute,
+        format!(
+            "the gateway for {destination} is unknown, because {alias} has no default route: set the node's defaultGateway in the \
+             configuration"
+        ),
+    )
 }
 
 /// Returns the gateway of the best default route of the management interface.

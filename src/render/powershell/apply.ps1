@@ -3,6 +3,9 @@ $LastFile = Join-Path $Folder 'last.json'
 $LockFile = Join-Path $Folder 'lock'
 $TranscriptFile = Join-Path $Folder 'transcript.log'
 
+# The number of problems to list.
+$MaxProblems = 10
+
 # The exit code for Ctrl-C at this point, what to do about the reason of a rollback, and the script that the task started.
 $Run = @{ Interrupted = 130; Remedy = ''; Script = '' }
 
@@ -38,6 +41,25 @@ function Limit-Transcript {
     } catch {
         Write-WarningLine ('cannot rotate the transcript: ' + (Get-Reason $_))
     }
+}
+
+# Reports why this node cannot be planned. Many problems usually share one cause that affects every node.
+function Write-Problems($problems) {
+    $count = 0
+    foreach ($problem in $problems) {
+        $count += 1
+        if ($count -le $MaxProblems) { Write-Failure $problem }
+    }
+    if ($count -gt $MaxProblems) { Write-Detail ('and ' + ($count - $MaxProblems) + ' more problems') }
+}
+
+# Returns at most $limit items as a list in a sentence.
+function Format-List($items, [int] $limit) {
+    $shown = @()
+    for ($at = 0; $at -lt $items.Count -and $at -lt $limit; $at++) { $shown += $items[$at] }
+    $text = $shown -join ', '
+    if ($items.Count -gt $limit) { $text += ' and ' + ($items.Count - $limit) + ' more' }
+    return $text
 }
 
 # ---- The interfaces of this node
@@ -100,7 +122,8 @@ function Get-NodeInterfaces {
 # Returns the gateway of the best default route on the management interface.
 function Get-DefaultGateway($live, $management, [string] $everything) {
     $best = $null
-    foreach ($route in $live.Values) {
+    foreach ($key in (Get-Sorted $live.Keys)) {
+        $route = $live[$key]
         if ($route.Destination -ne $everything -or $route.Index -ne $management.Index -or $route.Active -lt 0) { continue }
         if ($null -eq $best -or $route.Active -lt $best.Active) { $best = $route }
     }
@@ -148,8 +171,9 @@ function New-ForwardingChange($index, [string] $alias, [string] $family, [string
 }
 
 # Returns the desired routes, each with its live route.
-function Get-DesiredRoutes($plan, $interfaces, $live) {
+function Get-DesiredRoutes($plan, $interfaces, $state, $live) {
     $desired = New-Object System.Collections.ArrayList
+    $link = $null
     foreach ($route in $Routes) {
         $nextHop = $route.NextHop
         if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Management $route.Everything }
@@ -157,6 +181,11 @@ function Get-DesiredRoutes($plan, $interfaces, $live) {
             $plan.Problems += 'the gateway for ' + $route.Destination + ' is unknown, because ' + $interfaces.Management.Alias +
                 ' has no default route: set defaultGateway for node ' + $Node + ' in the configuration'
             continue
+        }
+        if ($route.ContainsKey('Link')) {
+            if ($null -eq $link) { $link = Get-NodeLink $plan $interfaces $state }
+            $nextHop = Get-AdaptedNextHop $plan $interfaces $link $route
+            if ($nextHop -eq '') { continue }
         }
         $now = $live[(Get-Key $interfaces.Management.Index $route.Destination $nextHop)]
         if ($null -eq $now) {
@@ -314,6 +343,7 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $plan = @{
         Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @(); Remedy = ''
         Owned = (New-Object System.Collections.ArrayList); Traffic = (New-Object System.Collections.ArrayList)
+        Skipped = (New-Object System.Collections.ArrayList)
         Faults = @(); Later = @(); Unverified = ''; IsDisconnected = $false
     }
     $derived = New-Object System.Collections.ArrayList
@@ -323,7 +353,7 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $additions = New-Object System.Collections.ArrayList
     $keys = @{}
     $desired = @()
-    if (-not $removeAll) { $desired = Get-DesiredRoutes $plan $interfaces $live }
+    if (-not $removeAll) { $desired = Get-DesiredRoutes $plan $interfaces $state $live }
     foreach ($entry in $desired) {
         $now = $entry.Now
         $keys[(Get-Key $now.Index $now.Destination $now.NextHop)] = $true
@@ -335,7 +365,7 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $destinations = Get-Destinations $desired
     $misplaced = Get-MisplacedAddresses $destinations $interfaces $derived
     $plan.Problems += $misplaced
-    if ($misplaced.Count -gt 0) { $plan.Remedy = 'remove the address with Remove-NetIPAddress, or correct the configuration' }
+    if ($misplaced.Count -gt 0 -and $plan.Remedy -eq '') { $plan.Remedy = 'remove the address with Remove-NetIPAddress, or correct the configuration' }
     $plan.Desired = $desired
     $removals = Get-Removals $plan $interfaces $state $live $destinations $keys
     # As on Linux, forwarding is enabled last and disabled first.
@@ -886,8 +916,8 @@ function Stop-Plan {
 # its nodes; '' if it does not, or if that is allowed. Same rule as in hostgw apply.
 function Get-MassRemoval($plan) {
     $others = 0
-    foreach ($route in $Routes) {
-        if ($route.Role -eq 'node') { $others += 1 }
+    foreach ($entry in $plan.Desired) {
+        if ($entry.Role -eq 'node') { $others += 1 }
     }
     $isMassRemoval = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Managed
     if ($plan.Removed -eq 0 -or -not ($isMassRemoval -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
@@ -926,13 +956,15 @@ function Invoke-Reconcile([bool] $commit) {
         $problems = @($plan.Problems)
     }
     if ($problems.Count -gt 0) {
-        foreach ($problem in $problems) { Write-Failure $problem }
+        Write-Problems $problems
         $remedies = @($interfaces.Remedies)
         if ($null -ne $plan) { $remedies = @($plan.Remedy) }
         foreach ($remedy in $remedies) { if ($remedy -ne '') { Write-Help $remedy } }
         return 3
     }
     if (-not $removeAll -and $plan.Changes.Count -eq 0 -and $plan.Conflicts.Count -eq 0) { Confirm-Faults $plan $interfaces }
+    $skipped = Format-Skipped $plan
+    if ($skipped -ne '') { Write-WarningLine $skipped }
     $code = Test-Plan $plan $commit
     if ($null -ne $code) { return $code }
     if ($plan.Changes.Count -eq 0) {

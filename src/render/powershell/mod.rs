@@ -26,8 +26,11 @@ use std::{fmt::Write as _, net::IpAddr};
 use super::Provenance;
 use crate::{
     diagnose::Rule,
-    model::{Cluster, Family, Node},
-    plan::{WindowsDesired, WindowsOrigin, windows::POD_ALIASES},
+    model::{Cluster, Family, Node, OffLink},
+    plan::{
+        WindowsDesired, WindowsOrigin,
+        windows::{POD_ALIASES, RequiredLink},
+    },
     state::WindowsRoute,
     text::hidden_ranges,
 };
@@ -35,6 +38,9 @@ use literal::{comment, literal};
 
 /// Reads the live state. Both scripts contain it.
 const READ: &str = include_str!("read.ps1");
+
+/// Adapts routes to the links of the node.
+const OFF_LINK: &str = include_str!("off-link.ps1");
 
 /// Determines which routes packets use, and asks Windows.
 const PATHS: &str = include_str!("paths.ps1");
@@ -108,10 +114,10 @@ pub fn windows_script(
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #
-# Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 wrong machine;
-# 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
-# 8 refused: mass removal, or -Destroy while the task is active; 10 conflict with foreign objects; 64 invalid arguments;
-# 130 interrupted and rolled back.
+# Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 the configuration
+# does not fit this machine; 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete,
+# remaining commands listed; 8 refused: mass removal, or -Destroy while the task is active; 10 conflict with foreign objects;
+# 64 invalid arguments; 130 interrupted and rolled back.
 #
 ",
     );
@@ -135,7 +141,7 @@ pub fn windows_script(
     data(&mut text, cluster, node, desired, provenance);
     let _ = write!(
         text,
-        "\n# ---- Body: the same in every script of this version\n\n{}\n{}\n{READ}\n{PATHS}\n{TASK}\n{APPLY}",
+        "\n# ---- Body: the same in every script of this version\n\n{}\n{}\n{READ}\n{OFF_LINK}\n{PATHS}\n{TASK}\n{APPLY}",
         codes(),
         hidden_characters()
     );
@@ -174,6 +180,7 @@ $Node = {}
 /// Renders the codes of warnings, which `hostgw help CODE` explains.
 fn codes() -> String {
     let codes = [
+        ("Skipped", Rule::SkippedOffLink),
         ("Route", Rule::PathByRoute),
         ("Disconnected", Rule::InterfaceDisconnected),
         ("Differs", Rule::FindNetRouteDiffers),
@@ -248,11 +255,19 @@ fn data(
             if comment_text.is_empty() { line } else { format!("{line}  {comment_text}") }
         );
     }
+    let routes = || desired.state.routes.iter().zip(&desired.origins);
+    if routes().any(|(route, origin)| RequiredLink::of(cluster, route, *origin).is_some()) {
+        let _ = writeln!(
+            text,
+            "# What happens to a route to node Peer if the address Link is not on the link of the interface\n$OffLink = '{}'",
+            cluster.off_link.word()
+        );
+    }
     text.push_str(
         "# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty is the default\n\
          # gateway of the interface\n$Routes = @(\n",
     );
-    for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {
+    for (route, origin) in routes() {
         let _ = writeln!(text, "    {}", entry(cluster, route, *origin));
     }
     text.push_str(")\n");
@@ -271,12 +286,26 @@ fn entry(cluster: &Cluster, route: &WindowsRoute, origin: WindowsOrigin) -> Stri
         (None, Family::V4) => "; Everything = '0.0.0.0/0'",
         (None, Family::V6) => "; Everything = '::/0'",
     };
+    let link = RequiredLink::of(cluster, route, origin)
+        .map(|link| required_link(cluster, &link))
+        .unwrap_or_default();
     format!(
-        "@{{ Role = '{role}'; Destination = '{}'; NextHop = '{next_hop}'; Metric = {}; Why = {}{everything} }}",
+        "@{{ Role = '{role}'; Destination = '{}'; NextHop = '{next_hop}'; Metric = {}; Why = {}{everything}{link} }}",
         route.destination_prefix,
         route.route_metric,
         literal(&origin.reason_in(cluster))
     )
+}
+
+/// Renders what must be on the link for a route: with `offLink: gateway`, also the other node's own address.
+fn required_link(cluster: &Cluster, link: &RequiredLink) -> String {
+    let address = || link.address.map(|address| address.to_string()).unwrap_or_default();
+    let address = match cluster.off_link {
+        OffLink::Gateway => format!("; Address = '{}'", address()),
+        OffLink::Refuse | OffLink::Skip | OffLink::Onlink => String::new(),
+    };
+    let peer = literal(cluster.nodes[link.peer].name.as_raw());
+    format!("; Link = '{}'; Peer = {peer}{address}", link.on_link)
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {

@@ -40,6 +40,32 @@ function Get-Bits([string] $destination) {
     return [string] $bytes.Count + ':' + ($bits -join '').Substring(0, [int] $parts[1])
 }
 
+# Returns the bits of an address.
+function Get-AddressBits([string] $address) {
+    if ($address.IndexOf(':') -ge 0) { return (Get-Bits ($address + '/128')) }
+    return (Get-Bits ($address + '/32'))
+}
+
+# Returns active routes by the bits of their destinations.
+function Get-RoutesByBits($active) {
+    $byBits = @{}
+    foreach ($route in $active) {
+        $bits = Get-Bits $route.Destination
+        if (-not $byBits.ContainsKey($bits)) { $byBits[$bits] = New-Object System.Collections.ArrayList }
+        [void] $byBits[$bits].Add($route)
+    }
+    return $byBits
+}
+
+# Returns the routes to the longest prefix around an address.
+function Get-LongestMatch($byBits, [string] $bits) {
+    for ($length = $bits.Length; $length -gt $bits.IndexOf(':'); $length--) {
+        $found = $byBits[$bits.Substring(0, $length)]
+        if ($null -ne $found) { return ,$found }
+    }
+    return ,@()
+}
+
 # Returns the bits of the largest prefix inside a prefix that contains none of others inside it, or '' if they cover it.
 function Get-FreeBits([string] $bits, $inside) {
     $todo = New-Object System.Collections.ArrayList
@@ -66,14 +92,26 @@ function Get-Address([string] $bits) {
     $parts = $bits.Split(':')
     $all = $parts[1]
     $width = 8 * [int] $parts[0]
+    if ($width - $all.Length -ge 3) { $all = $all.PadRight($width - 3, '0') + '101' }
+    return (Format-Address ($all.PadRight($width, '0')))
+}
+
+# Returns the text of an address that consists of these bits.
+function Format-Address([string] $all) {
     $groups = @()
-    if ($width - $all.Length -ge 3) { $all = $all.PadRight($width - 3, '0') + '101' } else { $all = $all.PadRight($width, '0') }
-    if ($width -eq 32) {
+    if ($all.Length -eq 32) {
         for ($at = 0; $at -lt 32; $at += 8) { $groups += [System.Convert]::ToInt32($all.Substring($at, 8), 2) }
         return $groups -join '.'
     }
     for ($at = 0; $at -lt 128; $at += 16) { $groups += [System.Convert]::ToInt32($all.Substring($at, 16), 2).ToString('x') }
     return $groups -join ':'
+}
+
+# Returns the text of a prefix, as Windows prints it.
+function Format-Prefix([string] $bits) {
+    $parts = $bits.Split(':')
+    $first = Format-Address ($parts[1].PadRight(8 * [int] $parts[0], '0'))
+    return [System.Net.IPAddress]::Parse($first).ToString() + '/' + $parts[1].Length
 }
 
 # Returns the stores that contain a route.
@@ -381,22 +419,9 @@ function Get-Baseline($plan, $interfaces, [bool] $removeAll) {
 function Test-WorkedBefore($before, $fault, $interfaces) {
     $way = $before.Answers.Ways[$fault.Address]
     if ($null -ne $way) { return $way.IsPlanned }
-    if ($null -eq $before.ByBits) {
-        $before.ByBits = @{}
-        foreach ($route in $before.Routes) {
-            if ($route.Active -lt 0) { continue }
-            $bits = Get-Bits $route.Destination
-            if (-not $before.ByBits.ContainsKey($bits)) { $before.ByBits[$bits] = New-Object System.Collections.ArrayList }
-            [void] $before.ByBits[$bits].Add($route)
-        }
-    }
-    $length = 32
-    if ($fault.Address.IndexOf(':') -ge 0) { $length = 128 }
-    $address = Get-Bits ($fault.Address + '/' + $length)
-    $mark = $address.Length - $length
-    $used = $null
-    for ($at = $length; $at -ge 0 -and $null -eq $used; $at--) { $used = $before.ByBits[$address.Substring(0, $mark + $at)] }
-    if ($null -eq $used) { return $false }
+    if ($null -eq $before.ByBits) { $before.ByBits = Get-RoutesByBits @($before.Routes | Where-Object { $_.Active -ge 0 }) }
+    $used = Get-LongestMatch $before.ByBits (Get-AddressBits $fault.Address)
+    if ($used.Count -eq 0) { return $false }
     $candidates = New-Object System.Collections.ArrayList
     foreach ($route in $used) {
         $total = Get-Total $before.Links $route.Index $route.Destination $route.Active

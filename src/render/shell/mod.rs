@@ -77,7 +77,7 @@ hidden='{}'
         quoted(&node.name.to_string()),
         quoted(device),
         addresses,
-        off_link_word(cluster.off_link),
+        cluster.off_link.word(),
         hidden_characters(),
     );
     let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
@@ -158,15 +158,6 @@ fn pod_gateway_routes(cluster: &Cluster, desired: &Desired) -> String {
         is_by_gateway.then(|| format!("{} {address}\n", route.destination))
     });
     lines.collect()
-}
-
-const fn off_link_word(off_link: OffLink) -> &'static str {
-    match off_link {
-        OffLink::Refuse => "refuse",
-        OffLink::Skip => "skip",
-        OffLink::Gateway => "gateway",
-        OffLink::Onlink => "onlink",
-    }
 }
 
 /// Returns on-link routes first, because the gateways of other routes are reached through them.

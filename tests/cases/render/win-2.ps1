@@ -17,10 +17,10 @@
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #
-# Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 wrong machine;
-# 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
-# 8 refused: mass removal, or -Destroy while the task is active; 10 conflict with foreign objects; 64 invalid arguments;
-# 130 interrupted and rolled back.
+# Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 the configuration
+# does not fit this machine; 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete,
+# remaining commands listed; 8 refused: mass removal, or -Destroy while the task is active; 10 conflict with foreign objects;
+# 64 invalid arguments; 130 interrupted and rolled back.
 #
 # The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. Run the
 # self-test in examples/windows of hostgw's repository first.
@@ -74,7 +74,7 @@ $Routes = @(
 # ---- Body: the same in every script of this version
 
 # The codes of warnings; `hostgw help CODE` explains them.
-$Codes = @{ Route = 'HG0852'; Disconnected = 'HG0860'; Differs = 'HG0861'; Unknown = 'HG0862' }
+$Codes = @{ Skipped = 'HG0812'; Route = 'HG0852'; Disconnected = 'HG0860'; Differs = 'HG0861'; Unknown = 'HG0862' }
 
 # The ranges of characters that are escaped in the output, as pairs of code points.
 $Hidden = @(
@@ -85,6 +85,8 @@ $Hidden = @(
 )
 
 <src/render/powershell/read.ps1>
+
+<src/render/powershell/off-link.ps1>
 
 <src/render/powershell/paths.ps1>
 

@@ -49,6 +49,10 @@ impl<'t> Interpreter<'t> {
                 items.borrow_mut().sort_by_key(|item| item.text().expect("texts"));
                 None
             }
+            (Value::List(items), "contains", [Value::Str(text)]) => {
+                let is_it = |item: &Value| matches!(item, Value::Str(other) if other == text);
+                Some(Value::Bool(items.borrow().iter().any(is_it)))
+            }
             // PowerShell only wraps exceptions of .NET; the model does not wrap any.
             (Value::Object(_), "getbaseexception", []) => Some(owner.clone()),
             (Value::List(items), "toarray", []) => Some(Value::array(items.borrow().clone())),
@@ -84,6 +88,7 @@ impl<'t> Interpreter<'t> {
                 "x2" => format!("{number:02x}"),
                 _ => panic!("not known: the form {form}"),
             })),
+            (Value::Address(address), "tostring", []) => Some(Value::Str(address.to_string())),
             (Value::Address(address), "getaddressbytes", []) => {
                 let bytes = match address {
                     IpAddr::V4(address) => address.octets().to_vec(),
