@@ -108,7 +108,7 @@ pub enum AgentEvent<'a> {
         pause: Duration,
     },
     /// The object is no longer contested.
-    Settled(&'a ObjectKey),
+    ContestOver(&'a ObjectKey),
     /// A foreign object is in place of a managed one.
     Conflict(&'a str),
     /// The conflict is resolved.

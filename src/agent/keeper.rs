@@ -193,7 +193,7 @@ impl<'a> Keeper<'a> {
             }
         }
         for key in self.contest.expire(begun) {
-            self.host.event(AgentEvent::Settled(&key));
+            self.host.event(AgentEvent::ContestOver(&key));
         }
         if holder.is_none() {
             self.host.looked();

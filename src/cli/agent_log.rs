@@ -161,7 +161,7 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
             });
             one(Level::Warning, "contested", message, fields)
         }
-        AgentEvent::Settled(object) => {
+        AgentEvent::ContestOver(object) => {
             let message = format!("No longer contested: {object}");
             one(Level::Notice, "contestOver", message, json!({ "object": object.to_string() }))
         }

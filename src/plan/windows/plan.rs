@@ -381,7 +381,7 @@ impl WantedRoutes {
         let name = &cluster.nodes[index].name;
         let link = LazyCell::new(|| NodeLink::new(cluster, name, desired, observed, management));
         let mut wanted = Self { routes: Vec::with_capacity(desired.state.routes.len()), ..Self::default() };
-        let mut reported = HashSet::new();
+        let (mut skipped, mut reported) = (HashSet::new(), HashSet::new());
         for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {
             let gateway = || default_gateway(observed, management, route.family());
             let Some(next_hop) = route.next_hop.or_else(gateway) else {
@@ -393,7 +393,7 @@ impl WantedRoutes {
                 Some(required) => match link.adapt(next_hop, &required) {
                     Adapted::Via(next_hop) => next_hop,
                     Adapted::Skipped => {
-                        if !wanted.skipped.contains(&required.peer) {
+                        if skipped.insert(required.peer) {
                             wanted.skipped.push(required.peer);
                         }
                         continue;
