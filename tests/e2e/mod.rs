@@ -82,7 +82,11 @@ mod sweep;
 pub mod terminal;
 mod units;
 
-use std::process::{Child, Stdio};
+use std::{
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Pid;
 
@@ -184,8 +188,17 @@ fn is_open(node: &Namespace) -> bool {
 /// Starts `apply --yes --confirm TIME` with more options, and waits until it is pending.
 fn pending(node: &Namespace, time: &str, options: &[&str]) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", time]);
-    let child = command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-    node.wait_until("the apply is pending", || supervisor(node).is_some());
+    let mut child = command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while supervisor(node).is_none() {
+        let has_ended = child.try_wait().expect("our child").is_some();
+        if has_ended || Instant::now() > deadline {
+            let (holder, files) = (holder(node), state_files(node));
+            let _ = child.kill();
+            panic!("the apply is not pending: {:?}, {holder:?}\n{files}", child.wait_with_output());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
     child
 }
 
