@@ -253,8 +253,14 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
     }
     if !unsupported.is_empty() || source_length != 0 {
         route.opaque = Some(Box::new(opaque(payload, source_length != 0, &unsupported, links)?));
-    } else if route.is_owned() && route.family() == Family::V4 && route.next.gateway.is_some() {
-        route.scope = RouteScope::from_spread(scope);
+    } else if route.is_owned()
+        && let Some(gateway) = route.next.gateway
+    {
+        if route.family() == Family::V4 {
+            route.scope = RouteScope::from_spread(scope);
+        }
+        // Boot files need the flag to write such a route again. Once the route exists, the flag has no effect.
+        route.next.onlink &= !route.destination.contains(&gateway);
     }
     Some(route)
 }

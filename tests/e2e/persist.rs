@@ -64,7 +64,7 @@ fn wait_for_the_plan_to_be_empty(machine: &Machine) {
 #[track_caller]
 fn start_networkd(machine: &Machine, interface: &str) {
     machine.sh("dbus-daemon --system --fork --nopidfile
-                /lib/systemd/systemd-networkd >/run/networkd.log 2>&1 &");
+                /lib/systemd/systemd-networkd >/run/networkd.log 2>&1 & echo $! >/run/networkd.pid");
     machine.wait_for(&format!("ip address show dev {interface} | grep -q 172.30.0.11/24"));
 }
 
@@ -128,6 +128,31 @@ fn systemd_networkd_understands_every_option_of_a_route() {
     machine.sh("networkctl reload");
     wait_for_the_plan_to_be_empty(&machine);
     machine.sh("! grep -i 'unknown\\|failed to parse\\|ignoring' /run/networkd.log");
+}
+
+/// The kernel refuses to write an IPv6 route again whose gateway is in its destination, unless it has the flag `onlink`.
+/// systemd-networkd then gives up the interface.
+#[test]
+fn systemd_networkd_writes_ipv6_routes_by_pod_gateways_again() {
+    let Some(machine) = machine("network", &NETWORKD) else { return };
+    let network = format!("{STATIC_NETWORK}Address=fd00:30::11/64\n");
+    machine.write("/etc/systemd/network/20-wired.network", &network);
+    machine.node().write("hostgw.yaml", super::dual_stack::CLUSTER);
+    install(&machine, &["systemd-networkd"], "/etc/systemd/network/20-wired.network.d/hostgw.conf", "644");
+    load_nat_and_sysctls(&machine);
+    start_networkd(&machine, "eth0");
+    wait_for_the_plan_to_be_empty(&machine);
+    let is_configured = "networkctl status eth0 | grep -q 'State: routable (configured)'";
+    machine.wait_for(is_configured);
+    let restart = "process=$(cat /run/networkd.pid); kill $process
+                   while readlink /proc/$process/exe >/dev/null; do sleep 0.02; done
+                   /lib/systemd/systemd-networkd >>/run/networkd.log 2>&1 & echo $! >/run/networkd.pid";
+    for write_again in ["networkctl reconfigure eth0", restart] {
+        machine.sh(&format!("{write_again}\nsleep 2"));
+        machine.wait_for(is_configured);
+        wait_for_the_plan_to_be_empty(&machine);
+        machine.sh("! grep 'Could not set route' /run/networkd.log");
+    }
 }
 
 /// A netplan configuration.

@@ -8,6 +8,10 @@ use crate::{
 };
 
 /// Renders a `[Route]` section for each route.
+///
+/// systemd-networkd writes routes again that exist already, for example after its restart. For an IPv6 route whose gateway is
+/// in its destination, the kernel then finds the gateway behind the route itself and refuses the route, unless it has the flag
+/// `onlink`; and systemd-networkd gives up the whole interface.
 pub(super) fn content<'a>(routes: impl Iterator<Item = &'a Route>) -> String {
     routes.map(section).collect()
 }
@@ -28,7 +32,7 @@ fn section(route: &Route) -> String {
     if let Some(gateway) = gateway {
         line("Gateway", gateway);
     }
-    if *onlink {
+    if *onlink || gateway.is_some_and(|gateway| gateway.is_ipv6() && destination.contains(&gateway)) {
         line("GatewayOnLink", &"yes");
     }
     if !scope.is_global() {
