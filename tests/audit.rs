@@ -111,11 +111,11 @@ fn matrix(report: &Value) -> Vec<Vec<char>> {
 fn a_healthy_cluster_has_no_findings() {
     let report = Fleet::new().report();
     assert_eq!(found(&report), []);
-    assert_eq!(report["apply"], json!([]));
+    assert_eq!(report["nodesToApply"], json!([]));
     let pairs = NODES * (NODES - 1);
     assert_eq!(
         report["pairs"],
-        json!({"working": pairs, "detours": 0, "unknown": 0, "lost": 0, "oneWay": 0})
+        json!({"working": pairs, "diverted": 0, "unknown": 0, "lost": 0, "oneWay": 0})
     );
     for (from, row) in matrix(&report).iter().enumerate() {
         let expected = |to| if from == to { '.' } else { 'w' };

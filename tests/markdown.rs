@@ -221,7 +221,7 @@ fn counts_in_json(json: &serde_json::Value) -> [usize; 4] {
                 ["add", "change", "remove"].iter().position(|action| change["action"] == **action).unwrap();
             counts[at + 1] += on.len();
             // A removed node and a remaining one can have the same name.
-            let is_removed = block["standing"] == "removed";
+            let is_removed = block["status"] == "removed";
             nodes.extend(on.into_iter().map(|name| (is_removed, name.clone())));
         }
     }

@@ -114,7 +114,7 @@ impl Conclusion<'_> {
                         Vec::new(),
                     )
                     .with_remedy("if it has left the cluster, run `hostgw destroy` on it; otherwise, add it to the configuration");
-                    finding.strangers.push(name);
+                    finding.machines.push(name);
                     self.findings.push(finding);
                 }
                 Sighting::Unusable { snapshot, error } => unusable.push((snapshot, error)),
@@ -124,7 +124,7 @@ impl Conclusion<'_> {
             let mut finding =
                 SharedFinding::new(Rule::SnapshotUnusable, error.message.to_string(), Vec::new());
             finding.remedy = error.hint.map(|hint| hint.to_string());
-            finding.strangers.push(snapshot);
+            finding.files.push(snapshot);
             self.findings.push(finding);
         }
     }
@@ -156,7 +156,7 @@ impl Conclusion<'_> {
         self.findings.push(match is_same_machine {
             true => finding.with_remedy("remove the older one"),
             false => SharedFinding { severity: Severity::Error, ..finding }.with_remedy(
-                "they are from different machines: give each machine its own node, address and host name",
+                "they are from different machines: give each machine its own node, address and hostname",
             ),
         });
     }
@@ -468,7 +468,7 @@ impl Conclusion<'_> {
         let size = self.nodes.len();
         let is_lost = |from: usize, to: usize| {
             matrix.get(from, to) == PairState::Lost
-                && matches!(matrix.get(to, from), PairState::Works | PairState::Detour)
+                && matches!(matrix.get(to, from), PairState::Works | PairState::Diverted)
         };
         let mut by_peers: BTreeMap<Vec<u32>, Vec<u32>> = BTreeMap::new();
         for from in 0..size {

@@ -371,7 +371,7 @@ fn row(
     let concerns_traffic =
         |fault: &&PathFault| fault.protocols.is_empty() || !fault.protocols.iter().all(is_ping);
     for fault in faults.iter().filter(concerns_traffic) {
-        let state = if fault.is_detour { PairState::Detour } else { PairState::Lost };
+        let state = if fault.is_detour { PairState::Diverted } else { PairState::Lost };
         for (peer, directions) in &fault.nodes {
             let Some(peer) = index_of(peer) else { continue };
             directions.iter().for_each(|direction| row.worsen(peer, *direction, state, size));

@@ -132,7 +132,7 @@ fn wait(pending: PendingApply, reporter: &Reporter<'_>) -> Result<(), VerbFailur
     ));
     let WaitResult { outcome, was_interrupted } = pending.wait(reporter)?;
     reporter.outcome(&outcome);
-    if outcome.decision == Decision::Cancelled && was_interrupted && outcome.failure.is_none() {
+    if outcome.decision == Decision::Canceled && was_interrupted && outcome.failure.is_none() {
         let interrupted = Error::new(Kind::Interrupted, "interrupted");
         return Err(reporter.rolled_back(&interrupted));
     }

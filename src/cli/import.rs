@@ -108,7 +108,7 @@ struct UpdateJson {
 #[serde(rename_all = "camelCase")]
 struct WarningJson {
     /// The code of the rule: `hostgw help CODE` explains it.
-    rule: &'static str,
+    code: &'static str,
     /// The severity of the finding.
     severity: Severity,
     /// The message of the finding.
@@ -121,7 +121,7 @@ struct WarningJson {
 impl From<&Diagnostic> for WarningJson {
     fn from(finding: &Diagnostic) -> Self {
         Self {
-            rule: finding.rule.code(),
+            code: finding.rule.code(),
             severity: finding.severity,
             message: finding.message.clone(),
             remedy: finding.remedy.clone(),

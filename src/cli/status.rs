@@ -170,7 +170,7 @@ impl Wait {
         if let Some(decision) = decision {
             let happened = match decision {
                 Decision::Confirmed => "was confirmed",
-                Decision::Cancelled => "was canceled",
+                Decision::Canceled => "was canceled",
                 Decision::Expired => "expired",
             };
             return match (supervisor, decision) {
@@ -230,7 +230,7 @@ impl Unconfirmed {
         let named = summary.named_by(*id);
         let why = match decision {
             Decision::Expired => format!("not confirmed by {until}"),
-            Decision::Cancelled | Decision::Confirmed => "canceled".to_owned(),
+            Decision::Canceled | Decision::Confirmed => "canceled".to_owned(),
         };
         printable(&match failure {
             None => format!("Rolled back: {named}, {why}"),
@@ -309,7 +309,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
             None => {
                 let ended = outcome.as_ref().filter(|outcome| outcome.pending.id == open.id);
                 let happened = match ended.map(|outcome| outcome.decision) {
-                    Some(Decision::Cancelled) => "was canceled, but its rollback is incomplete",
+                    Some(Decision::Canceled) => "was canceled, but its rollback is incomplete",
                     Some(Decision::Expired) => "was not confirmed in time, and its rollback is incomplete",
                     Some(Decision::Confirmed) | None => "was interrupted or only partly rolled back",
                 };

@@ -43,9 +43,9 @@ pub(super) struct TransactionJson {
     /// Whether the transaction was undone.
     pub rolled_back: bool,
     /// The commands that restore the previous state, in this order, if hostgw could not (exit code 7).
-    pub left: Vec<Untrusted>,
+    pub remaining_commands: Vec<Untrusted>,
     /// The ID of an interrupted transaction that this command undid first.
-    pub recovered: Option<u64>,
+    pub recovered_transaction: Option<u64>,
     /// The confirmation, if the transaction is or was pending.
     pub confirmation: Option<Confirmation>,
     /// The warnings.
@@ -172,8 +172,8 @@ impl TransactionJson {
             done: None,
             verified: false,
             rolled_back: false,
-            left: Vec::new(),
-            recovered: None,
+            remaining_commands: Vec::new(),
+            recovered_transaction: None,
             confirmation: None,
             warnings: Vec::new(),
             error: None,

@@ -150,7 +150,7 @@ pub fn cancel_pending(
     observer: &dyn Observer,
 ) -> Result<Outcome, Error> {
     observer.event(Event::Pending(&pending));
-    dir.decide(&pending, Decision::Cancelled)?;
+    dir.decide(&pending, Decision::Canceled)?;
     match settle(dir, record, pending, lock_timeout, observer)? {
         Some(settled) => Ok(settled.outcome),
         None => ended(dir, &pending, &record.meta),

@@ -57,7 +57,7 @@ impl PendingApply {
                 observer.event(Event::SignalWhilePending);
                 // The supervisor may have decided otherwise at this very moment: its decision counts.
                 canceled = true;
-                if let Err(error) = dir.decide(&pending, Decision::Cancelled) {
+                if let Err(error) = dir.decide(&pending, Decision::Canceled) {
                     observer.event(Event::CannotCancel(&pending, &error));
                 }
             }
@@ -121,7 +121,7 @@ pub(super) fn ended(dir: &StateDir, pending: &Pending, meta: &TransactionMeta) -
     let decision = match is_in_force {
         true => Decision::Confirmed,
         false if pending.remaining().is_zero() => Decision::Expired,
-        false => Decision::Cancelled,
+        false => Decision::Canceled,
     };
     Ok(Outcome { pending: *pending, meta: meta.clone(), decision, failure: None })
 }

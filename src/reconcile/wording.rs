@@ -41,7 +41,7 @@ pub fn not_kept(outcome: &Outcome) -> Error {
                 "to try again, run `hostgw apply --confirm 90s`, and confirm within that time with `hostgw confirm`",
             )
         }
-        Decision::Cancelled | Decision::Confirmed => {
+        Decision::Canceled | Decision::Confirmed => {
             Error::new(Kind::Declined, format!("{named} was canceled"))
         }
     }

@@ -294,7 +294,7 @@ pub struct ConflictEntry {
     pub foreign: Vec<Object>,
     /// The object that hostgw needs in their place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub wanted: Option<Object>,
+    pub desired: Option<Object>,
     /// Whether the foreign object replaced a managed route.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
@@ -460,7 +460,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
             restorable: true,
             kind: ObjectKind::Route,
             foreign: foreign.iter().map(Object::route).collect(),
-            wanted: Some(Object::route(wanted)),
+            desired: Some(Object::route(wanted)),
             text,
         },
         Conflict::Nat { objects, .. } => ConflictEntry {
@@ -471,7 +471,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
                 .iter()
                 .map(|object| Object::of_text(object.to_string(), object.to_string()))
                 .collect(),
-            wanted: None,
+            desired: None,
             text,
         },
         Conflict::ForeignNat { objects, .. } => ConflictEntry {
@@ -482,7 +482,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
                 .iter()
                 .map(|object| Object::of_text(object.name(), object.to_string()))
                 .collect(),
-            wanted: None,
+            desired: None,
             text,
         },
         Conflict::Sysctl(ForeignSysctl { key, live, original, .. }) => ConflictEntry {
@@ -490,7 +490,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
             restorable: true,
             kind: ObjectKind::Sysctl,
             foreign: vec![Object::sysctl(key.as_str(), live)],
-            wanted: Some(Object::sysctl(key.as_str(), original)),
+            desired: Some(Object::sysctl(key.as_str(), original)),
             text,
         },
     }

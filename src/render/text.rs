@@ -527,14 +527,14 @@ fn inline_diff(before: &[Word], after: &[Word], same: &Style, palette: &Palette)
 
 /// The foreign objects of a conflict, each annotated with the object that it conflicts with.
 pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
-    let annotation = match &conflict.wanted {
+    let annotation = match &conflict.desired {
         Some(Object::Sysctl { value: original, .. }) => {
             format!("set by another program; the original value is {original}")
         }
-        Some(wanted) if conflict.replaced => {
-            format!("foreign; it replaced the managed route {}", wanted.text())
+        Some(desired) if conflict.replaced => {
+            format!("foreign; it replaced the managed route {}", desired.text())
         }
-        Some(wanted) => format!("foreign; conflicts with {}", wanted.text()),
+        Some(desired) => format!("foreign; conflicts with {}", desired.text()),
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "foreign object in the managed table; a rollback could not restore it".to_owned(),
     };

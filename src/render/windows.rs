@@ -126,6 +126,6 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
         kind: ObjectKind::Route,
         foreign: foreign.into_iter().collect(),
         text: format!("{words} conflicts with {needed}"),
-        wanted: Some(Object::of_text(conflict.destination.to_string(), needed)),
+        desired: Some(Object::of_text(conflict.destination.to_string(), needed)),
     }
 }

@@ -105,7 +105,7 @@ pub struct Connection {
 
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "camelCase")]
 pub enum ConnectionKind {
     /// From a pod to a pod, which must see the source pod's own address.
     PodToPod,

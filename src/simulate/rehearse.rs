@@ -227,10 +227,10 @@ impl Rehearsal {
 
     /// Returns `true` if the plan was applied, every connection works, and the rollback restored the copy.
     #[must_use]
-    pub fn works(&self) -> bool {
+    pub fn passed(&self) -> bool {
         self.applied.is_ok()
             && self.connections.iter().all(|connection| connection.works == Some(true))
-            && self.rollback.as_ref().is_none_or(|rollback| rollback.kept)
+            && self.rollback.as_ref().is_none_or(|rollback| rollback.held)
     }
 
     /// What the copy lacks that can drop or divert packets on the node.
@@ -447,14 +447,14 @@ impl Rehearsal {
     fn check_rollback(&self, name: &Untrusted, before: &kernel::Fingerprint) -> Result<Guarantee, Error> {
         let _task = Task::begin("rolling back");
         let meta = meta(Command::Apply, name);
-        let broken = self.in_copy(|| {
+        let violations = self.in_copy(|| {
             let rollback = Rollback { adopt: false, abandon: false };
             if let Err(failure) = rollback.run_in(&self.records, &Unattended { meta }) {
                 return Ok(vec![node_error(name, failure).message.to_string()]);
             }
             Ok(before.differences(&kernel::fingerprint(&FingerprintScope::Everything)?))
         })?;
-        Ok(Guarantee::new("rollback restores the copy", broken))
+        Ok(Guarantee::new("rollback restores the copy", violations))
     }
 }
 

@@ -66,12 +66,12 @@ class Failures(unittest.TestCase):
         self.assertEqual(message, "cannot apply\nwhy\nthe cause\nhelp: do that")
 
     def test_errors_of_a_configuration_have_their_places(self):
-        mistakes = [{"file": "hostgw.yaml", "line": line, "message": text} for line, text in ((4, "no"), (None, "none"))]
-        message = hostgw.failure_message({"error": {"message": "invalid", "details": [], "mistakes": mistakes}}, 3, "")
+        errors = [{"file": "hostgw.yaml", "line": line, "message": text} for line, text in ((4, "no"), (None, "none"))]
+        message = hostgw.failure_message({"error": {"message": "invalid", "details": [], "errors": errors}}, 3, "")
         self.assertEqual(message, "invalid\nhostgw.yaml:4: no\nhostgw.yaml: none")
 
     def test_errors_of_a_validated_file_are_listed(self):
-        error = {"message": "invalid", "details": [], "mistakes": [{"file": "hostgw.yaml", "line": 4, "message": "no"}]}
+        error = {"message": "invalid", "details": [], "errors": [{"file": "hostgw.yaml", "line": 4, "message": "no"}]}
         document = {"error": {"message": "1 of 1 file are invalid", "details": []}, "files": [{"error": error}]}
         self.assertEqual(hostgw.failure_message(document, 3, ""), "invalid\nhostgw.yaml:4: no")
 
@@ -85,7 +85,7 @@ class Failures(unittest.TestCase):
         self.assertIn("reading nf_tables requires CAP_NET_ADMIN", hostgw.failure_message(plan, 9, ""))
 
     def test_the_commands_that_finish_a_rollback_are_listed(self):
-        document = {"error": {"message": "rollback incomplete", "details": []}, "left": ["ip route delete 10.244.1.0/24"]}
+        document = {"error": {"message": "rollback incomplete", "details": []}, "remainingCommands": ["ip route delete 10.244.1.0/24"]}
         message = hostgw.failure_message(document, 7, "")
         self.assertEqual(message, "rollback incomplete\nTo finish the rollback, run:\nip route delete 10.244.1.0/24")
 

@@ -208,7 +208,7 @@ fn every_result_has_a_document() {
             "import",
         );
         assert_eq!(imported["nodes"], 2);
-        let warned: Vec<_> = imported["warnings"].as_array().unwrap().iter().map(|it| &it["rule"]).collect();
+        let warned: Vec<_> = imported["warnings"].as_array().unwrap().iter().map(|it| &it["code"]).collect();
         assert_eq!(warned, ["HG1112"]);
         assert!(imported["configuration"].as_str().unwrap().contains("name: n-2"));
 

@@ -139,9 +139,9 @@ fn errors_are_json_if_json_is_requested() {
         assert_eq!(unknown["error"]["hint"], "did you mean linux-2?");
         node.write("hostgw.yaml", &RECIPE.replace("10.244.1.0/24", "10.244.1.7/24"));
         let invalid = failure(&node, &["plan", "--json"], 3);
-        let mistake = &invalid["error"]["mistakes"][0];
-        assert_eq!(mistake["path"], "nodes[1].podCIDR", "{invalid:#}");
-        assert!(mistake["line"].is_u64() && mistake["column"].is_u64(), "{invalid:#}");
+        let invalid_value = &invalid["error"]["errors"][0];
+        assert_eq!(invalid_value["path"], "nodes[1].podCIDR", "{invalid:#}");
+        assert!(invalid_value["line"].is_u64() && invalid_value["column"].is_u64(), "{invalid:#}");
         failure(&node, &["validate", "--json"], 3);
     });
 }

@@ -72,12 +72,12 @@ pub struct Member {
     pub new: Option<usize>,
 }
 
-/// Whether a node stays, is added or is removed.
+/// Whether a node is existing, new or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeStatus {
     /// It is in both files.
-    Stays,
+    Existing,
     /// It is only in the new file, or has another operating system there.
     New,
     /// It is only in the old file.
@@ -205,7 +205,7 @@ impl NodeStatus {
     /// Returns the file whose routes the node gains or loses, unless it is in both.
     const fn only_side(self) -> Option<Side> {
         match self {
-            Self::Stays => None,
+            Self::Existing => None,
             Self::New => Some(Side::New),
             Self::Removed => Some(Side::Old),
         }

@@ -180,7 +180,7 @@ pub(super) fn deltas<S: Borrow<RouteSlot>>(
         })
     };
     let is_concerned =
-        |slot: &S| status != NodeStatus::Stays || !variant.is_unchanged() || slot.borrow().differs();
+        |slot: &S| status != NodeStatus::Existing || !variant.is_unchanged() || slot.borrow().differs();
     slots.filter(is_concerned).filter_map(delta).collect()
 }
 
@@ -189,7 +189,7 @@ pub(super) fn deltas<S: Borrow<RouteSlot>>(
 pub(super) fn owner_deltas(pairing: &NodePairing<'_>, slots: &[RouteSlot]) -> Vec<Delta> {
     let mut deltas = Vec::new();
     let stays = |member: &Member| {
-        pairing.os(*member) == OperatingSystem::Linux && pairing.status(*member) == NodeStatus::Stays
+        pairing.os(*member) == OperatingSystem::Linux && pairing.status(*member) == NodeStatus::Existing
     };
     for slot in slots {
         let (Some((before, _)), Some((after, _))) = (&slot.before, &slot.after) else { continue };

@@ -73,7 +73,6 @@ pub struct Renamed {
 #[serde(rename_all = "camelCase")]
 pub struct BlockReport {
     /// Whether the nodes are new, removed, or in both configurations.
-    #[serde(rename = "standing")]
     pub status: NodeStatus,
     /// The operating system of the nodes.
     #[serde(skip)]

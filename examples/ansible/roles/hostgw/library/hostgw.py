@@ -241,11 +241,11 @@ def listed(lines):
 def error_lines(error):
     """Returns an error of hostgw as lines: what failed, the details, and the remedy."""
     lines = [error["message"]] + [str(detail) for detail in error.get("details") or []]
-    mistakes = []
-    for mistake in error.get("mistakes") or []:
-        place = mistake["file"] if mistake.get("line") is None else "{file}:{line}".format(**mistake)
-        mistakes.append("{0}: {1}".format(place, mistake["message"]))
-    lines += listed(mistakes)
+    errors = []
+    for item in error.get("errors") or []:
+        place = item["file"] if item.get("line") is None else "{file}:{line}".format(**item)
+        errors.append("{0}: {1}".format(place, item["message"]))
+    lines += listed(errors)
     if error.get("cause"):
         lines += error_lines(error["cause"])
     if error.get("hint"):
@@ -269,8 +269,8 @@ def failure_message(document, code, stderr):
     unknown = report.get("unknown") or []
     if unknown and not lines:
         lines = ["part of the live state could not be read"] + [part["why"] for part in unknown]
-    if document.get("left"):
-        lines += ["To finish the rollback, run:"] + listed(document["left"])
+    if document.get("remainingCommands"):
+        lines += ["To finish the rollback, run:"] + listed(document["remainingCommands"])
     if not lines:
         lines = stderr.strip().splitlines()[-MAX_LISTED:] or ["hostgw exited with code {0}".format(code)]
     return "\n".join(lines)
