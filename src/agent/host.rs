@@ -151,7 +151,7 @@ pub trait AgentHost {
     fn begin_checks(&self, longest: Duration);
 
     /// Returns what the history records about an apply of `document` to `node`.
-    fn meta(&self, document: &Document, node: &Untrusted) -> TransactionMeta;
+    fn metadata(&self, document: &Document, node: &Untrusted) -> TransactionMeta;
 }
 
 /// The signals that control an agent.

@@ -89,9 +89,9 @@ pub fn carry_out(
     match decision {
         Decision::Confirmed => dir.commit(record).map_err(Failure::Untouched),
         Decision::Canceled | Decision::Expired => restore_pending(node, dir, record, || {
-            let meta = record.meta.clone();
+            let metadata = record.metadata.clone();
             // Waiting commands learn of the rollback without this file, too.
-            let _ = dir.write_outcome(&Outcome { pending, meta, decision, failure: None });
+            let _ = dir.write_outcome(&Outcome { pending, metadata, decision, failure: None });
         }),
     }
 }

@@ -7,9 +7,9 @@ use super::{
     examine::{Auditor, Examined},
     finding::SharedFinding,
     matrix::{Matrix, PairCounts, PairState},
-    units::seconds,
 };
 use crate::{
+    clock,
     diagnose::Severity,
     model::OperatingSystem,
     plan::Totals,
@@ -123,7 +123,8 @@ impl AuditReport {
         let document = &auditor.loaded.document;
         let cluster = &auditor.loaded.cluster;
         let name = |index: usize| cluster.nodes[index].name.clone();
-        let times = || nodes.iter().flatten().filter_map(|it| Some((seconds(&it.taken_at)?, &it.taken_at)));
+        let times =
+            || nodes.iter().flatten().filter_map(|it| Some((clock::parse(&it.taken_at)?, &it.taken_at)));
         let needs_apply = |examined: &Examined| !examined.changes.is_empty();
         let finding = |finding: SharedFinding| {
             let SharedFinding { rule, severity, message, nodes, files, machines, path, remedy } = finding;

@@ -225,7 +225,7 @@ fn capitalized(text: &str) -> String {
 }
 
 fn done(totals: Totals) -> String {
-    format!("{} added, {} updated, {} removed", totals.add, totals.change, totals.remove)
+    format!("{} added, {} updated, {} removed", totals.add, totals.update, totals.remove)
 }
 
 /// Describes an error in one line.

@@ -36,8 +36,8 @@ impl ErrorDocument {
 pub(super) struct ErrorJson {
     /// The exit code of the error.
     pub exit_code: u8,
-    /// The meaning of the exit code, in one word that never changes.
-    pub meaning: Kind,
+    /// What the exit code means, as a name that never changes.
+    pub outcome: Kind,
     /// The code of the violated rule, if any: `hostgw help CODE` explains it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -80,7 +80,7 @@ impl From<&Error> for ErrorJson {
     fn from(error: &Error) -> Self {
         Self {
             exit_code: error.kind.exit_code(),
-            meaning: error.kind,
+            outcome: error.kind,
             code: error.code,
             message: error.message.clone(),
             details: error.details.clone(),

@@ -191,7 +191,7 @@ fn origin(
         PacketSource::Address(address) => {
             // The packet arrives on the interface that the reply would leave through.
             let back = model.trace_own(options.address, address);
-            let device = back.route.and_then(|route| route.next.device.clone());
+            let device = back.route.and_then(|route| route.next_hop.device.clone());
             device.map(|device| (address, Some(device))).ok_or_else(|| {
                 Error::new(
                     Kind::Invalid,
@@ -261,7 +261,7 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
             protocol: protocol::KERNEL,
             scope: RouteScope::Link,
             kind,
-            next: NextHop { gateway: None, device: Some(device.clone()), onlink: false },
+            next_hop: NextHop { gateway: None, device: Some(device.clone()), onlink: false },
             source: None,
             mtu: None,
             opaque: None,

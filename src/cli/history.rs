@@ -43,8 +43,8 @@ pub(super) struct TransactionSummary {
 }
 
 impl TransactionSummary {
-    pub(super) fn of(meta: &TransactionMeta) -> Self {
-        let TransactionMeta { command, node, file, config_hash, commit, by, at } = meta.clone();
+    pub(super) fn of(metadata: &TransactionMeta) -> Self {
+        let TransactionMeta { command, node, file, config_hash, commit, by, at } = metadata.clone();
         Self { command, node, file, config_hash, commit, by, at: time(at) }
     }
 
@@ -71,8 +71,8 @@ pub(super) struct History {
 struct Transaction {
     /// The ID of the transaction.
     id: u64,
-    /// Whether it is still open: a rollback undoes it first.
-    open: bool,
+    /// Whether it is unfinished: a rollback undoes it first.
+    unfinished: bool,
     #[serde(flatten)]
     summary: TransactionSummary,
     /// The number of changed objects.
@@ -80,8 +80,8 @@ struct Transaction {
 }
 
 impl Transaction {
-    fn new(id: u64, open: bool, meta: &TransactionMeta, totals: &Totals) -> Self {
-        Self { id, open, summary: TransactionSummary::of(meta), changes: Counts::from(*totals) }
+    fn new(id: u64, unfinished: bool, metadata: &TransactionMeta, totals: &Totals) -> Self {
+        Self { id, unfinished, summary: TransactionSummary::of(metadata), changes: Counts::from(*totals) }
     }
 }
 
@@ -89,10 +89,12 @@ impl Transaction {
 pub(super) fn show(json: bool, output: &Output) -> Result<(), Error> {
     let dir = state_dir()?;
     let open = dir.open_journal()?;
-    let open = open.iter().map(|Record { id, meta, totals, .. }| Transaction::new(*id, true, meta, totals));
+    let open =
+        open.iter().map(|Record { id, metadata, totals, .. }| Transaction::new(*id, true, metadata, totals));
     let committed = dir.entries()?;
-    let committed =
-        committed.iter().map(|HistoryEntry { id, meta, totals }| Transaction::new(*id, false, meta, totals));
+    let committed = committed
+        .iter()
+        .map(|HistoryEntry { id, metadata, totals }| Transaction::new(*id, false, metadata, totals));
     let transactions: Vec<Transaction> = open.chain(committed).collect();
     if json {
         output.json(&History { format: FORMAT, transactions })
@@ -119,19 +121,19 @@ fn table(transactions: &[Transaction]) -> String {
 }
 
 fn row(transaction: &Transaction) -> [String; 9] {
-    let Transaction { id, open, summary, changes } = transaction;
+    let Transaction { id, unfinished, summary, changes } = transaction;
     let or_none =
         |text: &Option<Untrusted>| text.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let short = |text: &Untrusted| text.truncated(DIGITS).to_string();
     let commit =
         |Commit { id, dirty }: &Commit| format!("{}{}", short(id), if *dirty { " (dirty)" } else { "" });
     [
-        format!("{id}{}", if *open { " (open)" } else { "" }),
+        format!("{id}{}", if *unfinished { " (unfinished)" } else { "" }),
         summary.at.clone(),
         summary.command.to_string(),
         or_none(&summary.node),
         or_none(&summary.by),
-        format!("+{} ~{} -{}", changes.add, changes.change, changes.remove),
+        format!("+{} ~{} -{}", changes.add, changes.update, changes.remove),
         or_none(&summary.file),
         summary.config_hash.as_ref().map_or_else(|| "-".to_owned(), short),
         summary.commit.as_ref().map_or_else(|| "-".to_owned(), commit),

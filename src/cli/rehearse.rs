@@ -185,13 +185,13 @@ fn text(
     };
     let _ = writeln!(text, "{}: node {name} with {played}\n", palette.head.apply_to("Rehearsed"));
     let _ = writeln!(text, "{}\n  {}", palette.head.apply_to("Copied"), copied(rehearsal.copied));
-    for Omission { object, why, .. } in &rehearsal.omissions {
-        let _ = writeln!(text, "  · {object}: {why}");
+    for Omission { object, reason, .. } in &rehearsal.omissions {
+        let _ = writeln!(text, "  · {object}: {reason}");
     }
     match &rehearsal.applied {
-        Ok(Totals { add, change, remove, .. }) => {
+        Ok(Totals { add, update, remove, .. }) => {
             let head = palette.head.apply_to("Applied in the copy");
-            let _ = writeln!(text, "\n{head}\n  {add} added, {change} updated, {remove} removed\n");
+            let _ = writeln!(text, "\n{head}\n  {add} added, {update} updated, {remove} removed\n");
         }
         Err(error) => {
             let head = palette.conflict.apply_to("Cannot be applied");

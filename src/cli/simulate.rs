@@ -356,7 +356,7 @@ fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
             "  {}  {} added, {} updated, {} removed{}",
             padded(&node.name.to_string(), width),
             totals.add,
-            totals.change,
+            totals.update,
             totals.remove,
             palette.dim.apply_to(played)
         );

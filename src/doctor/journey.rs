@@ -163,13 +163,13 @@ impl Guidepost<'_> {
         };
         let mut is_masqueraded = false;
         let next_hop = hop(&trace);
-        let mut is_silent = false;
+        let mut is_unanswered = false;
         if let Some((gateway, device)) = &next_hop {
             let gateway = *gateway;
             let next = gateway.unwrap_or(destination);
             add(StepKind::NextHop, self.next_hop(next, device));
-            is_silent = self.neighbor(next, device).is_some_and(|neighbor| neighbor.is_silent);
-            if is_silent {
+            is_unanswered = self.neighbor(next, device).is_some_and(|neighbor| neighbor.unanswered);
+            if is_unanswered {
                 outcome = JourneyEnd::Unanswered;
             }
             let planned = self.planned(destination);
@@ -204,7 +204,7 @@ impl Guidepost<'_> {
                     let masquerade = of_tcp.and_then(|treatment| treatment.masquerade);
                     if treatments.iter().all(|(_, treatment)| is_lost(treatment)) {
                         outcome = JourneyEnd::Dropped;
-                    } else if way != Way::In && !is_reply && !is_silent {
+                    } else if way != Way::In && !is_reply && !is_unanswered {
                         // NAT applies to the first packet of a connection.
                         let text = masquerade.map(|spot| format!("masqueraded by {}", spot_text(&spot)));
                         add(StepKind::Source, text.unwrap_or_else(|| "unchanged".to_owned()));
@@ -216,7 +216,7 @@ impl Guidepost<'_> {
             }
         }
         let (from, to) = (self.whose(source).into(), self.whose(destination).into());
-        let output = trace.route.and_then(|route| route.next.device.clone());
+        let output = trace.route.and_then(|route| route.next_hop.device.clone());
         Journey { source, from, destination, to, input, output, outcome, is_masqueraded, steps }
     }
 
@@ -237,7 +237,7 @@ impl Guidepost<'_> {
             return place;
         }
         match self.neighbor(address, device) {
-            Some(neighbor) if neighbor.is_silent => format!("{place}: did not answer"),
+            Some(neighbor) if neighbor.unanswered => format!("{place}: did not answer"),
             Some(_) => format!("{place}: has a neighbor entry"),
             None => format!("{place}: no neighbor entry"),
         }
@@ -255,7 +255,7 @@ impl Guidepost<'_> {
         }
         let mut routes = self.desired.routes_to_nodes();
         let (route, _) = routes.find(|(route, _)| route.destination.contains(&destination))?;
-        Some((route.next.gateway, route.next.device.clone()?))
+        Some((route.next_hop.gateway, route.next_hop.device.clone()?))
     }
 
     /// Describes an address.

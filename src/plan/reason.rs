@@ -144,7 +144,7 @@ fn route_reason(
         path.into_iter().map(current).collect()
     };
     let previous = last.and_then(|last| last.previous.as_ref()).filter(|_| !drift);
-    let action = if change.after.is_empty() { Action::Remove } else { Action::Change };
+    let action = if change.after.is_empty() { Action::Remove } else { Action::Update };
     let explained = previous.and_then(|previous| previous.route(key, action));
     let Explanation { text, places } =
         explained.unwrap_or_else(|| Explanation { text: purpose(), places: places() });

@@ -21,13 +21,13 @@ pub fn named_by(id: u64, TransactionMeta { command, at, .. }: &TransactionMeta) 
 /// Returns a noun for the transaction of `record`.
 #[must_use]
 pub fn described(record: &Record) -> String {
-    named_by(record.id, &record.meta)
+    named_by(record.id, &record.metadata)
 }
 
 /// Returns a noun for the apply of `outcome`.
 #[must_use]
 pub fn named(outcome: &Outcome) -> String {
-    named_by(outcome.pending.id, &outcome.meta)
+    named_by(outcome.pending.id, &outcome.metadata)
 }
 
 /// Returns the reason that an apply was rolled back, as an error.

@@ -52,8 +52,7 @@ pub struct Outcome {
     /// The pending apply.
     pub pending: Pending,
     /// The metadata of its transaction.
-    #[serde(rename = "occasion")]
-    pub meta: TransactionMeta,
+    pub metadata: TransactionMeta,
     /// The decision.
     pub decision: Decision,
     /// The reason that the decision could not take effect completely.

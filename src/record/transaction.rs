@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::packed;
 use crate::{
+    clock,
     plan::{self, OriginalSysctls, SysctlChange, SysctlValues, Totals, Touched},
     state::{State, Tables},
     text::Untrusted,
@@ -16,8 +17,7 @@ pub struct Record {
     /// The ID of the transaction, unique in the network namespace; the first one is 1.
     pub id: u64,
     /// The metadata.
-    #[serde(rename = "occasion")]
-    pub meta: TransactionMeta,
+    pub metadata: TransactionMeta,
     /// The number of changes.
     pub totals: Totals,
     /// The keys of the objects it changes.
@@ -73,7 +73,9 @@ pub struct TransactionMeta {
     /// The user who ran the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
-    /// The time of the command, in seconds since 1970-01-01 00:00 UTC.
+    /// The time of the command.
+    #[serde(with = "clock::rfc3339")]
+    #[schemars(with = "String")]
     pub at: u64,
 }
 
@@ -102,8 +104,7 @@ pub struct HistoryEntry {
     /// The ID of the transaction, unique in the network namespace; the first one is 1.
     pub id: u64,
     /// The metadata.
-    #[serde(rename = "occasion")]
-    pub meta: TransactionMeta,
+    pub metadata: TransactionMeta,
     /// The number of changes.
     pub totals: Totals,
 }

@@ -96,7 +96,7 @@ fn forwarding_entry(
     let object = |enabled| Some(Object::forwarding(forwarding, enabled));
     let path = ConfigPath::root().key("clusterPrefix");
     ChangeEntry {
-        action: Action::Change,
+        action: Action::Update,
         kind: ObjectKind::Forwarding,
         before: object(false),
         after: object(true),

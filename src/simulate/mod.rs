@@ -439,8 +439,9 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
 
 /// Commits an operation on the node `name`, in the namespace of the calling thread.
 fn reconcile(name: &Untrusted, operation: &mut impl Operation) -> Result<Totals, Failure> {
-    let meta = TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(operation.command(), 0) };
-    let result = reconcile::run(operation, None, &Unattended { meta })?;
+    let metadata =
+        TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(operation.command(), 0) };
+    let result = reconcile::run(operation, None, &Unattended { metadata })?;
     Ok(result.committed.map_or_else(Totals::default, |committed| committed.totals))
 }
 

@@ -235,7 +235,7 @@ impl Rehearsal {
 
     /// What the copy lacks that can drop or divert packets on the node.
     pub fn decisive_omissions(&self) -> impl Iterator<Item = &Untrusted> {
-        self.omissions.iter().filter(|omission| omission.is_decisive).map(|omission| &omission.object)
+        self.omissions.iter().filter(|omission| omission.affects_result).map(|omission| &omission.object)
     }
 
     fn families(&self) -> Vec<Family> {
@@ -316,7 +316,7 @@ impl Rehearsal {
         // Their targets, such as an API server, are not part of the copy.
         loaded.cluster.checks.clear();
         let allowed = options.allowed_removals;
-        let meta = meta(Command::Apply, name);
+        let metadata = metadata(Command::Apply, name);
         let (applied, faults) = self.in_copy(move || {
             adopt_records(&records, &saved)?;
             let session = Session {
@@ -331,7 +331,7 @@ impl Rehearsal {
             };
             let guard = |_: &Session| Ok(());
             let mut apply = Apply::in_dir(session, records, allowed, &guard);
-            let result = reconcile::run(&mut apply, None, &Unattended { meta });
+            let result = reconcile::run(&mut apply, None, &Unattended { metadata });
             let faults = apply.session.path_faults();
             Ok((result.map(|result| result.committed.map(|committed| committed.totals)), faults))
         })?;
@@ -446,10 +446,10 @@ impl Rehearsal {
     /// Rolls the plan back, and compares the copy with what it was before.
     fn check_rollback(&self, name: &Untrusted, before: &kernel::Fingerprint) -> Result<Guarantee, Error> {
         let _task = Task::begin("rolling back");
-        let meta = meta(Command::Apply, name);
+        let metadata = metadata(Command::Apply, name);
         let violations = self.in_copy(|| {
             let rollback = Rollback { adopt: false, abandon: false };
-            if let Err(failure) = rollback.run_in(&self.records, &Unattended { meta }) {
+            if let Err(failure) = rollback.run_in(&self.records, &Unattended { metadata }) {
                 return Ok(vec![node_error(name, failure).message.to_string()]);
             }
             Ok(before.differences(&kernel::fingerprint(&FingerprintScope::Everything)?))
@@ -471,7 +471,7 @@ fn adopt_records(records: &StateDir, saved: &OriginalSysctls) -> Result<(), Erro
     records.write_saved(saved)
 }
 
-fn meta(command: Command, name: &Untrusted) -> TransactionMeta {
+fn metadata(command: Command, name: &Untrusted) -> TransactionMeta {
     TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(command, 0) }
 }
 

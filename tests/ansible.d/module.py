@@ -14,7 +14,7 @@ def change(action, before, after, reason="pods of node linux-2", **more):
 
 def report(*changes):
     """Returns a plan as `hostgw plan --json` prints it."""
-    totals = {"add": 0, "change": 0, "remove": 0, "conflicts": 0, "unknown": 0}
+    totals = {"add": 0, "update": 0, "remove": 0, "conflicts": 0, "unknown": 0}
     for one in changes:
         totals[one["action"]] += 1
     return {"changes": list(changes), "totals": totals}
@@ -26,7 +26,7 @@ class Diffs(unittest.TestCase):
         diff = hostgw.diff_of(
             report(
                 change("add", None, "10.244.1.0/24 dev eth0", source=source),
-                change("change", "net.ipv4.ip_forward = 0", "net.ipv4.ip_forward = 1", "forwarding", drift=True),
+                change("update", "net.ipv4.ip_forward = 0", "net.ipv4.ip_forward = 1", "forwarding", drift=True),
                 change("remove", "10.244.2.0/24 dev eth0", None, "node linux-3 removed"),
             ),
             10,
@@ -52,7 +52,7 @@ class Diffs(unittest.TestCase):
 
     def test_totals(self):
         totals = hostgw.totals_of(report(change("add", None, "a"), change("remove", "b", None)))
-        self.assertEqual(totals, {"add": 1, "change": 0, "remove": 1})
+        self.assertEqual(totals, {"add": 1, "update": 0, "remove": 1})
         self.assertEqual(hostgw.plan_message(totals), "Plan: 1 to add, 0 to update, 1 to remove.")
         nothing = hostgw.totals_of(report())
         self.assertEqual(hostgw.plan_message(nothing), "No changes. This node matches the configuration.")
@@ -81,7 +81,7 @@ class Failures(unittest.TestCase):
             self.assertIn("\n! 10.244.1.0/24 via 172.30.0.1", hostgw.failure_message(document, 10, ""))
 
     def test_unknown_parts_are_named(self):
-        plan = dict(report(), unknown=[{"why": "reading nf_tables requires CAP_NET_ADMIN"}])
+        plan = dict(report(), unknown=[{"reason": "reading nf_tables requires CAP_NET_ADMIN"}])
         self.assertIn("reading nf_tables requires CAP_NET_ADMIN", hostgw.failure_message(plan, 9, ""))
 
     def test_the_commands_that_finish_a_rollback_are_listed(self):

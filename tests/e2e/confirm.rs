@@ -126,7 +126,7 @@ fn a_confirmed_apply_stays_in_force() {
         assert_eq!(json["pending"]["node"], "linux-1");
         assert_eq!(json["pending"]["id"], 1);
         node.hostgw_ok(&["plan"]).says("No changes").warns("may be rolled back");
-        node.hostgw_ok(&["status", "--history"]).says("1 (open)");
+        node.hostgw_ok(&["status", "--history"]).says("1 (unfinished)");
         snapshots.compare("confirm", &node.hostgw_ok(&["confirm"]));
         snapshots.compare("confirm-apply", &end(&node, child).expect(0));
         snapshots.compare("confirm-already", &node.hostgw(&["confirm"]).expect(8));

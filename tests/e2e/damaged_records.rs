@@ -204,7 +204,7 @@ fn routes_of_a_configuration_that_is_not_accepted_are_unknown() {
             .warns("to see the rest, run `hostgw apply`");
         assert!(!outcome.stdout.contains("rift"), "{outcome}");
         let json: Value = node.hostgw(&["status", "--json"]).expect(9).json();
-        assert_eq!((&json["drift"], &json["unknown"][0]["what"]["kind"]), (&Value::Null, &json!("records")));
+        assert_eq!((&json["drift"], &json["unknown"][0]["part"]["kind"]), (&Value::Null, &json!("records")));
         // A plan does not need it, but does not know either who removed a route.
         node.hostgw_ok(&["plan"]).says("No changes.");
         node.sh("ip route del 10.244.1.0/24");

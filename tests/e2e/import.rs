@@ -231,7 +231,7 @@ fn every_result_has_a_document() {
         assert_eq!(failed["error"]["cause"]["code"], "HG1100", "{failed:#}");
         machine.write("one.json", &list(&[1]));
         let outcome = machine.hostgw(&["import", "one.json", "--update", "hostgw.yaml", "--json"]);
-        assert_eq!(document(&outcome, 8, "error")["error"]["meaning"], "declined");
+        assert_eq!(document(&outcome, 8, "error")["error"]["outcome"], "declined");
     });
 }
 

@@ -331,7 +331,7 @@ fn migrate(privilege: Privilege, setup: Setup, arguments: &[&str]) -> SetUpNode 
     let plan = node.hostgw(&["plan", "--adopt", "--json", "--detailed-exitcode"]).expect(2).json();
     for change in plan["changes"].as_array().expect("a list") {
         if change["kind"] == "route" {
-            assert_eq!(change["action"], "change", "{setup:?}: {change:#}");
+            assert_eq!(change["action"], "update", "{setup:?}: {change:#}");
         }
         assert_ne!(change["kind"], "sysctl", "{setup:?}: {change:#}");
         assert_ne!(change["action"], "remove", "{setup:?}: {change:#}");

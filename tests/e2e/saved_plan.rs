@@ -66,7 +66,7 @@ fn a_saved_plan_can_be_shown_on_any_machine_in_every_format() {
         piped.says("Saved plan for node linux-1");
         elsewhere.write("no-plan.json", "{}");
         elsewhere.hostgw(&["show", "no-plan.json"]).expect(3).warns("is not a saved plan");
-        elsewhere.hostgw(&["show", "--json", "no-plan.json"]).expect(3).says("\"meaning\": \"invalid\"");
+        elsewhere.hostgw(&["show", "--json", "no-plan.json"]).expect(3).says("\"outcome\": \"invalid\"");
         snapshots.conclude();
     });
 }

@@ -197,7 +197,7 @@ impl Judged {
                     let totals = plan.totals();
                     let totals = format!(
                         "Plan: {} to add, {} to update, {} to remove. Nothing was changed.\n",
-                        totals.add, totals.change, totals.remove
+                        totals.add, totals.update, totals.remove
                     );
                     assert!(outcome.stdout.ends_with(&totals), "{totals}{}", outcome.stdout);
                 }

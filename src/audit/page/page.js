@@ -174,8 +174,8 @@
   report.applySet = new Set(report.nodesToApply);
   const changes = (node) => {
     if (!node.changes) return "";
-    const { add, change, remove, conflicts } = node.changes;
-    const parts = [[add, "+"], [change, "~"], [remove, "-"]].filter(([number]) => number > 0)
+    const { add, update, remove, conflicts } = node.changes;
+    const parts = [[add, "+"], [update, "~"], [remove, "-"]].filter(([number]) => number > 0)
       .map(([number, sign]) => `${sign}${number}`);
     if (conflicts > 0) parts.push(many(conflicts, "conflict"));
     return parts.join(" ");

@@ -176,8 +176,8 @@ pub struct ComparisonTotals {
     pub nodes: usize,
     /// Objects added.
     pub add: usize,
-    /// Objects changed.
-    pub change: usize,
+    /// Objects updated.
+    pub update: usize,
     /// Objects removed.
     pub remove: usize,
 }
@@ -195,7 +195,7 @@ impl ObjectChange {
         };
         match (before, after) {
             (false, _) => Action::Add,
-            (true, true) => Action::Change,
+            (true, true) => Action::Update,
             (true, false) => Action::Remove,
         }
     }
@@ -250,7 +250,7 @@ impl Comparison {
             for delta in &group.deltas {
                 *match delta.item.action() {
                     Action::Add => &mut totals.add,
-                    Action::Change => &mut totals.change,
+                    Action::Update => &mut totals.update,
                     Action::Remove => &mut totals.remove,
                 } += group.reach(delta);
             }

@@ -229,7 +229,7 @@ pub(super) fn node_key(members: &[Member], key: &'static str) -> Option<ConfigKe
 
 fn with_device(mut route: Route, device: Option<&str>) -> Route {
     if route.kind == RouteType::Unicast {
-        route.next.device = device.map(Into::into);
+        route.next_hop.device = device.map(Into::into);
     }
     route
 }
@@ -361,7 +361,7 @@ fn replacement_cause(
     after: &Route,
 ) -> Cause {
     let mut keys = Vec::new();
-    if before.next.gateway != after.next.gateway {
+    if before.next_hop.gateway != after.next_hop.gateway {
         keys.push(match owner {
             Some(member) => next_hop_key(pairing, member, after.destination),
             None => global(&["clusterPrefix"]),

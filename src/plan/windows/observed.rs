@@ -40,7 +40,7 @@ pub struct WindowsObserved {
     #[serde(default, rename = "Made")]
     pub derived: Vec<ObservedRoute>,
     /// The routes that hostgw manages, according to the record on the node.
-    pub owned: Vec<OwnedRoute>,
+    pub managed: Vec<ManagedRoute>,
     /// The forwarding settings from before hostgw, according to the record on the node.
     pub forwarding: Vec<SavedForwarding>,
 }
@@ -126,7 +126,7 @@ impl ObservedRoute {
 /// A route that hostgw manages.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
-pub struct OwnedRoute {
+pub struct ManagedRoute {
     /// The interface's alias.
     pub alias: String,
     /// `-DestinationPrefix`.
@@ -170,8 +170,8 @@ impl WindowsObserved {
 
     /// Returns the managed routes by alias, destination and next hop.
     pub(super) fn owned_keys(&self) -> HashSet<(&str, IpNet, IpAddr)> {
-        let owned = self.owned.iter();
-        owned.map(|route| (route.alias.as_str(), route.destination, route.next_hop)).collect()
+        let managed = self.managed.iter();
+        managed.map(|route| (route.alias.as_str(), route.destination, route.next_hop)).collect()
     }
 
     /// Parses a snapshot; `name` is the file name in errors.

@@ -120,7 +120,7 @@ impl WindowsPlan {
         for change in &self.changes {
             *match change.action() {
                 Action::Add => &mut totals.add,
-                Action::Change => &mut totals.change,
+                Action::Update => &mut totals.update,
                 Action::Remove => &mut totals.remove,
             } += 1;
         }
@@ -132,7 +132,7 @@ impl WindowsChange {
     fn action(&self) -> Action {
         match self {
             Self::Route(change) => change.action(),
-            Self::Forwarding(_) => Action::Change,
+            Self::Forwarding(_) => Action::Update,
         }
     }
 }
@@ -145,7 +145,7 @@ impl StoreChange {
         match (self.before == none, self.after == none) {
             (true, _) => Action::Add,
             (_, true) => Action::Remove,
-            _ => Action::Change,
+            _ => Action::Update,
         }
     }
 }
@@ -211,7 +211,7 @@ pub fn windows_plan(
         let diverted = traffic.diverted_by(route, interfaces);
         if machine.is_orphan(route) {
             let is_owned = observed
-                .owned
+                .managed
                 .iter()
                 .any(|owned| (owned.destination, owned.next_hop) == (route.destination, route.next_hop));
             let may_remove = is_owned || policy == ForeignPolicy::Adopt;

@@ -206,7 +206,7 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
 
 /// The number of changes of each kind.
 pub(in crate::render) fn counts(totals: ComparisonTotals) -> String {
-    format!("{} to add, {} to update, {} to remove", totals.add, totals.change, totals.remove)
+    format!("{} to add, {} to update, {} to remove", totals.add, totals.update, totals.remove)
 }
 
 /// The totals as a sentence.

@@ -342,7 +342,7 @@ function Remove-Orphans($orphans) {
 function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $plan = @{
         Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @(); Remedy = ''
-        Owned = (New-Object System.Collections.ArrayList); Traffic = (New-Object System.Collections.ArrayList)
+        Managed = (New-Object System.Collections.ArrayList); Traffic = (New-Object System.Collections.ArrayList)
         Skipped = (New-Object System.Collections.ArrayList)
         Faults = @(); Later = @(); Unverified = ''; IsDisconnected = $false
     }
@@ -357,7 +357,7 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
     foreach ($entry in $desired) {
         $now = $entry.Now
         $keys[(Get-Key $now.Index $now.Destination $now.NextHop)] = $true
-        [void] $plan.Owned.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
+        [void] $plan.Managed.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
         if ($now.Active -ne $entry.Metric -or $now.Persistent -ne $entry.Metric) {
             [void] $additions.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
         }
@@ -384,7 +384,7 @@ function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
     $owned = @{}
     # The interface of an orphan no longer has a name.
     $orphaned = @{}
-    foreach ($route in @($state.Owned)) {
+    foreach ($route in @($state.Managed)) {
         $owned[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true
         $orphaned[(Get-OwnedKey '' $route.Destination $route.NextHop)] = $true
     }
@@ -704,7 +704,7 @@ function Read-Journal([string] $path) {
 function Format-State($plan) {
     return ConvertTo-Json @{
         Format = 1; Node = $Node; ConfigHash = $ConfigHash; At = [DateTime]::UtcNow.ToString('o')
-        Owned = @($plan.Owned.ToArray()); Forwarding = @($plan.Forwarding)
+        Managed = @($plan.Managed.ToArray()); Forwarding = @($plan.Forwarding)
     } -Depth 5 -Compress
 }
 
@@ -840,7 +840,7 @@ function Write-DamagedState([string] $why) {
     $old = $StateFile + '.old'
     try {
         $state = ConvertFrom-State (Read-RecordText $old)
-        Write-Detail ('The previous version is intact and lists ' + @($state.Owned).Count + ' routes.')
+        Write-Detail ('The previous version is intact and lists ' + @($state.Managed).Count + ' routes.')
         Write-Help ('restore that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
             ' -Destination ' + (Format-Path $StateFile))
     } catch {
@@ -932,8 +932,8 @@ function Save-Ownership($plan, $state, [bool] $removeAll) {
         Remove-File $StateFile
         return
     }
-    $before = (Get-Sorted @($state.Owned | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
-    $after = (Get-Sorted @($plan.Owned | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
+    $before = (Get-Sorted @($state.Managed | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
+    $after = (Get-Sorted @($plan.Managed | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
     if (-not [string]::Equals($before, $after, 'Ordinal')) { Write-File $StateFile (Format-State $plan) }
 }
 

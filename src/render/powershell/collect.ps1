@@ -23,7 +23,7 @@ function Get-LiveState {
     return @{
         Format = 1; System = 'windows'; Node = $Node; At = [DateTime]::UtcNow.ToString('o')
         Interfaces = @($interfaces); Addresses = @($addresses); Routes = @($routes); Made = @($derived.ToArray())
-        Owned = @($state.Owned); Forwarding = @($state.Forwarding)
+        Managed = @($state.Managed); Forwarding = @($state.Forwarding)
     }
 }
 

@@ -39,7 +39,7 @@ function Get-NodeLink($plan, $interfaces, $state) {
 # interface is treated as if it were connected.
 function Get-ForeignRoutes($plan, $interfaces, $state, $links) {
     $managed = @{}
-    foreach ($route in @($state.Owned)) { $managed[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true }
+    foreach ($route in @($state.Managed)) { $managed[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true }
     $desired = @{}
     foreach ($route in $Routes) { $desired[$route.Destination] = $true }
     $active = New-Object System.Collections.ArrayList

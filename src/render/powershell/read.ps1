@@ -233,7 +233,7 @@ function Assert-TextFields($record, $names) {
 
 function ConvertFrom-State([string] $text) {
     $state = ConvertFrom-Record $text
-    foreach ($route in @(Get-Field $state 'Owned' 'list')) { Assert-TextFields $route @('Alias', 'Destination', 'NextHop') }
+    foreach ($route in @(Get-Field $state 'Managed' 'list')) { Assert-TextFields $route @('Alias', 'Destination', 'NextHop') }
     foreach ($entry in @(Get-Field $state 'Forwarding' 'list')) { Assert-TextFields $entry @('Alias', 'Family', 'Value') }
     return $state
 }
@@ -253,5 +253,5 @@ function Read-State {
     } catch {
         throw ('cannot use ' + $StateFile + ': ' + (Get-Reason $_))
     }
-    return @{ Owned = @(); Forwarding = @() }
+    return @{ Managed = @(); Forwarding = @() }
 }

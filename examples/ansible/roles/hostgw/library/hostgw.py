@@ -133,7 +133,7 @@ id:
   returned: V(apply), V(confirm), V(rollback), V(destroy)
   type: int
   sample: 3
-until:
+deadline:
   description: When the pending apply is rolled back unless it is confirmed.
   returned: V(apply) with O(confirm), if something was changed
   type: str
@@ -155,7 +155,7 @@ totals:
   description: The numbers of changes.
   returned: V(plan), V(apply), V(rollback), V(destroy), V(status)
   type: dict
-  sample: {add: 6, change: 1, remove: 0}
+  sample: {add: 6, update: 1, remove: 0}
 findings:
   description: The findings of C(hostgw doctor), as C(hostgw doctor --json) prints them.
   returned: V(doctor)
@@ -188,7 +188,7 @@ MAX_LISTED = 20
 def totals_of(report):
     """Returns the numbers of changes in a plan."""
     totals = report["totals"]
-    return dict((name, totals[name]) for name in ("add", "change", "remove"))
+    return dict((name, totals[name]) for name in ("add", "update", "remove"))
 
 
 def counted(number, noun):
@@ -200,7 +200,7 @@ def plan_message(totals):
     """Returns a summary of a plan."""
     if not any(totals.values()):
         return "No changes. This node matches the configuration."
-    return "Plan: {add} to add, {change} to update, {remove} to remove.".format(**totals)
+    return "Plan: {add} to add, {update} to update, {remove} to remove.".format(**totals)
 
 
 def commented(item, change):
@@ -268,7 +268,7 @@ def failure_message(document, code, stderr):
         )
     unknown = report.get("unknown") or []
     if unknown and not lines:
-        lines = ["part of the live state could not be read"] + [part["why"] for part in unknown]
+        lines = ["part of the live state could not be read"] + [part["reason"] for part in unknown]
     if document.get("remainingCommands"):
         lines += ["To finish the rollback, run:"] + listed(document["remainingCommands"])
     if not lines:
@@ -410,7 +410,7 @@ class Hostgw(object):
         """Applies, and returns as soon as the apply is pending. The command keeps waiting for its confirmation."""
         before = self.expect("status")
         if before.get("pending"):
-            self.module.fail_json(msg="another apply is pending: apply {id} rolls back at {until}".format(**before["pending"]))
+            self.module.fail_json(msg="another apply is pending: apply {id} rolls back at {deadline}".format(**before["pending"]))
         results = self.plan()
         if not results["changed"]:
             return dict(results, id=None)
@@ -431,8 +431,8 @@ class Hostgw(object):
             while child.poll() is None:
                 pending = self.expect("status").get("pending")
                 if pending and pending.get("configHash") == wanted:
-                    results["id"], results["until"] = pending["id"], pending["until"]
-                    results["msg"] = "Apply {id} is in effect and rolls back at {until} unless it is confirmed.".format(
+                    results["id"], results["deadline"] = pending["id"], pending["deadline"]
+                    results["msg"] = "Apply {id} is in effect and rolls back at {deadline} unless it is confirmed.".format(
                         **pending
                     )
                     return results
@@ -464,7 +464,7 @@ class Hostgw(object):
             if unconfirmed and unconfirmed["id"] > since:
                 if unconfirmed.get("failure"):
                     self.module.fail_json(msg="the rollback is incomplete: {0}".format(unconfirmed["failure"]))
-                text = "Apply {id} was not confirmed by {until}: this node has rolled back by itself.".format(**unconfirmed)
+                text = "Apply {id} was not confirmed by {deadline}: this node has rolled back by itself.".format(**unconfirmed)
                 return {"changed": False, "id": unconfirmed["id"], "msg": text}
             return {"changed": False, "id": None, "msg": "Nothing to roll back."}
         return self.undo(step, number)
@@ -510,7 +510,7 @@ class Hostgw(object):
 
     def status(self):
         status, history = self.expect("status"), self.expect("status", "--history")
-        totals = totals_of(status["drift"]) if status.get("drift") else {"add": 0, "change": 0, "remove": 0}
+        totals = totals_of(status["drift"]) if status.get("drift") else {"add": 0, "update": 0, "remove": 0}
         drift = any(totals.values())
         return {
             "changed": False,
@@ -518,7 +518,7 @@ class Hostgw(object):
             "pending": status.get("pending"),
             "agent": status.get("agent"),
             "totals": totals,
-            "msg": "Drift: {add} to add, {change} to update, {remove} to remove.".format(**totals) if drift else "No drift.",
+            "msg": "Drift: {add} to add, {update} to update, {remove} to remove.".format(**totals) if drift else "No drift.",
         }
 
     def snapshot(self):
