@@ -148,7 +148,7 @@ fn hostile() -> impl Strategy<Value = String> {
     prop::collection::vec(pieces, 1..5).prop_map(|pieces| pieces.concat())
 }
 
-/// Generates names that can also contain white space and line breaks.
+/// Generates names that can also contain whitespace and line breaks.
 fn hostile_text() -> impl Strategy<Value = String> {
     let space = prop::sample::select(vec!["", " ", "\n", "\n\n```\n\n", "\t", "\r\n", "  "]);
     (hostile(), space, hostile()).prop_map(|(one, space, other)| format!("{one}{space}{other}"))

@@ -108,11 +108,11 @@ pub enum AgentEvent<'a> {
         pause: Duration,
     },
     /// The object is no longer contested.
-    ContestOver(&'a ObjectKey),
+    ContestEnded(&'a ObjectKey),
     /// A foreign object is in place of a managed one.
     Conflict(&'a str),
     /// The conflict is resolved.
-    ConflictOver(&'a ObjectKey),
+    ConflictResolved(&'a ObjectKey),
     /// Some pod paths do not work, or not as planned.
     PathsLost(&'a [PathFault]),
     /// All pod paths work again.

@@ -193,7 +193,7 @@ impl<'a> Keeper<'a> {
             }
         }
         for key in self.contest.expire(begun) {
-            self.host.event(AgentEvent::ContestOver(&key));
+            self.host.event(AgentEvent::ContestEnded(&key));
         }
         if holder.is_none() {
             self.host.looked();
@@ -689,7 +689,7 @@ impl<'a> Keeper<'a> {
             }
         }
         for key in self.conflicts.keys().filter(|key| !conflicts.contains_key(key)) {
-            self.host.event(AgentEvent::ConflictOver(key));
+            self.host.event(AgentEvent::ConflictResolved(key));
         }
         self.conflicts = conflicts;
     }

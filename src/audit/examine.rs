@@ -82,7 +82,7 @@ pub enum Sighting {
     Stranger {
         /// The snapshot, as named on the command line.
         snapshot: Untrusted,
-        /// The host name of the machine.
+        /// The hostname of the machine.
         hostname: Option<Untrusted>,
         /// The number of managed routes that it has.
         managed: usize,

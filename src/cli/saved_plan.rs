@@ -55,7 +55,7 @@ pub(super) struct SavedPlan {
     created_at: String,
     /// Whether the plan adopts foreign objects.
     adopt: bool,
-    /// SHA-256 of the facts in canonical JSON: without white space, keys in the order of this schema.
+    /// SHA-256 of the facts in canonical JSON: without whitespace, keys in the order of this schema.
     fingerprint: String,
     /// The changes, as `plan --json` has them.
     changes: Vec<ChangeEntry>,

@@ -161,7 +161,7 @@ rules! {
     HG1025 RoutedByMark Warning "policy rule may divert marked pod traffic",
     HG1026 NoPodGateway Error "no interface has the pod gateway",
     HG1030 OwnPodsUnrouted Error "no on-link route to this node's pods (Windows)",
-    HG1031 NoManagementInterface Error "management interface not found (Windows)",
+    HG1031 WindowsEgressMissing Error "egress interface not found (Windows)",
     HG1032 LocalAddressInPods Error "local address inside another node's pod CIDR (Windows)",
     HG1033 NoDefaultRoute Error "no default route for masterAddress (Windows)",
     HG1034 FamilyDisabled Error "address family disabled on an interface (Windows)",

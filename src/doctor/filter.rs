@@ -381,7 +381,7 @@ fn below_ip(examination: &Examination<'_>, paths: &Paths<'_>, firewall: &Firewal
         finding(
             Rule::FirewallBelowIp,
             format!(
-                "chain {name} of table {family} {table}{on} can drop pod traffic or ARP requests; hostgw does not evaluate its rules"
+                "chain `{name}` in table `{family} {table}`{on} can drop pod traffic or ARP requests; hostgw does not evaluate its rules"
             ),
             format!(
                 "check that it accepts pod traffic and ARP: `{}`",

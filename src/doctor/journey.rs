@@ -360,7 +360,7 @@ fn filtering_text(treatment: &Treatment<'_>) -> String {
 /// Names a rule or a policy.
 pub(super) fn spot_text(spot: &Spot<'_>) -> String {
     let chain =
-        format!("chain {} of table {} {}", spot.chain.name, spot.chain.family.name(), spot.chain.table);
+        format!("chain `{}` in table `{} {}`", spot.chain.name, spot.chain.family.name(), spot.chain.table);
     match spot.rule {
         None => format!("the policy of {chain}"),
         Some(rule) => {

@@ -328,7 +328,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
         .filter(|table| !table.can_be_restored())
         .map(|table| {
             let (family, lost) = (table.family.nft(), table.unrestorable().join(", "));
-            let message = format!("no rollback can restore {lost} of table {family} {}", NatTable::NAME);
+            let message = format!("no rollback can restore {lost} in table `{family} {}`", NatTable::NAME);
             Diagnostic::new(Rule::Irrevocable, message)
                 .with_remedy("to keep them, move them to another table before you apply")
         })

@@ -54,7 +54,7 @@ pub(crate) const UNASSIGNED: &str = "addresses in the cluster prefix that no nod
 pub(super) const MASQUERADE: &str = "masquerade";
 
 /// The reason for the forwarding switches.
-pub(crate) const FORWARDING: &str = "forwarding: required on every node with pods";
+pub(crate) const FORWARDING: &str = "forwarding is required on every node with pods";
 
 /// The reason for a configured sysctl.
 pub(super) const CONFIGURED_SYSCTL: &str = "set under sysctls";

@@ -117,9 +117,9 @@ pub(super) fn ended(dir: &StateDir, pending: &Pending, metadata: &TransactionMet
         return Ok(outcome);
     }
     // The outcome is not recorded if the disk was full, or if another apply followed: infer it from the history.
-    let is_in_force =
+    let is_in_effect =
         dir.entries()?.iter().any(|entry| entry.id == pending.id && entry.metadata == *metadata);
-    let decision = match is_in_force {
+    let decision = match is_in_effect {
         true => Decision::Confirmed,
         false if pending.remaining().is_zero() => Decision::Expired,
         false => Decision::Canceled,

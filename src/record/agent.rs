@@ -21,7 +21,7 @@ pub struct AgentReport {
     pub node: Option<Untrusted>,
     /// The condition of the node.
     pub condition: AgentCondition,
-    /// The configuration in effect, by its SHA-256 hash in lower-case hexadecimal.
+    /// The configuration in effect, by its SHA-256 hash in lowercase hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<Untrusted>,
     /// Where the configuration in effect comes from, unless it is the current content of the file.
@@ -127,7 +127,7 @@ pub struct Pin {
     /// The name of the configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Untrusted>,
-    /// The SHA-256 hash of the agent's own file when the other configuration was put in effect, in lower-case hexadecimal.
+    /// The SHA-256 hash of the agent's own file when the other configuration was put in effect, in lowercase hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<Untrusted>,
 }

@@ -75,7 +75,7 @@ impl RouteTexts {
     }
 }
 
-/// Skips the white space of JSON.
+/// Skips the whitespace of JSON.
 fn skip_space(text: &str) -> &str {
     text.trim_start_matches([' ', '\n', '\r', '\t'])
 }

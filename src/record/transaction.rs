@@ -64,7 +64,7 @@ pub struct TransactionMeta {
     /// The configuration file, as named on the command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Untrusted>,
-    /// SHA-256 of the configuration's bytes in lower-case hexadecimal, as sha256sum(1) prints it.
+    /// SHA-256 of the configuration's bytes in lowercase hexadecimal, as sha256sum(1) prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<Untrusted>,
     /// The git commit of the configuration, if it is in a repository.

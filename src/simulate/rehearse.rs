@@ -433,13 +433,15 @@ impl Rehearsal {
         let family = verdict.family_name();
         let list = ShellCommand::new(["nft", "-a", "list", "chain", family, table, chain]);
         let Some(handle) = rule else {
-            return format!("the policy of chain {chain} of table {family} {table}");
+            return format!("the policy of chain `{chain}` in table `{family} {table}`");
         };
         match self.rules.original_handle(verdict.family, table, *handle) {
             Some(handle) => {
-                format!("the rule with handle {handle} in chain {chain} of table {family} {table} (`{list}`)")
+                format!(
+                    "the rule with handle {handle} in chain `{chain}` in table `{family} {table}` (`{list}`)"
+                )
             }
-            None => format!("a rule in chain {chain} of table {family} {table}"),
+            None => format!("a rule in chain `{chain}` in table `{family} {table}`"),
         }
     }
 

@@ -101,7 +101,7 @@ class Failures(unittest.TestCase):
 class Findings(unittest.TestCase):
     def test_errors_count_unless_they_are_ignored(self):
         findings = [{"code": "HG0001", "severity": "error"}, {"code": "HG0002", "severity": "warning"}]
-        codes = lambda *arguments: [one["code"] for one in hostgw.judged(findings, *arguments)]
+        codes = lambda *arguments: [one["code"] for one in hostgw.failing_findings(findings, *arguments)]
         self.assertEqual(codes([], "error"), ["HG0001"])
         self.assertEqual(codes([], "warning"), ["HG0001", "HG0002"])
         self.assertEqual(codes(["HG0001"], "error"), [])

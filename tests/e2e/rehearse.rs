@@ -220,7 +220,8 @@ fn rules_of_iptables_that_drop_packets_are_named() {
         let handle = node.run(["nft", "-a", "list", "chain", "ip", "filter", "OTHER"]);
         let rule = handle.lines().find(|line| line.contains("drop")).expect("the rule");
         let handle = rule.rsplit(' ').next().unwrap();
-        outcome.says(&format!("dropped by the rule with handle {handle} in chain OTHER of table ip filter"));
+        outcome
+            .says(&format!("dropped by the rule with handle {handle} in chain `OTHER` in table `ip filter`"));
         if privilege == Privilege::Root {
             let mut snapshots = Snapshots::default();
             snapshots.compare("rehearse-firewall", &outcome);
@@ -241,7 +242,10 @@ fn queues_to_programs_are_reported() {
         let node = healthy(privilege);
         node.observe("iptables-nft -A FORWARD -d 10.244.1.0/24 -j NFQUEUE --queue-num 3");
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(json.json()["omissions"][0]["object"], "the queue of chain FORWARD of table ip filter");
+        assert_eq!(
+            json.json()["omissions"][0]["object"],
+            "the queue of chain `FORWARD` in table `ip filter`"
+        );
         let reasons = reasons(&json);
         assert!(reasons[0].starts_with("queued by the rule with handle "), "{reasons:?}");
     });
@@ -254,7 +258,7 @@ fn a_forward_policy_of_drop_is_named() {
         let node = healthy(privilege);
         node.observe("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/24 -d 10.244.2.0/24 -j ACCEPT");
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(reasons(&json), ["dropped by the policy of chain FORWARD of table ip filter"]);
+        assert_eq!(reasons(&json), ["dropped by the policy of chain `FORWARD` in table `ip filter`"]);
         assert!(failing(&json).contains(&"podToOutside linux-1 outside".to_owned()), "{json}");
     });
 }
@@ -292,7 +296,7 @@ fn sets_maps_and_verdict_maps_decide_in_the_copy() {
         let json = rehearse(&node, &["--json"], 1);
         assert_eq!(failing(&json), ["podToPod linux-1 win-1"]);
         let reasons = reasons(&json);
-        assert!(reasons[0].contains("in chain refuse of table inet guard"), "{reasons:?}");
+        assert!(reasons[0].contains("in chain `refuse` in table `inet guard`"), "{reasons:?}");
     });
 }
 
@@ -351,7 +355,7 @@ fn nat_that_catches_pod_traffic_is_named() {
         assert_eq!(failing(&json), ["podToPod linux-1 linux-2", "podToPod linux-1 win-1"]);
         let reasons = reasons(&json);
         assert!(reasons[0].starts_with("masqueraded by the rule with handle "), "{reasons:?}");
-        assert!(reasons[0].contains("in chain POSTROUTING of table ip nat"), "{reasons:?}");
+        assert!(reasons[0].contains("in chain `POSTROUTING` in table `ip nat`"), "{reasons:?}");
     });
 }
 

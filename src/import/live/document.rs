@@ -174,7 +174,7 @@ impl LiveDocument<'_> {
             [] => "routes that were added by hand".to_owned(),
             plugins => format!("the routes of {}", plugins.join(" and ")),
         };
-        // The host name is the only text that others choose, and it must not end the comment.
+        // The hostname is the only text that others choose, and it must not end the comment.
         let host = printable(self.hostname.as_raw());
         format!(
             "# Imported by hostgw on node {host}, from {by}.\n\

@@ -49,7 +49,7 @@ use source_address::{SourceAddresses, SourceFacts};
 /// What was read on the node.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveSources<'a> {
-    /// The host name.
+    /// The hostname.
     pub hostname: Option<&'a str>,
     /// The managed objects.
     pub state: &'a State,
@@ -74,7 +74,7 @@ pub struct LiveOptions {
     pub egress_interface: Option<String>,
     /// The pod CIDRs of the node. `Some` without any for a machine without pods; `None` to determine them.
     pub pod_cidrs: Option<Vec<IpNet>>,
-    /// The name of the node; `None` for the host name.
+    /// The name of the node; `None` for the hostname.
     pub node_name: Option<String>,
 }
 

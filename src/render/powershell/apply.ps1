@@ -79,10 +79,10 @@ function Format-Found([int] $count) {
     return [string] $count
 }
 
-# Returns the management interface, the pod interface, and the problems in finding them. A machine without pods has no pod
+# Returns the egress interface, the pod interface, and the problems in finding them. A machine without pods has no pod
 # interface.
 function Get-NodeInterfaces {
-    $interfaces = @{ Management = $null; Pod = $null; Problems = @(); Remedies = @() }
+    $interfaces = @{ Egress = $null; Pod = $null; Problems = @(); Remedies = @() }
     $aliases = Get-Aliases
     $holders = @()
     $podHolders = @()
@@ -99,7 +99,7 @@ function Get-NodeInterfaces {
     }
     $names = @($aliases.Values | Sort-Object -Unique) -join ', '
     if ($holders.Count -eq 1) {
-        $interfaces.Management = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
+        $interfaces.Egress = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
     } else {
         $criterion = 'has address ' + ($Addresses -join ' or ')
         if ($InterfaceAlias -ne '') { $criterion = 'is named ' + $InterfaceAlias }
@@ -119,12 +119,12 @@ function Get-NodeInterfaces {
     return $interfaces
 }
 
-# Returns the gateway of the best default route on the management interface.
-function Get-DefaultGateway($live, $management, [string] $everything) {
+# Returns the gateway of the best default route on the egress interface.
+function Get-DefaultGateway($live, $egress, [string] $everything) {
     $best = $null
     foreach ($key in (Get-Sorted $live.Keys)) {
         $route = $live[$key]
-        if ($route.Destination -ne $everything -or $route.Index -ne $management.Index -or $route.Active -lt 0) { continue }
+        if ($route.Destination -ne $everything -or $route.Index -ne $egress.Index -or $route.Active -lt 0) { continue }
         if ($null -eq $best -or $route.Active -lt $best.Active) { $best = $route }
     }
     if ($null -eq $best) { return '' }
@@ -176,9 +176,9 @@ function Get-DesiredRoutes($plan, $interfaces, $state, $live) {
     $link = $null
     foreach ($route in $Routes) {
         $nextHop = $route.NextHop
-        if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Management $route.Everything }
+        if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Egress $route.Everything }
         if ($nextHop -eq '') {
-            $plan.Problems += 'the gateway for ' + $route.Destination + ' is unknown, because ' + $interfaces.Management.Alias +
+            $plan.Problems += 'the gateway for ' + $route.Destination + ' is unknown, because ' + $interfaces.Egress.Alias +
                 ' has no default route: set defaultGateway for node ' + $Node + ' in the configuration'
             continue
         }
@@ -187,10 +187,10 @@ function Get-DesiredRoutes($plan, $interfaces, $state, $live) {
             $nextHop = Get-AdaptedNextHop $plan $interfaces $link $route
             if ($nextHop -eq '') { continue }
         }
-        $now = $live[(Get-Key $interfaces.Management.Index $route.Destination $nextHop)]
+        $now = $live[(Get-Key $interfaces.Egress.Index $route.Destination $nextHop)]
         if ($null -eq $now) {
             $now = @{
-                Index = $interfaces.Management.Index; Alias = $interfaces.Management.Alias
+                Index = $interfaces.Egress.Index; Alias = $interfaces.Egress.Alias
                 Destination = $route.Destination; NextHop = $nextHop; Active = $Absent; Persistent = $Absent
                 Protocol = 'NetMgmt'
             }
@@ -255,7 +255,7 @@ function Get-NeededRoute($destinations, [string] $destination) {
 # Returns whether packets of a desired route may use a live route. The node's own pods are on-link on its pod interface,
 # too.
 function Test-Planned($entry, $interfaces, $route) {
-    if ($route.Index -eq $interfaces.Management.Index -and $route.NextHop -eq $entry.Now.NextHop) { return $true }
+    if ($route.Index -eq $interfaces.Egress.Index -and $route.NextHop -eq $entry.Now.NextHop) { return $true }
     return $entry.Role -eq 'own' -and $route.Index -eq $interfaces.Pod.Index -and $route.NextHop -eq $entry.Now.NextHop
 }
 
@@ -443,7 +443,7 @@ function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
         $saved[[string] $entry.Alias + ' ' + $entry.Family] = $true
         $plan.Forwarding += $entry
     }
-    $forwarders = @($interfaces.Management, $interfaces.Pod)
+    $forwarders = @($interfaces.Egress, $interfaces.Pod)
     if ($null -eq $interfaces.Pod) { $forwarders = @() }
     foreach ($interface in $forwarders) {
         foreach ($family in $Families) {
@@ -453,7 +453,7 @@ function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
                 continue
             }
             if ($now -eq 'Enabled') { continue }
-            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'forwarding: required on every node with pods'
+            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'forwarding is required on every node with pods'
             if (-not $saved.ContainsKey([string] $interface.Alias + ' ' + $family)) {
                 $plan.Forwarding += @{ Alias = $interface.Alias; Family = $family; Value = $now }
             }
@@ -864,7 +864,7 @@ function Write-DamagedLast([string] $why) {
 }
 
 # Verifies that the live state matches the plan. Returns the plan for it, which is empty.
-function Assert-InForce($interfaces, [bool] $removeAll) {
+function Assert-InEffect($interfaces, [bool] $removeAll) {
     $recheck = Get-Plan $interfaces (Read-State) $removeAll
     $lines = @($recheck.Conflicts) + @($recheck.Problems)
     foreach ($change in $recheck.Changes) { $lines += Format-Change $change }
@@ -882,7 +882,7 @@ function Invoke-Plan($plan, $interfaces, [bool] $removeAll) {
     try {
         $before = Get-Baseline $plan $interfaces $removeAll
         Invoke-Changes $plan.Changes
-        $after = Assert-InForce $interfaces $removeAll
+        $after = Assert-InEffect $interfaces $removeAll
         if (-not $removeAll) { Assert-Paths $before $after $interfaces }
         $plan.Faults = $after.Faults
         $plan.Later = $after.Later

@@ -183,7 +183,7 @@ function Set-Faults($plan, $interfaces, $destinations) {
 
 function Get-DisconnectedFaults($plan, $links, $interfaces) {
     $faults = @()
-    foreach ($entry in @(@{ Role = 'management'; Now = $interfaces.Management }, @{ Role = 'pod'; Now = $interfaces.Pod })) {
+    foreach ($entry in @(@{ Role = 'egress'; Now = $interfaces.Egress }, @{ Role = 'pod'; Now = $interfaces.Pod })) {
         if ($null -eq $entry.Now) { continue }
         $isConnected = $true
         foreach ($family in $Families) {
@@ -191,7 +191,7 @@ function Get-DisconnectedFaults($plan, $links, $interfaces) {
             if ($null -ne $link -and -not $link.IsConnected) { $isConnected = $false }
         }
         if ($isConnected) { continue }
-        if ($entry.Role -eq 'management') { $plan.IsDisconnected = $true }
+        if ($entry.Role -eq 'egress') { $plan.IsDisconnected = $true }
         $text = 'the ' + $entry.Role + ' interface ' + $entry.Now.Alias + ' is disconnected, so no packets pass through it'
         $faults += New-Fault $Codes.Disconnected '' $text 'connect it, or enable it with `Enable-NetAdapter`; `Get-NetAdapter` shows its state'
     }
@@ -199,7 +199,7 @@ function Get-DisconnectedFaults($plan, $links, $interfaces) {
 }
 
 # Returns the candidates by destination, with their total metrics in a store, and the desired routes among them. Windows
-# does not use the routes of a disconnected interface. The management interface is judged as if it were connected.
+# does not use the routes of a disconnected interface. The egress interface is judged as if it were connected.
 function Get-Groups($plan, $interfaces, $links, [string] $store) {
     $groups = @{}
     foreach ($candidate in $plan.Traffic) {
@@ -207,7 +207,7 @@ function Get-Groups($plan, $interfaces, $links, [string] $store) {
         if ($metric -lt 0) { continue }
         $route = $candidate.Route
         $link = $links[(Get-LinkKey $route.Index $route.Destination)]
-        if ($null -ne $link -and -not $link.IsConnected -and $route.Index -ne $interfaces.Management.Index) { continue }
+        if ($null -ne $link -and -not $link.IsConnected -and $route.Index -ne $interfaces.Egress.Index) { continue }
         $entry = $candidate.Entry
         if (-not $groups.ContainsKey($route.Destination)) {
             $groups[$route.Destination] = @{ Entry = $entry; Candidates = (New-Object System.Collections.ArrayList) }

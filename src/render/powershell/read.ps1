@@ -52,7 +52,7 @@ function Format-Printable([string] $text) {
 }
 
 # Makes JSON printable: a hidden character in a string becomes \uXXXX, which parses to the same character. Outside of
-# strings, JSON contains only white space.
+# strings, JSON contains only whitespace.
 function Format-PrintableJson([string] $json) {
     $lines = New-Object System.Collections.ArrayList
     foreach ($line in $json.Replace([string] [char] 13, '').Split([char] 10)) {

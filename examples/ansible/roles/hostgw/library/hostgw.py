@@ -276,7 +276,7 @@ def failure_message(document, code, stderr):
     return "\n".join(lines)
 
 
-def judged(findings, ignore, fail_on):
+def failing_findings(findings, ignore, fail_on):
     """Returns the findings that make an examination fail."""
     severities = ("error", "warning") if fail_on == "warning" else ("error",)
     return [one for one in findings if one["severity"] in severities and one["code"] not in ignore]
@@ -300,7 +300,7 @@ def undo_step(transactions, pending, since):
     newer = [one["id"] for one in transactions if one["id"] > since]
     if len(newer) > 1:
         raise ValueError(
-            "transactions {0} are newer than {1}, so somebody else has changed this node during the rollout; review "
+            "transactions {0} are newer than {1}, so this node was also changed outside this rollout; review "
             "`hostgw status --history` on the node, then run `hostgw rollback` there".format(
                 ", ".join(str(one) for one in sorted(newer)), since
             )
@@ -499,13 +499,13 @@ class Hostgw(object):
         if code not in (0, 11) or document is None:
             self.fail(code, document, stderr)
         findings = document["findings"]
-        serious = judged(findings, self.params["ignore"], self.params["fail_on"])
+        serious = failing_findings(findings, self.params["ignore"], self.params["fail_on"])
         results = {"changed": False, "findings": findings[:MAX_LISTED], "exit_code": code}
         if serious:
             self.module.fail_json(msg="\n".join(listed([finding_text(one) for one in serious])), **results)
         for finding in findings[:MAX_LISTED]:
             self.module.warn(finding_text(finding))
-        results["msg"] = "{0}, but no failures.".format(counted(len(findings), "finding")) if findings else "No findings."
+        results["msg"] = "{0}, none severe enough to fail.".format(counted(len(findings), "finding")) if findings else "No findings."
         return results
 
     def status(self):
