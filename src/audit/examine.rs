@@ -325,7 +325,7 @@ impl Worker<'_> {
         Ok(Sighting::Node(Box::new(Examined {
             snapshot: name.into(),
             index,
-            taken_at: observed.at.clone(),
+            taken_at: observed.taken_at.clone(),
             applied: None,
             changes,
             egress_addresses: addresses.clone(),

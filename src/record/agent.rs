@@ -10,7 +10,7 @@ use crate::{clock, plan::Totals, text::Untrusted};
 pub struct AgentReport {
     /// The ID of the agent's process.
     pub pid: u32,
-    /// When the agent started.
+    /// When the agent started, as in RFC 3339.
     #[serde(with = "clock::rfc3339")]
     #[schemars(with = "String")]
     pub since: u64,
@@ -150,7 +150,7 @@ pub enum PinReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentProblem {
-    /// When the problem began.
+    /// When the problem began, as in RFC 3339.
     #[serde(with = "clock::rfc3339")]
     #[schemars(with = "String")]
     pub since: u64,
@@ -168,7 +168,7 @@ pub struct AgentProblem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RepairReport {
-    /// When the repair ended.
+    /// When the repair ended, as in RFC 3339.
     #[serde(with = "clock::rfc3339")]
     #[schemars(with = "String")]
     pub at: u64,

@@ -73,7 +73,7 @@ pub struct TransactionMeta {
     /// The user who ran the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
-    /// The time of the command.
+    /// The time of the command, as in RFC 3339.
     #[serde(with = "clock::rfc3339")]
     #[schemars(with = "String")]
     pub at: u64,

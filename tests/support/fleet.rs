@@ -107,11 +107,11 @@ fn windows(loaded: &Loaded, index: usize) -> Value {
     let alias = "vEthernet (Ethernet)";
     let route = |destination: String, next_hop: String, metric: u32| {
         json!({"Index": 5, "Alias": alias, "Destination": destination, "NextHop": next_hop,
-               "Active": metric, "Persistent": metric, "Protocol": "NetMgmt"})
+               "ActiveMetric": metric, "PersistentMetric": metric, "Protocol": "NetMgmt"})
     };
     let mut routes =
         vec![json!({"Index": 5, "Alias": alias, "Destination": "0.0.0.0/0", "NextHop": "172.31.255.254",
-                                 "Active": 256, "Persistent": -1, "Protocol": "Dhcp"})];
+                                 "ActiveMetric": 256, "PersistentMetric": -1, "Protocol": "Dhcp"})];
     let mut owned = Vec::new();
     for wanted in &desired.state.routes {
         let next_hop = wanted.next_hop.expect("a next hop").to_string();
@@ -120,20 +120,20 @@ fn windows(loaded: &Loaded, index: usize) -> Value {
     }
     let interface = |index: u32, alias: &str| {
         json!({"Index": index, "Alias": alias, "Family": "IPv4", "Forwarding": "Enabled", "Metric": 25,
-               "Connection": "Connected"})
+               "ConnectionState": "Connected"})
     };
     json!({
         "Format": 1,
         "System": "windows",
         "Node": node.name,
-        "At": "2026-11-29T20:00:00Z",
+        "TakenAt": "2026-11-29T20:00:00Z",
         "Interfaces": [interface(5, alias), interface(9, "vEthernet (cbr0_ep)")],
         "Addresses": [
-            {"Index": 5, "Address": own, "Length": 12},
-            {"Index": 9, "Address": gateway, "Length": 24},
+            {"Index": 5, "Address": own, "PrefixLength": 12},
+            {"Index": 9, "Address": gateway, "PrefixLength": 24},
         ],
         "Routes": routes,
-        "Made": [],
+        "Derived": [],
         "Managed": owned,
         "Forwarding": [],
     })

@@ -69,7 +69,7 @@ impl<'a> NodeInterfaces<'a> {
     /// Returns `true` if a route is only in the persistent store and its interface no longer exists, so that it has no
     /// effect.
     pub fn is_orphan(&self, route: &ObservedRoute) -> bool {
-        route.active.is_none() && !self.aliases.contains_key(&route.index)
+        route.active_metric.is_none() && !self.aliases.contains_key(&route.index)
     }
 
     /// Returns the interfaces with one of `addresses`.

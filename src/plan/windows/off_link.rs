@@ -88,7 +88,7 @@ impl<'a> NodeLink<'a> {
             observed.addresses.iter().map(|local| (local.address, alias(local.index))).collect();
         let foreign = Foreign::new(desired, observed);
         let own = observed.addresses.iter().filter(|local| local.index == egress.index);
-        let networks = own.clone().filter_map(|local| IpNet::new(local.address, local.length?).ok());
+        let networks = own.clone().filter_map(|local| IpNet::new(local.address, local.prefix_length?).ok());
         let reached = foreign.active().filter(|(route, _)| route.index == egress.index);
         let reached =
             reached.filter(|(route, _)| route.next_hop == WindowsRoute::on_link(route.destination.into()));
@@ -105,7 +105,7 @@ impl<'a> NodeLink<'a> {
             name,
             egress,
             on_link: networks.chain(reached).filter(|prefix| !is_whole(prefix) && !is_own(prefix)).collect(),
-            has_prefixes: !observed.derived.is_empty() || own.clone().all(|local| local.length.is_some()),
+            has_prefixes: !observed.derived.is_empty() || own.clone().all(|local| local.prefix_length.is_some()),
             routes: foreign.usable(egress),
             local,
         }
@@ -179,7 +179,7 @@ impl<'a> Foreign<'a> {
                 && !self.owned.contains(&(route.alias.as_str(), route.destination, route.next_hop))
         };
         let stored =
-            self.observed.routes.iter().filter(is_foreign).filter_map(|route| Some((route, route.active?)));
+            self.observed.routes.iter().filter(is_foreign).filter_map(|route| Some((route, route.active_metric?)));
         let derived = self.observed.derived.iter().filter(is_foreign);
         stored.chain(derived.map(|route| (route, route.derived_metric())))
     }

@@ -133,7 +133,7 @@ impl<'a> PlannedNode<'a> {
             .iter()
             .map(|route| self.active(self.egress.index, route.destination, route.next_hop, route.metric));
         let kept = self.kept.iter().filter_map(|route| {
-            let metric = if moment == Moment::Now { route.active } else { route.persistent }?;
+            let metric = if moment == Moment::Now { route.active_metric } else { route.persistent_metric }?;
             Some(self.active(route.index, route.destination, route.next_hop, metric))
         });
         desired.chain(kept).chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect()
@@ -142,7 +142,7 @@ impl<'a> PlannedNode<'a> {
     /// Returns the routes that are active now.
     fn live_table(&self) -> ActiveTable {
         let live = self.observed.routes.iter().filter_map(|route| {
-            Some(self.active(route.index, route.destination, route.next_hop, route.active?))
+            Some(self.active(route.index, route.destination, route.next_hop, route.active_metric?))
         });
         live.chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect()
     }
@@ -338,6 +338,6 @@ fn is_same(observed: &ObservedRoute, route: &ActiveRoute) -> bool {
 
 /// Returns the stores that contain a route.
 fn stores(route: &ObservedRoute) -> Vec<&'static str> {
-    let stores = [("ActiveStore", route.active), ("PersistentStore", route.persistent)];
+    let stores = [("ActiveStore", route.active_metric), ("PersistentStore", route.persistent_metric)];
     stores.into_iter().filter(|(_, metric)| metric.is_some()).map(|(name, _)| name).collect()
 }

@@ -339,7 +339,7 @@ fn leftover(route: &ObservedRoute) -> Diagnostic {
 }
 
 fn stores(route: &ObservedRoute) -> Stores {
-    Stores { active: route.active, persistent: route.persistent }
+    Stores { active: route.active_metric, persistent: route.persistent_metric }
 }
 
 /// The identity of a route in a store.
@@ -433,7 +433,7 @@ fn default_gateway(observed: &WindowsObserved, egress: &InterfaceRef, family: Fa
             && Family::from(route.destination) == family
     };
     let candidates = observed.routes.iter().filter(is_default);
-    let ranked = candidates.filter_map(|route| Some((route.active?, route.next_hop)));
+    let ranked = candidates.filter_map(|route| Some((route.active_metric?, route.next_hop)));
     ranked.min_by_key(|(metric, _)| *metric).map(|(_, gateway)| gateway)
 }
 

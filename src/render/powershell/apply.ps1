@@ -124,8 +124,8 @@ function Get-DefaultGateway($live, $egress, [string] $everything) {
     $best = $null
     foreach ($key in (Get-Sorted $live.Keys)) {
         $route = $live[$key]
-        if ($route.Destination -ne $everything -or $route.Index -ne $egress.Index -or $route.Active -lt 0) { continue }
-        if ($null -eq $best -or $route.Active -lt $best.Active) { $best = $route }
+        if ($route.Destination -ne $everything -or $route.Index -ne $egress.Index -or $route.ActiveMetric -lt 0) { continue }
+        if ($null -eq $best -or $route.ActiveMetric -lt $best.ActiveMetric) { $best = $route }
     }
     if ($null -eq $best) { return '' }
     return $best.NextHop
@@ -159,7 +159,7 @@ function Get-OwnedKey([string] $alias, [string] $destination, [string] $nextHop)
 function New-RouteChange($now, $active, $persistent, [string] $why) {
     return @{
         Kind = 'route'; Index = $now.Index; Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop
-        BeforeActive = $now.Active; BeforePersistent = $now.Persistent
+        BeforeActive = $now.ActiveMetric; BeforePersistent = $now.PersistentMetric
         AfterActive = $active; AfterPersistent = $persistent; Why = $why
     }
 }
@@ -191,7 +191,7 @@ function Get-DesiredRoutes($plan, $interfaces, $state, $live) {
         if ($null -eq $now) {
             $now = @{
                 Index = $interfaces.Egress.Index; Alias = $interfaces.Egress.Alias
-                Destination = $route.Destination; NextHop = $nextHop; Active = $Absent; Persistent = $Absent
+                Destination = $route.Destination; NextHop = $nextHop; ActiveMetric = $Absent; PersistentMetric = $Absent
                 Protocol = 'NetMgmt'
             }
         }
@@ -284,7 +284,7 @@ function Get-MisplacedAddresses($destinations, $interfaces, $derived) {
 # ---- Orphans: persistent routes of interfaces that no longer exist. They carry no traffic and never conflict.
 
 function Test-Orphan($route) {
-    return $route.Alias -eq '' -and $route.Active -lt 0
+    return $route.Alias -eq '' -and $route.ActiveMetric -lt 0
 }
 
 # hostgw removes orphans that it manages or adopts, if Windows still knows the index of their interface.
@@ -358,7 +358,7 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
         $now = $entry.Now
         $keys[(Get-Key $now.Index $now.Destination $now.NextHop)] = $true
         [void] $plan.Managed.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
-        if ($now.Active -ne $entry.Metric -or $now.Persistent -ne $entry.Metric) {
+        if ($now.ActiveMetric -ne $entry.Metric -or $now.PersistentMetric -ne $entry.Metric) {
             [void] $additions.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
         }
     }
@@ -414,7 +414,7 @@ function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
             if ($null -ne $affected -and $now.Destination -eq $needed.Now.Destination) {
                 $plan.Conflicts += Format-Conflict $now $affected
             }
-            [void] $plan.Traffic.Add((New-Candidate $now $needed ($null -eq $affected) $now.Persistent))
+            [void] $plan.Traffic.Add((New-Candidate $now $needed ($null -eq $affected) $now.PersistentMetric))
         }
     }
     $plan.Managed = $managed.Count
@@ -726,8 +726,8 @@ function Invoke-Changes($changes) {
 # Returns the steps that restore a route from its live state to the state before a change.
 function Get-UndoSteps($live, $change) {
     $now = $live[(Get-Key $change.Index $change.Destination $change.NextHop)]
-    if ($null -eq $now) { $now = @{ Active = $Absent; Persistent = $Absent } }
-    return ,(Get-Steps $now.Active $now.Persistent $change.BeforeActive $change.BeforePersistent)
+    if ($null -eq $now) { $now = @{ ActiveMetric = $Absent; PersistentMetric = $Absent } }
+    return ,(Get-Steps $now.ActiveMetric $now.PersistentMetric $change.BeforeActive $change.BeforePersistent)
 }
 
 # Restores the state from before the changes of a journal, in reverse order.

@@ -47,7 +47,7 @@ function Get-ForeignRoutes($plan, $interfaces, $state, $links) {
     foreach ($route in $plan.Derived) { [void] $active.Add($route) }
     $foreign = New-Object System.Collections.ArrayList
     foreach ($route in $active) {
-        if ($route.Active -lt 0 -or $desired.ContainsKey($route.Destination)) { continue }
+        if ($route.ActiveMetric -lt 0 -or $desired.ContainsKey($route.Destination)) { continue }
         if ($managed.ContainsKey((Get-OwnedKey $route.Alias $route.Destination $route.NextHop))) { continue }
         $now = $links[(Get-LinkKey $route.Index $route.Destination)]
         $isDisconnected = $null -ne $now -and -not $now.IsConnected
@@ -102,7 +102,7 @@ function Get-Gateway($link, $interfaces, [string] $address) {
     $best = $null
     $gateway = ''
     foreach ($route in (Get-LongestMatch $link.Routes (Get-AddressBits $address))) {
-        $total = Get-Total $link.Links $route.Index $route.Destination $route.Active
+        $total = Get-Total $link.Links $route.Index $route.Destination $route.ActiveMetric
         if ($null -eq $best -or $total -lt $best) {
             $best = $total
             $gateway = ''

@@ -155,7 +155,7 @@ function New-LiveRoute($route, $aliases) {
     return @{
         Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
         Destination = [string] $route.DestinationPrefix; NextHop = [string] $route.NextHop
-        Active = $Absent; Persistent = $Absent; Protocol = [string] $route.Protocol
+        ActiveMetric = $Absent; PersistentMetric = $Absent; Protocol = [string] $route.Protocol
     }
 }
 
@@ -172,16 +172,16 @@ function Get-LiveRoutes($derived) {
                 $local[$key] = $true
                 if ($null -ne $derived -and $store -eq 'ActiveStore') {
                     $entry = New-LiveRoute $route $aliases
-                    $entry.Active = [int] $route.RouteMetric
+                    $entry.ActiveMetric = [int] $route.RouteMetric
                     [void] $derived.Add($entry)
                 }
                 continue
             }
             if (-not $live.ContainsKey($key)) { $live[$key] = New-LiveRoute $route $aliases }
             if ($store -eq 'ActiveStore') {
-                $live[$key].Active = [int] $route.RouteMetric
+                $live[$key].ActiveMetric = [int] $route.RouteMetric
             } else {
-                $live[$key].Persistent = [int] $route.RouteMetric
+                $live[$key].PersistentMetric = [int] $route.RouteMetric
             }
         }
     }
