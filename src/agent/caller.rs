@@ -5,7 +5,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use super::host::{AgentEvent, AgentHost};
 use crate::{
     apply::Interrupt,
-    clock::now as wall_clock,
+    clock::{now as wall_clock, time},
     error::Error,
     reconcile::{Apply, Caller, Event, Observer, Operation, Repair, Session},
     record::{Record, TransactionMeta},
@@ -66,7 +66,7 @@ impl<O: Operation + HasSession> Caller<O> for AgentCaller<'_> {
         match &session.last {
             // A repair restores what this apply established.
             Some(last) if operation.is_repair() => {
-                TransactionMeta { at: wall_clock(), ..last.metadata.clone() }
+                TransactionMeta { at: time(wall_clock()).into(), ..last.metadata.clone() }
             }
             _ => self.host.metadata(&session.loaded.document, session.node_name()),
         }

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::{output::Output, saved_plan::DIGITS, transaction_json::Counts};
 use crate::{
-    clock::time,
     error::Error,
     plan::Totals,
     reconcile::{name, state_dir},
@@ -39,18 +38,18 @@ pub(super) struct TransactionSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
     /// When the command was run, as in RFC 3339.
-    pub at: String,
+    pub at: Untrusted,
 }
 
 impl TransactionSummary {
     pub(super) fn of(metadata: &TransactionMeta) -> Self {
         let TransactionMeta { command, node, file, config_hash, commit, by, at } = metadata.clone();
-        Self { command, node, file, config_hash, commit, by, at: time(at) }
+        Self { command, node, file, config_hash, commit, by, at }
     }
 
     /// Returns a noun for it, as the transaction `id`: see [`name`].
     pub(super) fn named_by(&self, id: u64) -> String {
-        name(id, self.command, &self.at)
+        name(id, self.command, &self.at.to_string())
     }
 }
 
@@ -129,7 +128,7 @@ fn row(transaction: &Transaction) -> [String; 9] {
         |Commit { id, dirty }: &Commit| format!("{}{}", short(id), if *dirty { " (dirty)" } else { "" });
     [
         format!("{id}{}", if *unfinished { " (unfinished)" } else { "" }),
-        summary.at.clone(),
+        summary.at.to_string(),
         summary.command.to_string(),
         or_none(&summary.node),
         or_none(&summary.by),

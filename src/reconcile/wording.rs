@@ -15,7 +15,7 @@ pub fn name(id: u64, command: Command, at: &str) -> String {
 /// Returns a noun for the transaction `id`.
 #[must_use]
 pub fn named_by(id: u64, TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
-    name(id, *command, &time(*at))
+    name(id, *command, &at.to_string())
 }
 
 /// Returns a noun for the transaction of `record`.

@@ -292,7 +292,7 @@ mod tests {
             ("\"metric\":0", "\"metrics\":0"),
             ("\"format\":2", "\"format\":1"),
             ("\"observed\"", "\"noticed\""),
-            ("\"saved\":{}}", "\"saved\":{}"),
+            ("\"originalSysctls\":{}}", "\"originalSysctls\":{}"),
         ];
         for (right, wrong) in damages {
             let damaged = text.replacen(right, wrong, 1);

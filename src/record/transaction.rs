@@ -73,16 +73,15 @@ pub struct TransactionMeta {
     /// The user who ran the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
-    /// The time of the command, as in RFC 3339.
-    #[serde(with = "clock::rfc3339")]
-    #[schemars(with = "String")]
-    pub at: u64,
+    /// The time of the command, as in RFC 3339. It is only shown, so a damaged one does not prevent a rollback.
+    pub at: Untrusted,
 }
 
 impl TransactionMeta {
-    /// Creates metadata with only a command and a time.
+    /// Creates metadata with only a command and a time, in seconds since 1970-01-01 00:00 UTC.
     #[must_use]
-    pub const fn new(command: Command, at: u64) -> Self {
+    pub fn new(command: Command, at: u64) -> Self {
+        let at = clock::time(at).into();
         Self { command, node: None, file: None, config_hash: None, commit: None, by: None, at }
     }
 }

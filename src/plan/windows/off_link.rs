@@ -105,7 +105,8 @@ impl<'a> NodeLink<'a> {
             name,
             egress,
             on_link: networks.chain(reached).filter(|prefix| !is_whole(prefix) && !is_own(prefix)).collect(),
-            has_prefixes: !observed.derived.is_empty() || own.clone().all(|local| local.prefix_length.is_some()),
+            has_prefixes: !observed.derived.is_empty()
+                || own.clone().all(|local| local.prefix_length.is_some()),
             routes: foreign.usable(egress),
             local,
         }
@@ -178,8 +179,12 @@ impl<'a> Foreign<'a> {
             !self.desired.contains(&route.destination)
                 && !self.owned.contains(&(route.alias.as_str(), route.destination, route.next_hop))
         };
-        let stored =
-            self.observed.routes.iter().filter(is_foreign).filter_map(|route| Some((route, route.active_metric?)));
+        let stored = self
+            .observed
+            .routes
+            .iter()
+            .filter(is_foreign)
+            .filter_map(|route| Some((route, route.active_metric?)));
         let derived = self.observed.derived.iter().filter(is_foreign);
         stored.chain(derived.map(|route| (route, route.derived_metric())))
     }
