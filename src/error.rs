@@ -13,6 +13,7 @@ use crate::text::Untrusted;
 #[repr(u8)]
 pub enum Kind {
     /// An unexpected error; nothing was changed.
+    #[serde(rename = "unexpectedError")]
     Unexpected = 1,
     /// The configuration is invalid, or does not fit this node; nothing was changed.
     Invalid = 3,
@@ -24,13 +25,15 @@ pub enum Kind {
     RolledBack = 6,
     /// The rollback could not be completed.
     RollbackIncomplete = 7,
-    /// The plan was declined, or not confirmed in time.
+    /// Not applied, or rolled back on request: declined, no terminal, mass removal refused, canceled, not confirmed in time, or
+    /// nothing to confirm or cancel.
     Declined = 8,
     /// Part of the live state could not be read.
     Incomplete = 9,
     /// The plan conflicts with objects that hostgw does not manage.
     Conflict = 10,
     /// The command line is wrong.
+    #[serde(rename = "usageError")]
     Usage = 64,
     /// The command was interrupted, and any changes were rolled back.
     Interrupted = 130,

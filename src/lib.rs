@@ -123,7 +123,7 @@
 //! | the systemd units | `dist/systemd` | `src/cli/agent.rs` (notifications), `src/reconcile/systemd_scope.rs`; `tests/e2e/units.rs`, which boots systemd, and `tests/machine`, which boots a machine |
 //! | the packages | `Cargo.toml`, `dist/package` | `dist/debian`, `dist/rpm`, `.github/workflows/release.yml`; `tests/install`, which installs them |
 //! | the image, and the DaemonSet | `dist/image`, `examples/kubernetes` | `src/guide/kubernetes.md`; `tests/image`, which runs the pods |
-//! | files that are restored at boot | `src/render/shell/persist` | `src/cli/persisted.rs`; `tests/e2e/persist.rs` |
+//! | files that are restored at boot | `src/render/shell/persist` | `src/cli/boot_files.rs`; `tests/e2e/persist.rs` |
 //! | a JSON document | its type in `src/cli` or `src/render/report.rs` | `schemas`, which `HOSTGW_BLESS=1` writes; `tests/e2e/documents.rs` |
 //! | the metrics of the agent | `src/cli/agent_metrics.rs` | `src/cli/agent_server.rs`, `src/guide/node-agent.md`, `examples/monitoring`; `tests/monitoring.rs`, `tests/e2e/agent_metrics.rs` |
 //! | rollouts with Ansible | `examples/ansible/roles/hostgw` | `src/guide/ansible.md`; `tests/ansible`, which rolls out to six nodes |

@@ -111,11 +111,11 @@ fn matrix(report: &Value) -> Vec<Vec<char>> {
 fn a_healthy_cluster_has_no_findings() {
     let report = Fleet::new().report();
     assert_eq!(found(&report), []);
-    assert_eq!(report["apply"], json!([]));
+    assert_eq!(report["nodesToApply"], json!([]));
     let pairs = NODES * (NODES - 1);
     assert_eq!(
         report["pairs"],
-        json!({"working": pairs, "detours": 0, "unknown": 0, "lost": 0, "oneWay": 0})
+        json!({"working": pairs, "diverted": 0, "unknown": 0, "lost": 0, "oneWay": 0})
     );
     for (from, row) in matrix(&report).iter().enumerate() {
         let expected = |to| if from == to { '.' } else { 'w' };
@@ -156,7 +156,7 @@ const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "a route by another next hop",
-        plant: |fleet| fleet.route(5, 9)["next"]["gateway"] = json!(fleet::address(10)),
+        plant: |fleet| fleet.route(5, 9)["nextHop"]["gateway"] = json!(fleet::address(10)),
         code: "HG1211",
         nodes: &[5],
         lost: &[],
@@ -210,7 +210,7 @@ const FAULTS: &[Fault] = &[
             sysctls["net.ipv4.conf.eth0.rp_filter"] = json!("1");
             fleet.foreign(10).push(json!({
                 "destination": "10.0.11.0/25", "table": 254, "metric": 0, "protocol": 4, "scope": "link",
-                "type": "unicast", "next": {"device": "cni0"}}));
+                "type": "unicast", "nextHop": {"device": "cni0"}}));
         },
         code: "HG0852",
         nodes: &[10],
@@ -221,7 +221,7 @@ const FAULTS: &[Fault] = &[
         plant: |fleet| {
             fleet.foreign(11).push(json!({
                 "destination": "10.0.30.0/24", "table": 254, "metric": 0, "protocol": 4, "scope": "global",
-                "type": "blackhole", "next": {}}));
+                "type": "blackhole", "nextHop": {}}));
             fleet.routes(11).retain(|route| route["destination"] != "10.0.30.0/24");
         },
         code: "HG1002",
@@ -257,9 +257,9 @@ const FAULTS: &[Fault] = &[
         name: "another configuration",
         plant: |fleet| {
             for node in [14, 15, 16] {
-                let occasion = &mut fleet.snapshots[node]["lastApplied"]["occasion"];
-                occasion["configHash"] = json!("f".repeat(64));
-                occasion["commit"] =
+                let metadata = &mut fleet.snapshots[node]["lastApplied"]["metadata"];
+                metadata["configHash"] = json!("f".repeat(64));
+                metadata["commit"] =
                     json!({"id": "0123456789abcdef0123456789abcdef01234567", "dirty": false});
             }
         },
@@ -330,7 +330,7 @@ const FAULTS: &[Fault] = &[
             let host = &mut fleet.snapshots[26]["observed"]["host"];
             host["addresses"].as_array_mut().expect("addresses").pop();
             host["links"].as_array_mut().expect("links").pop();
-            fleet.foreign(26).retain(|route| route["next"]["device"] != "cni0");
+            fleet.foreign(26).retain(|route| route["nextHop"]["device"] != "cni0");
         },
         code: "HG1003",
         nodes: &[26],
@@ -340,7 +340,7 @@ const FAULTS: &[Fault] = &[
         name: "a next hop that does not answer",
         plant: |fleet| {
             fleet.snapshots[27]["observed"]["host"]["neighbors"] =
-                json!([{"device": "eth0", "address": fleet::address(40), "isSilent": true}]);
+                json!([{"device": "eth0", "address": fleet::address(40), "unanswered": true}]);
         },
         code: "HG1013",
         nodes: &[27],
@@ -367,8 +367,8 @@ const FAULTS: &[Fault] = &[
         name: "a machine that left",
         plant: |fleet| {
             let mut left = fleet.snapshots[0].clone();
-            left["hostName"] = json!("gone");
-            left["lastApplied"]["occasion"]["node"] = json!("gone");
+            left["hostname"] = json!("gone");
+            left["lastApplied"]["metadata"]["node"] = json!("gone");
             let addresses = &mut left["observed"]["host"]["addresses"];
             addresses[1]["address"] = json!("172.20.0.1");
             addresses[2]["address"] = json!("10.200.0.1");
@@ -471,15 +471,15 @@ proptest! {
                 let foreign = observed["host"]["foreign"].as_array_mut().expect("routes");
                 foreign.push(json!({
                     "destination": prefix.trunc().to_string(), "table": 254, "metric": 5, "protocol": 4,
-                    "scope": "global", "type": "unicast", "next": {"gateway": "172.30.0.99", "device": "eth0"}}));
+                    "scope": "global", "type": "unicast", "nextHop": {"gateway": "172.30.0.99", "device": "eth0"}}));
             }
             if is_filtered {
                 observed["host"]["firewall"]["chains"] = json!([{
                     "family": "inet", "table": "filter", "name": "forward", "rules": [],
                     "base": {"type": "filter", "hook": "forward", "priority": 0, "policy": "drop"}}]);
             }
-            let snapshot = json!({"format": 2, "takenAt": "2026-11-29T20:00:00Z", "hostName": node.name,
-                                  "observed": observed, "saved": saved});
+            let snapshot = json!({"format": 2, "takenAt": "2026-11-29T20:00:00Z", "hostname": node.name,
+                                  "observed": observed, "originalSysctls": saved});
             // With sorted keys, and as hostgw prints it.
             let sorted = snapshot.to_string();
             let mut printed = Vec::new();

@@ -57,8 +57,8 @@ fn on_node(
                     }
                     let (cluster, node) = side.expect("the node is in that file");
                     let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
-                    assert!(route.next.device.is_none() || route.next.device == device, "{route}");
-                    route.next.device = device;
+                    assert!(route.next_hop.device.is_none() || route.next_hop.device == device, "{route}");
+                    route.next_hop.device = device;
                     if own.is_some() {
                         assert_eq!(route.source, own);
                         route.source = node.addresses.get(route.family()).copied();
@@ -181,7 +181,7 @@ fn planned(old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
                 (action, before.map(|object| text(&object)), after.map(|object| text(&object)))
             })),
             Change::Sysctl(change) => lines.push((
-                Action::Change,
+                Action::Update,
                 Some(format!("{} = {}", change.key, change.before)),
                 Some(format!("{} = {}", change.key, change.after)),
             )),
@@ -216,7 +216,7 @@ fn windows_lines(before: Option<(&Cluster, usize)>, after: Option<(&Cluster, usi
         (before, after) if before == after => None,
         (None, after) => Some((Action::Add, None, after.cloned())),
         (before, None) => Some((Action::Remove, before.cloned(), None)),
-        (before, after) => Some((Action::Change, before.cloned(), after.cloned())),
+        (before, after) => Some((Action::Update, before.cloned(), after.cloned())),
     };
     keys.into_iter().filter_map(line).collect()
 }
@@ -255,7 +255,7 @@ proptest! {
             totals[3] += usize::from(!listed.is_empty());
         }
         let counted = comparison.totals();
-        prop_assert_eq!(totals, [counted.add, counted.change, counted.remove, counted.nodes]);
+        prop_assert_eq!(totals, [counted.add, counted.update, counted.remove, counted.nodes]);
     }
 
     #[test]

@@ -104,11 +104,11 @@ fn an_independent_validator_accepts_the_examples_and_rejects_errors() {
         ("/nodes/0/os", serde_json::json!("solaris")),
         ("/nodes/0/podCidr", serde_json::json!("10.244.0.0/24")),
         ("/checks", serde_json::json!([{ "timeout": "3s" }])),
-        ("/checks", serde_json::json!([{ "tcp": "172.30.0.1:6443", "neighbour": "172.30.0.1" }])),
+        ("/checks", serde_json::json!([{ "tcp": "172.30.0.1:6443", "neighbor": "172.30.0.1" }])),
         ("/checks", serde_json::json!([{ "tcp": "api.example:6443" }])),
         ("/checks", serde_json::json!([{ "tcp": "172.30.0.1" }])),
-        ("/checks", serde_json::json!([{ "neighbour": "172.30.0.1", "timeout": 3 }])),
-        ("/checks", serde_json::json!([{ "neighbour": "172.30.0.1", "timeout": "1d" }])),
+        ("/checks", serde_json::json!([{ "neighbor": "172.30.0.1", "timeout": 3 }])),
+        ("/checks", serde_json::json!([{ "neighbor": "172.30.0.1", "timeout": "1d" }])),
     ];
     for (pointer, value) in broken {
         let mut bad = good.clone();

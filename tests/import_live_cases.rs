@@ -70,7 +70,7 @@ fn imported(folder: &Path) -> (Observed, LiveOptions, Result<LiveImport, String>
     let options = options(&read("arguments").unwrap_or_default());
     let flannel = read("subnet.env");
     let sources = LiveSources {
-        host_name: Some("machine"),
+        hostname: Some("machine"),
         state: &observed.state,
         host: &observed.host,
         iptables: &dumps,
@@ -149,7 +149,7 @@ fn is_taken_over(change: &RouteChange) -> bool {
 fn is_harmless(change: &RouteChange) -> bool {
     let is_own = change.after.is_empty() && change.before.iter().all(Route::is_owned);
     let is_on_link =
-        change.before.is_empty() && change.after.iter().all(|route| route.next.gateway.is_none());
+        change.before.is_empty() && change.after.iter().all(|route| route.next_hop.gateway.is_none());
     is_taken_over(change) || is_own || is_on_link
 }
 
@@ -229,7 +229,7 @@ fn route() -> impl Strategy<Value = Route> {
                 protocol,
                 scope: if gateway.is_some() || is_v6 { RouteScope::Global } else { RouteScope::Link },
                 kind,
-                next: NextHop {
+                next_hop: NextHop {
                     gateway,
                     device: has_device.then(|| device.into()),
                     onlink: onlink && gateway.is_some(),
@@ -253,7 +253,7 @@ pub fn usual_route((destination, gateway): (&str, Option<&str>)) -> Route {
         protocol: 3,
         scope: if gateway.is_some() || is_v6 { RouteScope::Global } else { RouteScope::Link },
         kind: RouteType::Unicast,
-        next: NextHop {
+        next_hop: NextHop {
             gateway: gateway.map(|gateway| gateway.parse().expect("an address")),
             device: Some("eth0".into()),
             onlink: false,
@@ -331,7 +331,7 @@ proptest! {
         }
         let describe = |observed: &Observed| {
             let sources = LiveSources {
-                host_name: Some("machine"),
+                hostname: Some("machine"),
                 state: &observed.state,
                 host: &observed.host,
                 iptables: &[],

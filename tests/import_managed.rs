@@ -60,8 +60,8 @@ fn foreign_route(destination: IpNet, gateway: Option<IpAddr>, device: &str) -> R
     let protocol = if gateway.is_none() { 2 } else { 4 };
     let (to, through) = (destination.to_string(), gateway.map(|gateway| gateway.to_string()));
     let usual = usual_route((&to, through.as_deref()));
-    let next = NextHop { device: Some(device.into()), ..usual.next };
-    Route { protocol, next, ..usual }
+    let next_hop = NextHop { device: Some(device.into()), ..usual.next_hop };
+    Route { protocol, next_hop, ..usual }
 }
 
 /// The addresses of a node on the network of the nodes. A node without configured ones has some, too.
@@ -115,7 +115,7 @@ fn host(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Host {
             device: device.into(),
             address,
             hardware: Some(format!("02:00:00:00:00:{number:02x}").into()),
-            is_silent: false,
+            unanswered: false,
         }));
     }
     Host {
@@ -152,7 +152,7 @@ fn imported(
 ) -> Result<LiveImport, Vec<hostgw::diagnose::Diagnostic>> {
     let written: BTreeSet<SysctlKey> = records.0.keys().cloned().collect();
     let sources = LiveSources {
-        host_name: Some("machine"),
+        hostname: Some("machine"),
         state: &observed.state,
         host: &observed.host,
         iptables: &[],
@@ -249,10 +249,10 @@ fn check(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Result
     if live.findings.iter().any(|finding| finding.rule == Rule::NextHopUnknown) {
         let hidden = |(family, _): (Family, &IpAddr)| {
             let mut routes = observed.state.routes.iter().filter(|route| route.family() == family);
-            routes.all(|route| route.next.gateway.is_none())
+            routes.all(|route| route.next_hop.gateway.is_none())
         };
         prop_assert!(cluster.routers.iter().any(hidden), "{:?}\n{}", live.findings, live.text);
-        let is_on_link = |route: &Route| route.kind == RouteType::Unicast && route.next.gateway.is_none();
+        let is_on_link = |route: &Route| route.kind == RouteType::Unicast && route.next_hop.gateway.is_none();
         wanted.routes = wanted.routes.iter().filter(|route| !is_on_link(route)).cloned().collect();
         within.state.routes =
             within.state.routes.iter().filter(|route| !is_on_link(route)).cloned().collect();

@@ -148,7 +148,7 @@ fn hostile() -> impl Strategy<Value = String> {
     prop::collection::vec(pieces, 1..5).prop_map(|pieces| pieces.concat())
 }
 
-/// Generates names that can also contain white space and line breaks.
+/// Generates names that can also contain whitespace and line breaks.
 fn hostile_text() -> impl Strategy<Value = String> {
     let space = prop::sample::select(vec!["", " ", "\n", "\n\n```\n\n", "\t", "\r\n", "  "]);
     (hostile(), space, hostile()).prop_map(|(one, space, other)| format!("{one}{space}{other}"))
@@ -218,10 +218,10 @@ fn counts_in_json(json: &serde_json::Value) -> [usize; 4] {
             let on: Vec<&String> = all.iter().filter(is_affected).collect();
             assert_eq!(change["on"]["nodes"], on.len());
             let at =
-                ["add", "change", "remove"].iter().position(|action| change["action"] == **action).unwrap();
+                ["add", "update", "remove"].iter().position(|action| change["action"] == **action).unwrap();
             counts[at + 1] += on.len();
             // A removed node and a remaining one can have the same name.
-            let is_removed = block["standing"] == "removed";
+            let is_removed = block["status"] == "removed";
             nodes.extend(on.into_iter().map(|name| (is_removed, name.clone())));
         }
     }
@@ -297,7 +297,7 @@ proptest! {
         if !line.contains("No changes") && !line.contains("Nothing to do") {
             let counts = counts(&line.replace("**Plan", "0"));
             let totals = report.totals;
-            prop_assert_eq!(counts, [0, totals.add, totals.change, totals.remove]);
+            prop_assert_eq!(counts, [0, totals.add, totals.update, totals.remove]);
         }
     }
 
@@ -308,7 +308,7 @@ proptest! {
         let json = serde_json::to_value(&report).unwrap();
         let expected = counts_in_json(&json);
         let totals = |key: &str| json["totals"][key].as_u64().unwrap() as usize;
-        prop_assert_eq!(expected, [totals("nodes"), totals("add"), totals("change"), totals("remove")]);
+        prop_assert_eq!(expected, [totals("nodes"), totals("add"), totals("update"), totals("remove")]);
         let markdown = comparison_markdown(&report, &"new.yaml".into());
         check(&markdown);
         let mut lines = vec![markdown.lines().find(|line| line.starts_with("**")).unwrap().to_owned()];
@@ -332,18 +332,18 @@ fn hostile_state(mut state: State, names: &[String]) -> State {
     let mut routes = state.routes.to_vec();
     for (at, route) in routes.iter_mut().enumerate() {
         route.protocol = if at % 3 == 0 { 4 } else { 87 };
-        route.next.device = Some(names[at % names.len()].clone().into());
+        route.next_hop.device = Some(names[at % names.len()].clone().into());
     }
     let gateway: IpAddr = "10.244.77.1".parse().unwrap();
     if let Some(mut route) = routes.first().cloned() {
         route.destination = "10.244.77.0/24".parse().unwrap();
-        route.next.gateway = Some(gateway);
+        route.next_hop.gateway = Some(gateway);
         route.protocol = 87;
         routes.push(route);
     }
     routes.sort_by_key(Route::key);
     state.routes = routes.into();
-    state.unknown.push(Unknown { what: StatePart::Records, why: names[0].clone().into(), hint: None });
+    state.unknown.push(Unknown { part: StatePart::Records, reason: names[0].clone().into(), hint: None });
     state
 }
 

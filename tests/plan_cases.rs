@@ -21,13 +21,13 @@ use crate::support::cases;
 
 /// The input of a case besides the configuration.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Case {
     node: String,
     #[serde(default)]
     adopt: bool,
     #[serde(default)]
-    saved: OriginalSysctls,
+    original_sysctls: OriginalSysctls,
     #[serde(default)]
     last_applied: Option<State>,
     observed: Observed,
@@ -71,7 +71,7 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     let case: Case = serde_json::from_str(&read("observed.json"))
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let (index, _) = cluster.node(&case.node).expect("the node of the case");
-    let desired = plan::desired(&cluster, index, &case.saved).ok()?;
+    let desired = plan::desired(&cluster, index, &case.original_sysctls).ok()?;
     let mut observed = case.observed;
     // Keeps the routes that an observation of this scope would have returned.
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
@@ -97,7 +97,8 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
             .as_ref()
             .map(|(_, applied)| plan::PreviousConfig::new(applied, &cluster, index, &plan)),
     });
-    let explain = |change: &_| plan::reason(Some(&cluster), &desired, &case.saved, last.as_ref(), change);
+    let explain =
+        |change: &_| plan::reason(Some(&cluster), &desired, &case.original_sysctls, last.as_ref(), change);
     let mut report = Report::new(&plan, explain, locate);
     report.node = Some(case.node.into());
     report.file = Some("config.yaml".into());

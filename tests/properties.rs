@@ -99,7 +99,7 @@ fn sample_route(third: u8, last: u8) -> Route {
     serde_json::from_value(serde_json::json!({
         "destination": format!("10.244.{third}.0/24"), "table": 254, "metric": 0, "protocol": 87,
         "scope": "global", "type": "unicast",
-        "next": { "gateway": format!("10.244.{third}.{last}"), "device": "eth0" },
+        "nextHop": { "gateway": format!("10.244.{third}.{last}"), "device": "eth0" },
     }))
     .unwrap()
 }
@@ -127,9 +127,9 @@ fn run_checked(
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, ForeignPolicy::Adopt);
     let _lock = directory.lock().unwrap();
-    let meta = TransactionMeta::new(command, 0);
+    let metadata = TransactionMeta::new(command, 0);
     let request = Request {
-        meta: &meta,
+        metadata: &metadata,
         configuration: None,
         desired: &desired.state,
         is_adapted: false,

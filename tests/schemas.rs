@@ -41,7 +41,7 @@ fn comparisons_match_their_schema() {
             "/format",
             "/new",
             "/totals/nodes",
-            "/blocks/0/standing",
+            "/blocks/0/status",
             "/blocks/0/nodes/0/name",
             "/blocks/0/changes/0/action",
             "/blocks/0/changes/0/kind",

@@ -55,8 +55,8 @@ impl SimulatedNode {
             Command::Apply(_) => hostgw::record::Command::Apply,
             _ => hostgw::record::Command::Destroy,
         };
-        let meta = TransactionMeta::new(verb, self.clock);
-        let request = apply::Request::new(&prepared, &meta);
+        let metadata = TransactionMeta::new(verb, self.clock);
+        let request = apply::Request::new(&prepared, &metadata);
         apply::run(&mut self.node, &dir, &request, &Interrupt::new()).map(|_| End::Done)
     }
 
@@ -108,7 +108,7 @@ impl SimulatedNode {
 fn route(third: u8, gateway: &str, protocol: u8) -> Route {
     serde_json::from_value(serde_json::json!({
         "destination": format!("10.244.{third}.0/24"), "table": 254, "metric": 0, "protocol": protocol,
-        "scope": "global", "type": "unicast", "next": { "gateway": gateway, "device": "eth0" },
+        "scope": "global", "type": "unicast", "nextHop": { "gateway": gateway, "device": "eth0" },
     }))
     .unwrap()
 }

@@ -81,7 +81,7 @@ function Get-Snapshot {
     return (@($lines | Sort-Object) -join "`n")
 }
 
-function Test-AllInForce([string] $when) {
+function Test-AllInEffect([string] $when) {
     foreach ($route in $Desired) {
         foreach ($store in @('ActiveStore', 'PersistentStore')) {
             Assert-That ((Get-Metric $route $store $Loopback) -eq $route.Metric) ($when + ': ' + $route.Destination + ' in the ' + $store)
@@ -135,7 +135,7 @@ function Test-Script {
     Assert-That ((Get-Snapshot) -eq $before) '-WhatIf changes nothing'
 
     Assert-That ((Invoke-Script @()) -eq 0) 'the first run exits with 0'
-    Test-AllInForce 'after the first run'
+    Test-AllInEffect 'after the first run'
     $applied = Get-Snapshot
     Assert-That ((Invoke-Script @()) -eq 0) 'the second run exits with 0'
     Assert-That ((Get-Snapshot) -eq $applied) 'the second run changes nothing'
@@ -143,13 +143,13 @@ function Test-Script {
     $broken = @{ InterfaceIndex = $Loopback; DestinationPrefix = $Desired[0].Destination; NextHop = $Desired[0].NextHop; Confirm = $false; ErrorAction = 'Stop' }
     Remove-NetRoute @broken -PolicyStore ActiveStore
     Assert-That ((Invoke-Script @()) -eq 0) 'exits with 0 after repairing a route missing from the active store'
-    Test-AllInForce 'repaired'
+    Test-AllInEffect 'repaired'
     Remove-NetRoute @broken -PolicyStore PersistentStore
     Assert-That ((Invoke-Script @()) -eq 0) 'exits with 0 after repairing a route missing from the persistent store'
-    Test-AllInForce 'repaired'
+    Test-AllInEffect 'repaired'
     Set-NetRoute @broken -RouteMetric 77 -PolicyStore ActiveStore
     Assert-That ((Invoke-Script @()) -eq 0) 'exits with 0 after repairing a route with a changed metric'
-    Test-AllInForce 'repaired'
+    Test-AllInEffect 'repaired'
 
     foreach ($route in $Foreign) { Test-Foreign $route }
     Test-Diverting $Diverting
@@ -191,7 +191,7 @@ function Test-InstalledTask {
     Assert-That ((Invoke-Script @('-Install', '-WhatIf')) -eq 0) '-Install -WhatIf exits with 0'
     Assert-That ($null -eq (Get-InstalledTask)) 'and installs nothing'
     Assert-That ((Invoke-Script @('-Install')) -eq 0) '-Install exits with 0'
-    Test-AllInForce 'installed'
+    Test-AllInEffect 'installed'
     $task = Get-InstalledTask
     Assert-That ($null -ne $task) 'the task exists'
     if ($null -eq $task) { return }
@@ -208,7 +208,7 @@ function Test-InstalledTask {
     Assert-That ((Get-EntryIds) -eq '') 'and writes no entry'
     Remove-NetRoute -InterfaceIndex $Loopback -DestinationPrefix $Desired[0].Destination -NextHop $Desired[0].NextHop -PolicyStore ActiveStore -Confirm:$false -ErrorAction Stop
     Assert-That ((Invoke-InstalledTask) -eq 0) 'a run of the task repairs a lost route'
-    Test-AllInForce 'repaired by the task'
+    Test-AllInEffect 'repaired by the task'
     Assert-That ((Get-EntryIds) -eq '1') ('and writes one entry: ' + (Get-EntryIds))
     Add-Route $Foreign[0]
     Assert-That ((Invoke-InstalledTask) -eq 10) 'a run of the task does not adopt a foreign route'
@@ -219,11 +219,11 @@ function Test-InstalledTask {
     Assert-That ((Get-EntryIds) -eq '1 110 2') ('and writes an entry: ' + (Get-EntryIds))
 
     Assert-That ((Invoke-Script @('-Destroy')) -eq 8) '-Destroy is refused while the task is installed'
-    Test-AllInForce 'after that'
+    Test-AllInEffect 'after that'
     Assert-That ((Invoke-Script @('-Uninstall')) -eq 0) '-Uninstall exits with 0'
     Assert-That ($null -eq (Get-InstalledTask)) 'and removes the task'
     Assert-That (-not (Test-Path -LiteralPath $installed)) 'and its script'
-    Test-AllInForce 'but no route'
+    Test-AllInEffect 'but no route'
     Assert-That ((Invoke-Script @('-Uninstall')) -eq 0) '-Uninstall again exits with 0'
     Assert-That ((Invoke-Script @('-Destroy')) -eq 0) '-Destroy exits with 0'
 }

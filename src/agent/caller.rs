@@ -5,7 +5,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use super::host::{AgentEvent, AgentHost};
 use crate::{
     apply::Interrupt,
-    clock::now as wall_clock,
+    clock::{now as wall_clock, time},
     error::Error,
     reconcile::{Apply, Caller, Event, Observer, Operation, Repair, Session},
     record::{Record, TransactionMeta},
@@ -61,12 +61,14 @@ impl<O: Operation + HasSession> Caller<O> for AgentCaller<'_> {
         Ok(())
     }
 
-    fn meta(&self, operation: &O) -> TransactionMeta {
+    fn metadata(&self, operation: &O) -> TransactionMeta {
         let session = operation.session();
         match &session.last {
             // A repair restores what this apply established.
-            Some(last) if operation.is_repair() => TransactionMeta { at: wall_clock(), ..last.meta.clone() },
-            _ => self.host.meta(&session.loaded.document, session.node_name()),
+            Some(last) if operation.is_repair() => {
+                TransactionMeta { at: time(wall_clock()).into(), ..last.metadata.clone() }
+            }
+            _ => self.host.metadata(&session.loaded.document, session.node_name()),
         }
     }
 }

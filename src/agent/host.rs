@@ -108,11 +108,11 @@ pub enum AgentEvent<'a> {
         pause: Duration,
     },
     /// The object is no longer contested.
-    ContestOver(&'a ObjectKey),
+    ContestEnded(&'a ObjectKey),
     /// A foreign object is in place of a managed one.
     Conflict(&'a str),
     /// The conflict is resolved.
-    ConflictOver(&'a ObjectKey),
+    ConflictResolved(&'a ObjectKey),
     /// Some pod paths do not work, or not as planned.
     PathsLost(&'a [PathFault]),
     /// All pod paths work again.
@@ -151,7 +151,7 @@ pub trait AgentHost {
     fn begin_checks(&self, longest: Duration);
 
     /// Returns what the history records about an apply of `document` to `node`.
-    fn meta(&self, document: &Document, node: &Untrusted) -> TransactionMeta;
+    fn metadata(&self, document: &Document, node: &Untrusted) -> TransactionMeta;
 }
 
 /// The signals that control an agent.

@@ -193,7 +193,7 @@ impl<'a> Keeper<'a> {
             }
         }
         for key in self.contest.expire(begun) {
-            self.host.event(AgentEvent::ContestOver(&key));
+            self.host.event(AgentEvent::ContestEnded(&key));
         }
         if holder.is_none() {
             self.host.looked();
@@ -341,7 +341,7 @@ impl<'a> Keeper<'a> {
     /// Returns a session of the configuration that `last` put in effect, if this version accepts it and this machine is now a
     /// node of it.
     fn session_of(&self, last: &LastApplied) -> Option<Session> {
-        let name = last.meta.node.as_ref().map(Untrusted::as_raw).map(ToOwned::to_owned);
+        let name = last.metadata.node.as_ref().map(Untrusted::as_raw).map(ToOwned::to_owned);
         Session::live(last.load()?, name.as_deref(), ForeignPolicy::Respect).ok()
     }
 
@@ -363,7 +363,7 @@ impl<'a> Keeper<'a> {
             Session::live(loaded, self.settings.node.as_deref(), ForeignPolicy::Respect).ok()
         };
         let (transaction, file) = match &self.active {
-            Some(_) => (last.as_ref().map(|last| last.id), last.and_then(|last| last.meta.file)),
+            Some(_) => (last.as_ref().map(|last| last.id), last.and_then(|last| last.metadata.file)),
             None => {
                 let active = copy();
                 self.set_active(active);
@@ -689,7 +689,7 @@ impl<'a> Keeper<'a> {
             }
         }
         for key in self.conflicts.keys().filter(|key| !conflicts.contains_key(key)) {
-            self.host.event(AgentEvent::ConflictOver(key));
+            self.host.event(AgentEvent::ConflictResolved(key));
         }
         self.conflicts = conflicts;
     }

@@ -30,7 +30,7 @@ pub(super) fn classify(
     document: Option<&Document>,
 ) -> OtherCommand {
     let is_undone = newest < seen;
-    let is_destroyed = last.is_none_or(|last| last.meta.command == Command::Destroy);
+    let is_destroyed = last.is_none_or(|last| last.metadata.command == Command::Destroy);
     let stored = last.and_then(|last| last.configuration.as_ref());
     if !is_destroyed && stored.zip(document).is_some_and(|(stored, document)| stored == document) {
         return OtherCommand::SameConfiguration;
@@ -43,7 +43,7 @@ pub(super) fn classify(
     OtherCommand::Pinned(Pin {
         reason,
         transaction: newest,
-        file: last.and_then(|last| last.meta.file.clone()),
+        file: last.and_then(|last| last.metadata.file.clone()),
         instead_of: document.map(|document| document.hash().into()),
     })
 }
@@ -66,7 +66,7 @@ pub(super) fn event_scope(session: &Session) -> EventScope {
 /// Returns the keys of the routes to other nodes that the configuration of a session asks for.
 pub(super) fn gateways(session: &Session) -> BTreeSet<RouteKey> {
     let routes = plan::desired_routes(&session.loaded.cluster, session.index, |_| true);
-    routes.iter().filter(|route| route.next.gateway.is_some()).map(Route::key).collect()
+    routes.iter().filter(|route| route.next_hop.gateway.is_some()).map(Route::key).collect()
 }
 
 /// Refuses a configuration that lacks most routes of the one in effect, whether or not these routes exist at the moment.
@@ -91,7 +91,7 @@ mod tests {
     fn applied(id: u64, command: Command, text: Option<&str>) -> LastApplied {
         LastApplied {
             id,
-            meta: TransactionMeta::new(command, 0),
+            metadata: TransactionMeta::new(command, 0),
             state: State::default(),
             egress_interface: None,
             configuration: text.map(|text| StoredConfig::from(&document(text))),

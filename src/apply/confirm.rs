@@ -56,11 +56,11 @@ pub fn wait(dir: &StateDir, pending: &Pending, interrupt: &Interrupt) -> Decisio
             Ok(None) => {}
             Ok(Some(decision)) => return decision,
             // Whether it was confirmed is unknown: rolling back is the safe choice.
-            Err(_) => return Decision::Cancelled,
+            Err(_) => return Decision::Canceled,
         }
         let remaining = pending.remaining();
         let decision = if interrupt.is_raised() {
-            Decision::Cancelled
+            Decision::Canceled
         } else if remaining.is_zero() {
             Decision::Expired
         } else {
@@ -88,10 +88,10 @@ pub fn carry_out(
 ) -> Result<(), Failure> {
     match decision {
         Decision::Confirmed => dir.commit(record).map_err(Failure::Untouched),
-        Decision::Cancelled | Decision::Expired => restore_pending(node, dir, record, || {
-            let meta = record.meta.clone();
+        Decision::Canceled | Decision::Expired => restore_pending(node, dir, record, || {
+            let metadata = record.metadata.clone();
             // Waiting commands learn of the rollback without this file, too.
-            let _ = dir.write_outcome(&Outcome { pending, meta, decision, failure: None });
+            let _ = dir.write_outcome(&Outcome { pending, metadata, decision, failure: None });
         }),
     }
 }

@@ -22,7 +22,7 @@ use super::{Backend, BaselineCheck, CommitError, Interrupt, Order, StateDir, che
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The command that the transaction belongs to.
-    pub meta: &'a TransactionMeta,
+    pub metadata: &'a TransactionMeta,
     /// The configuration of the plan, recorded with the applied state.
     pub configuration: Option<&'a Document>,
     /// The state that must hold after the commit.
@@ -54,9 +54,9 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A transaction that commits a plan at once, without checks.
     #[must_use]
-    pub const fn new(prepared: &'a Prepared, meta: &'a TransactionMeta) -> Self {
+    pub const fn new(prepared: &'a Prepared, metadata: &'a TransactionMeta) -> Self {
         Self {
-            meta,
+            metadata,
             configuration: None,
             desired: &prepared.desired.state,
             is_adapted: prepared.desired.is_adapted,
@@ -189,7 +189,7 @@ fn record(dir: &StateDir, request: &Request, saved_before: OriginalSysctls) -> R
     written.retain(|key, _| touched.sysctls.binary_search(key).is_ok());
     Ok(Record {
         id: dir.next_id()?,
-        meta: request.meta.clone(),
+        metadata: request.metadata.clone(),
         totals: request.plan.totals(),
         before: touched.part_of(request.observed),
         touched,
@@ -257,7 +257,7 @@ fn commit_and_verify<'a>(
         left.exclude(withheld);
     }
     verify(&left)?;
-    repeat_baseline(node, request.checks, interrupt, record.meta.node.as_ref())?;
+    repeat_baseline(node, request.checks, interrupt, record.metadata.node.as_ref())?;
     let faults = compare_paths(request, &before, &judge(node, request)?, &observed)?;
     if interrupt.is_raised() {
         return Err(commit_error(CommitError::Interrupted).into());
@@ -343,8 +343,8 @@ fn ensure_sysctls_unchanged(node: &mut dyn Backend, record: &Record) -> Result<(
 fn last_applied(request: &Request, record: &Record) -> LastApplied {
     LastApplied {
         id: record.id,
-        meta: record.meta.clone(),
-        state: match record.meta.command {
+        metadata: record.metadata.clone(),
+        state: match record.metadata.command {
             // Released sysctls are not managed any more.
             Command::Apply => {
                 let State { routes, nat, sysctls, unknown } = request.desired;
@@ -403,8 +403,10 @@ fn verify(plan: &Plan) -> Result<(), Error> {
         Change::Route(_) => vec![format!("not applied: {change}")],
     });
     let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
-    let unknown =
-        plan.unknown.iter().map(|Unknown { what, why, .. }| format!("{what} is no longer readable: {why}"));
+    let unknown = plan
+        .unknown
+        .iter()
+        .map(|Unknown { part, reason, .. }| format!("{part} is no longer readable: {reason}"));
     let hint = state::hint_for(&plan.unknown).cloned();
     let message = if plan.changes.is_empty() && !plan.conflicts.is_empty() {
         "conflicts with objects that hostgw does not manage:"

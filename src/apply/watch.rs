@@ -140,7 +140,7 @@ mod tests {
         dir.begin(&record(1)).and_then(|()| dir.mark_pending(&pending)).expect("pending");
         let watch = ActivityWatch::begin(&dir).expect("readable");
         assert_eq!((watch.was_stable(), watch.was_exclusive()), (Ok(true), Ok(false)));
-        dir.decide(&pending, Decision::Cancelled).expect("decided");
+        dir.decide(&pending, Decision::Canceled).expect("decided");
         assert_eq!(watch.was_stable(), Ok(false));
     }
 }

@@ -12,9 +12,10 @@ use super::{
     finding::{Findings, SharedFinding},
     matrix::{Matrix, PairState, Row},
     report::{AuditReport, Parts},
-    units::{seconds, short},
+    units::short,
 };
 use crate::{
+    clock,
     diagnose::{Diagnostic, Rule, Severity},
     forwarding::Direction,
     model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
@@ -99,8 +100,8 @@ impl Conclusion<'_> {
         for sighting in sightings {
             match sighting {
                 Sighting::Node(examined) => self.take(examined),
-                Sighting::Stranger { snapshot, host_name, managed, addresses } => {
-                    let name = host_name.unwrap_or_else(|| snapshot.clone());
+                Sighting::Stranger { snapshot, hostname, managed, addresses } => {
+                    let name = hostname.unwrap_or_else(|| snapshot.clone());
                     for address in addresses {
                         self.holders.entry(address).or_default().insert(AddressOwner::Stranger(name.clone()));
                     }
@@ -114,7 +115,7 @@ impl Conclusion<'_> {
                         Vec::new(),
                     )
                     .with_remedy("if it has left the cluster, run `hostgw destroy` on it; otherwise, add it to the configuration");
-                    finding.strangers.push(name);
+                    finding.machines.push(name);
                     self.findings.push(finding);
                 }
                 Sighting::Unusable { snapshot, error } => unusable.push((snapshot, error)),
@@ -124,7 +125,7 @@ impl Conclusion<'_> {
             let mut finding =
                 SharedFinding::new(Rule::SnapshotUnusable, error.message.to_string(), Vec::new());
             finding.remedy = error.hint.map(|hint| hint.to_string());
-            finding.strangers.push(snapshot);
+            finding.files.push(snapshot);
             self.findings.push(finding);
         }
     }
@@ -141,7 +142,7 @@ impl Conclusion<'_> {
             return;
         };
         let is_same_machine = other.egress_addresses == examined.egress_addresses;
-        let (older, newer) = match seconds(&examined.taken_at) >= seconds(&other.taken_at) {
+        let (older, newer) = match clock::parse(&examined.taken_at) >= clock::parse(&other.taken_at) {
             true => (other.snapshot.clone(), examined.snapshot.clone()),
             false => (examined.snapshot.clone(), other.snapshot.clone()),
         };
@@ -156,7 +157,7 @@ impl Conclusion<'_> {
         self.findings.push(match is_same_machine {
             true => finding.with_remedy("remove the older one"),
             false => SharedFinding { severity: Severity::Error, ..finding }.with_remedy(
-                "they are from different machines: give each machine its own node, address and host name",
+                "they are from different machines: give each machine its own node, address and hostname",
             ),
         });
     }
@@ -178,7 +179,7 @@ impl Conclusion<'_> {
     /// Reports snapshots much older than the newest.
     fn old_snapshots(&mut self) {
         let times: Vec<(u32, u64)> =
-            self.examined().filter_map(|(node, it)| Some((node, seconds(&it.taken_at)?))).collect();
+            self.examined().filter_map(|(node, it)| Some((node, clock::parse(&it.taken_at)?))).collect();
         let newest = times.iter().map(|(_, at)| *at).max().unwrap_or_default();
         let is_old = |(_, at): &&(u32, u64)| newest - at > MAX_AGE.as_secs();
         let old: Vec<u32> = times.iter().filter(is_old).map(|(node, _)| *node).collect();
@@ -468,7 +469,7 @@ impl Conclusion<'_> {
         let size = self.nodes.len();
         let is_lost = |from: usize, to: usize| {
             matrix.get(from, to) == PairState::Lost
-                && matches!(matrix.get(to, from), PairState::Works | PairState::Detour)
+                && matches!(matrix.get(to, from), PairState::Works | PairState::Diverted)
         };
         let mut by_peers: BTreeMap<Vec<u32>, Vec<u32>> = BTreeMap::new();
         for from in 0..size {

@@ -37,8 +37,8 @@ pub struct AppliedConfig {
 
 impl AppliedConfig {
     fn of(last: &LastApplied) -> Option<Self> {
-        let commit = last.meta.commit.as_ref().map(|Commit { id, dirty }| (id.clone(), *dirty));
-        Some(Self { hash: last.meta.config_hash.clone()?, commit })
+        let commit = last.metadata.commit.as_ref().map(|Commit { id, dirty }| (id.clone(), *dirty));
+        Some(Self { hash: last.metadata.config_hash.clone()?, commit })
     }
 }
 
@@ -82,8 +82,8 @@ pub enum Sighting {
     Stranger {
         /// The snapshot, as named on the command line.
         snapshot: Untrusted,
-        /// The host name of the machine.
-        host_name: Option<Untrusted>,
+        /// The hostname of the machine.
+        hostname: Option<Untrusted>,
         /// The number of managed routes that it has.
         managed: usize,
         /// Those of its addresses that are also addresses of nodes.
@@ -173,7 +173,7 @@ impl Worker<'_> {
         let outline = self.sampler.as_mut().and_then(|sampler| sampler.outline(text));
         if let Some(outline) = outline {
             let recorded = outline.applied_node().cloned();
-            let index = match self.identify(outline.host(), outline.host_name(), recorded.as_ref())? {
+            let index = match self.identify(outline.host(), outline.hostname(), recorded.as_ref())? {
                 Some(index) => index,
                 None => return Ok(self.stranger(name, &Snapshot::parse(name, text)?)),
             };
@@ -193,9 +193,9 @@ impl Worker<'_> {
             }
         }
         let mut snapshot = Snapshot::parse(name, text)?;
-        let recorded = snapshot.last_applied.as_ref().and_then(|last| last.meta.node.clone());
-        let (host, host_name) = (&snapshot.observed.host, snapshot.host_name.as_deref());
-        let Some(index) = self.identify(host, host_name, recorded.as_ref())? else {
+        let recorded = snapshot.last_applied.as_ref().and_then(|last| last.metadata.node.clone());
+        let (host, hostname) = (&snapshot.observed.host, snapshot.hostname.as_deref());
+        let Some(index) = self.identify(host, hostname, recorded.as_ref())? else {
             return Ok(self.stranger(name, &snapshot));
         };
         plan::find_egress(&mut self.cluster, index, host)?;
@@ -208,11 +208,11 @@ impl Worker<'_> {
     fn identify(
         &self,
         host: &Host,
-        host_name: Option<&str>,
+        hostname: Option<&str>,
         recorded: Option<&Untrusted>,
     ) -> Result<Option<usize>, Error> {
         let recorded = recorded.and_then(|node| self.auditor.names.get(node.as_raw()).copied());
-        match (plan::identify(&self.cluster, None, host, host_name), recorded) {
+        match (plan::identify(&self.cluster, None, host, hostname), recorded) {
             (Ok(index), _) | (Err(_), Some(index)) => Ok(Some(index)),
             (Err(error), None) if self.has_address(host) => Err(error),
             (Err(_), None) => Ok(None),
@@ -228,7 +228,7 @@ impl Worker<'_> {
         name: &str,
         snapshot: &mut Snapshot,
     ) -> Result<Examined, Error> {
-        let saved = std::mem::take(&mut snapshot.saved);
+        let saved = std::mem::take(&mut snapshot.original_sysctls);
         let prepared = plan::prepare(snapshot, cluster, index, &saved, ForeignPolicy::Respect)?;
         let prepared = prepared.map_err(|NotLinux| wrong_system(name, &cluster.nodes[index]))?;
         let observed = &snapshot.observed;
@@ -239,7 +239,7 @@ impl Worker<'_> {
         findings.retain(|found| !matches!(found.rule, Rule::NotApplied | Rule::InConflict));
         findings.extend(others);
         findings.extend(snapshot.unknown.iter().chain(observed.state.nat_unknowns()).map(|unknown| {
-            let message = format!("cannot read {}: {}", unknown.what, unknown.why);
+            let message = format!("cannot read {}: {}", unknown.part, unknown.reason);
             Diagnostic::new(Rule::SnapshotIncomplete, message).with_remedy("take the snapshot as root")
         }));
         let changes = Changes::of(&prepared.plan, &prepared.desired);
@@ -295,8 +295,8 @@ impl Worker<'_> {
         else {
             return Ok(Sighting::Stranger {
                 snapshot: name.into(),
-                host_name: Some(observed.node.as_str().into()),
-                managed: observed.owned.len(),
+                hostname: Some(observed.node.as_str().into()),
+                managed: observed.managed.len(),
                 addresses,
             });
         };
@@ -325,7 +325,7 @@ impl Worker<'_> {
         Ok(Sighting::Node(Box::new(Examined {
             snapshot: name.into(),
             index,
-            taken_at: observed.at.clone(),
+            taken_at: observed.taken_at.clone(),
             applied: None,
             changes,
             egress_addresses: addresses.clone(),
@@ -348,7 +348,7 @@ impl Worker<'_> {
         let addresses = host.addresses.iter().map(|local| local.address);
         Sighting::Stranger {
             snapshot: name.into(),
-            host_name: snapshot.host_name.as_deref().map(Into::into),
+            hostname: snapshot.hostname.as_deref().map(Into::into),
             managed: state.routes.iter().filter(|route| Route::is_owned(route)).count(),
             addresses: addresses.filter(|address| self.auditor.addresses.contains(address)).collect(),
         }
@@ -371,7 +371,7 @@ fn row(
     let concerns_traffic =
         |fault: &&PathFault| fault.protocols.is_empty() || !fault.protocols.iter().all(is_ping);
     for fault in faults.iter().filter(concerns_traffic) {
-        let state = if fault.is_detour { PairState::Detour } else { PairState::Lost };
+        let state = if fault.is_detour { PairState::Diverted } else { PairState::Lost };
         for (peer, directions) in &fault.nodes {
             let Some(peer) = index_of(peer) else { continue };
             directions.iter().for_each(|direction| row.worsen(peer, *direction, state, size));

@@ -16,16 +16,26 @@ pub(super) struct SharedFinding {
     pub message: String,
     /// The indexes of the nodes that it is about, sorted.
     pub nodes: Vec<u32>,
+    /// The snapshots that it is about and that cannot be used.
+    pub files: Vec<Untrusted>,
     /// The machines that it is about and that are not in the configuration.
-    pub strangers: Vec<Untrusted>,
+    pub machines: Vec<Untrusted>,
     pub path: Option<ConfigPath>,
     pub remedy: Option<String>,
 }
 
 impl SharedFinding {
     pub fn new(rule: Rule, message: String, nodes: Vec<u32>) -> Self {
-        let strangers = Vec::new();
-        Self { rule, severity: rule.severity(), message, nodes, strangers, path: None, remedy: None }
+        Self {
+            rule,
+            severity: rule.severity(),
+            message,
+            nodes,
+            files: Vec::new(),
+            machines: Vec::new(),
+            path: None,
+            remedy: None,
+        }
     }
 
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -53,8 +63,8 @@ impl Findings {
         }
         self.known.insert(key.clone(), self.all.len());
         let (rule, message, remedy) = key;
-        let (nodes, strangers) = (vec![node], Vec::new());
-        self.all.push(SharedFinding { rule, severity, message, nodes, strangers, path, remedy });
+        let finding = SharedFinding::new(rule, message, vec![node]);
+        self.all.push(SharedFinding { severity, path, remedy, ..finding });
     }
 
     /// Adds a finding about the cluster.

@@ -39,9 +39,9 @@ pub fn audit_markdown(report: &AuditReport) -> String {
             text.push('\n');
         }
     }
-    if !report.apply.is_empty() {
-        let nodes = code_span(&short_names(&report.apply, 4 * MAX_NAME_WORDS).into());
-        let _ = writeln!(text, "#### Nodes that need an apply ({})\n\n{nodes}", report.apply.len());
+    if !report.nodes_to_apply.is_empty() {
+        let nodes = code_span(&short_names(&report.nodes_to_apply, 4 * MAX_NAME_WORDS).into());
+        let _ = writeln!(text, "#### Nodes that need an apply ({})\n\n{nodes}", report.nodes_to_apply.len());
     }
     text
 }

@@ -8,12 +8,12 @@ use crate::forwarding::Direction;
 /// What happens to packets from the pods of one node to those of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PairState {
-    /// There is nothing to judge: it is the same node, or one of the two has no pods.
+    /// There is nothing to check: it is the same node, or one of the two has no pods.
     Nothing,
     /// They take the planned path.
     Works,
     /// They take another path that may lead to the same pods.
-    Detour,
+    Diverted,
     /// It is not known, because a snapshot is missing or a node has no pod interface.
     Unknown,
     /// They are lost.
@@ -27,7 +27,7 @@ impl PairState {
         match self {
             Self::Nothing => '.',
             Self::Works => 'w',
-            Self::Detour => 'd',
+            Self::Diverted => 'd',
             Self::Unknown => 'u',
             Self::Lost => 'x',
         }
@@ -92,8 +92,8 @@ pub struct PairCounts {
     /// Pairs whose packets take the planned path.
     pub working: usize,
     /// Pairs whose packets take another path.
-    pub detours: usize,
-    /// Pairs that could not be judged.
+    pub diverted: usize,
+    /// Pairs that could not be checked.
     pub unknown: usize,
     /// Pairs whose packets are lost.
     pub lost: usize,
@@ -105,7 +105,7 @@ impl PairCounts {
     /// The number of all pairs.
     #[must_use]
     pub const fn total(&self) -> usize {
-        self.working + self.detours + self.unknown + self.lost
+        self.working + self.diverted + self.unknown + self.lost
     }
 }
 
@@ -136,12 +136,12 @@ impl Matrix {
                 match self.get(from, to) {
                     PairState::Nothing => {}
                     PairState::Works => counts.working += 1,
-                    PairState::Detour => counts.detours += 1,
+                    PairState::Diverted => counts.diverted += 1,
                     PairState::Unknown => counts.unknown += 1,
                     PairState::Lost => {
                         counts.lost += 1;
                         let back = self.get(to, from);
-                        counts.one_way += usize::from(matches!(back, PairState::Works | PairState::Detour));
+                        counts.one_way += usize::from(matches!(back, PairState::Works | PairState::Diverted));
                     }
                 }
             }
@@ -166,7 +166,7 @@ mod tests {
         let mut row = Row::default();
         assert_eq!(row.get(3, Direction::Out), PairState::Works);
         row.worsen(3, Direction::Out, PairState::Lost, 5);
-        row.worsen(3, Direction::Out, PairState::Detour, 5);
+        row.worsen(3, Direction::Out, PairState::Diverted, 5);
         assert_eq!(row.get(3, Direction::Out), PairState::Lost);
         assert_eq!(row.get(3, Direction::In), PairState::Works);
         assert_eq!(row.get(4, Direction::Out), PairState::Works);

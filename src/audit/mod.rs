@@ -11,7 +11,7 @@
 //! - `report.rs`: everything that the forms of an audit show
 //! - `sample.rs`: a part of the cluster that represents all of it, as one node sees it
 //! - `text.rs`, `markdown.rs`, `html.rs`: these forms
-//! - `units.rs`: numbers of nodes, and times
+//! - `units.rs`: numbers of nodes
 
 mod changes;
 mod conclude;

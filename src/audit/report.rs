@@ -7,9 +7,9 @@ use super::{
     examine::{Auditor, Examined},
     finding::SharedFinding,
     matrix::{Matrix, PairCounts, PairState},
-    units::seconds,
 };
 use crate::{
+    clock,
     diagnose::Severity,
     model::OperatingSystem,
     plan::Totals,
@@ -35,21 +35,21 @@ pub struct AuditReport {
     pub(super) snapshots: usize,
     /// When the oldest of them was taken.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) oldest: Option<Untrusted>,
+    pub(super) oldest_snapshot: Option<Untrusted>,
     /// When the newest of them was taken.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) newest: Option<Untrusted>,
+    pub(super) newest_snapshot: Option<Untrusted>,
     /// The numbers of ordered pairs of nodes.
     pub(super) pairs: PairCounts,
     /// The findings, errors first.
     pub findings: Vec<AuditFinding>,
     /// The nodes on which an apply would change something.
-    pub(super) apply: Vec<Untrusted>,
+    pub(super) nodes_to_apply: Vec<Untrusted>,
     /// The nodes, in the order of the configuration.
     pub(super) nodes: Vec<AuditedNode>,
     /// For each node, in the same order, what happens to packets from its pods to those of every node: the lengths of runs,
     /// each with a letter. `w` they take the planned path, `d` they take another path, `u` unknown, `x` they are lost, `.`
-    /// nothing to judge. `3w1.96w` means: to the first three nodes, not to itself, and to 96 others.
+    /// nothing to check. `3w1.96w` means: to the first three nodes, not to itself, and to 96 others.
     pub(super) matrix: Vec<String>,
 }
 
@@ -67,9 +67,12 @@ pub struct AuditFinding {
     pub(super) message: Untrusted,
     /// The nodes that it is about.
     pub(super) nodes: Vec<Untrusted>,
-    /// The files that it is about, and the machines that are not in the configuration.
+    /// The snapshots that cannot be used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) others: Vec<Untrusted>,
+    pub(super) files: Vec<Untrusted>,
+    /// The machines that are not in the configuration, by their hostnames if they are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) machines: Vec<Untrusted>,
     /// The line of the configuration that it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source: Option<SourceLocation>,
@@ -120,17 +123,19 @@ impl AuditReport {
         let document = &auditor.loaded.document;
         let cluster = &auditor.loaded.cluster;
         let name = |index: usize| cluster.nodes[index].name.clone();
-        let times = || nodes.iter().flatten().filter_map(|it| Some((seconds(&it.taken_at)?, &it.taken_at)));
+        let times =
+            || nodes.iter().flatten().filter_map(|it| Some((clock::parse(&it.taken_at)?, &it.taken_at)));
         let needs_apply = |examined: &Examined| !examined.changes.is_empty();
         let finding = |finding: SharedFinding| {
-            let SharedFinding { rule, severity, message, nodes, strangers, path, remedy } = finding;
+            let SharedFinding { rule, severity, message, nodes, files, machines, path, remedy } = finding;
             AuditFinding {
                 code: rule.code(),
                 title: rule.title(),
                 severity,
                 message: message.into(),
                 nodes: nodes.into_iter().map(|node| name(node as usize)).collect(),
-                others: strangers,
+                files,
+                machines,
                 source: path.and_then(|path| locator.source(&path)),
                 remedy: remedy.map(Into::into),
             }
@@ -155,11 +160,16 @@ impl AuditReport {
             file: document.name().clone(),
             config_hash: auditor.hash.as_str().into(),
             snapshots: nodes.iter().flatten().count(),
-            oldest: times().min().map(|(_, at)| at.as_str().into()),
-            newest: times().max().map(|(_, at)| at.as_str().into()),
+            oldest_snapshot: times().min().map(|(_, at)| at.as_str().into()),
+            newest_snapshot: times().max().map(|(_, at)| at.as_str().into()),
             pairs: matrix.counts(),
             findings: findings.into_iter().map(finding).collect(),
-            apply: nodes.iter().flatten().filter(|it| needs_apply(it)).map(|it| name(it.index)).collect(),
+            nodes_to_apply: nodes
+                .iter()
+                .flatten()
+                .filter(|it| needs_apply(it))
+                .map(|it| name(it.index))
+                .collect(),
             nodes: nodes.iter().enumerate().map(audited).collect(),
             matrix: (0..nodes.len()).map(|from| matrix.encoded_row(from)).collect(),
         }
@@ -174,7 +184,7 @@ impl AuditReport {
 
     /// Returns what is known about the pairs, as a sentence.
     pub(super) fn pairs_sentence(&self) -> String {
-        let PairCounts { working, detours, unknown, lost, one_way } = self.pairs;
+        let PairCounts { working, diverted, unknown, lost, one_way } = self.pairs;
         let total = self.pairs.total();
         let mut sentence = format!("pod traffic works for {working} of {total} pairs (one per direction)");
         let mut parts = Vec::new();
@@ -182,8 +192,8 @@ impl AuditReport {
             let ways = if one_way > 0 { format!(" ({one_way} of them one-way)") } else { String::new() };
             parts.push(format!("{lost} lost{ways}"));
         }
-        if detours > 0 {
-            parts.push(format!("{detours} on an unplanned path"));
+        if diverted > 0 {
+            parts.push(format!("{diverted} on an unplanned path"));
         }
         if unknown > 0 {
             parts.push(format!("{unknown} unknown"));

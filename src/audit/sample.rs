@@ -226,7 +226,7 @@ impl Landmarks {
             add(prefix);
         }
         let local = host.addresses.iter().map(|local| local.address);
-        let neighbors = host.neighbors.iter().filter(|entry| entry.is_silent).map(|entry| entry.address);
+        let neighbors = host.neighbors.iter().filter(|entry| entry.unanswered).map(|entry| entry.address);
         for address in local.chain(neighbors) {
             add(address.into());
         }

@@ -34,10 +34,11 @@ pub fn audit_text(report: &AuditReport, palette: &Palette) -> String {
             );
         }
     }
-    if !report.apply.is_empty() {
-        let nodes = short_names(&report.apply, MAX_NAME_WORDS);
-        let head =
-            palette.head.apply_to(format!("Run `hostgw apply` on {}:", count(report.apply.len(), "node")));
+    if !report.nodes_to_apply.is_empty() {
+        let nodes = short_names(&report.nodes_to_apply, MAX_NAME_WORDS);
+        let head = palette
+            .head
+            .apply_to(format!("Run `hostgw apply` on {}:", count(report.nodes_to_apply.len(), "node")));
         let _ = writeln!(text, "{head} {nodes}");
     }
     let _ = writeln!(text, "{}", palette.head.apply_to(printable(&summary(report))));

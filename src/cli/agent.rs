@@ -143,7 +143,7 @@ impl AgentHost for AgentUser<'_> {
         }
     }
 
-    fn meta(&self, document: &Document, node: &Untrusted) -> TransactionMeta {
+    fn metadata(&self, document: &Document, node: &Untrusted) -> TransactionMeta {
         TransactionMeta { by: Some("hostgw agent".into()), ..transaction_meta::of_apply(document, node) }
     }
 }

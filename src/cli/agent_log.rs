@@ -161,9 +161,9 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
             });
             one(Level::Warning, "contested", message, fields)
         }
-        AgentEvent::ContestOver(object) => {
+        AgentEvent::ContestEnded(object) => {
             let message = format!("No longer contested: {object}");
-            one(Level::Notice, "contestOver", message, json!({ "object": object.to_string() }))
+            one(Level::Notice, "contestEnded", message, json!({ "object": object.to_string() }))
         }
         AgentEvent::Conflict(what) => {
             let message = format!(
@@ -171,9 +171,9 @@ fn lines(event: &AgentEvent<'_>) -> Vec<LogLine> {
             );
             one(Level::Warning, "conflict", message, Value::Null)
         }
-        AgentEvent::ConflictOver(object) => {
+        AgentEvent::ConflictResolved(object) => {
             let message = format!("Conflict resolved: {object}");
-            one(Level::Notice, "conflictOver", message, json!({ "object": object.to_string() }))
+            one(Level::Notice, "conflictResolved", message, json!({ "object": object.to_string() }))
         }
         AgentEvent::PathsLost(faults) => {
             let line = |fault: &crate::forwarding::PathFault| {
@@ -225,7 +225,7 @@ fn capitalized(text: &str) -> String {
 }
 
 fn done(totals: Totals) -> String {
-    format!("{} added, {} updated, {} removed", totals.add, totals.change, totals.remove)
+    format!("{} added, {} updated, {} removed", totals.add, totals.update, totals.remove)
 }
 
 /// Describes an error in one line.

@@ -37,16 +37,7 @@ impl AgentStatus {
     /// Returns lines for `hostgw status`.
     pub(super) fn text(&self) -> String {
         let AgentReport {
-            process,
-            since,
-            condition,
-            problem,
-            last_repair,
-            repairs,
-            contested,
-            pin,
-            file,
-            ..
+            pid, since, condition, problem, last_repair, repairs, contested, pin, file, ..
         } = &self.report;
         let mut report: Vec<String> = Vec::new();
         report.extend(pin.as_ref().map(|pin| pinned(pin, &file.to_string())));
@@ -73,7 +64,7 @@ impl AgentStatus {
         }
         let (mut text, mut indent) = (String::new(), "  ");
         if self.running {
-            let _ = writeln!(text, "Agent: {} (process {process}, since {})", word(*condition), time(*since));
+            let _ = writeln!(text, "Agent: {} (process {pid}, since {})", word(*condition), time(*since));
         } else {
             let _ = writeln!(text, "Agent: not running; last started at {}", time(*since));
             if !report.is_empty() {
@@ -94,7 +85,7 @@ pub(super) fn changed_objects(objects: &[Untrusted], totals: Totals, programs: &
     let named: Vec<&Untrusted> = objects.iter().take(NAMED).collect();
     // A change of a NAT table counts once for each of its parts, so the totals only matter for a truncated list.
     let is_truncated = objects.len() == RepairReport::MAX_OBJECTS;
-    let count = if is_truncated { totals.add + totals.change + totals.remove } else { objects.len() };
+    let count = if is_truncated { totals.add + totals.update + totals.remove } else { objects.len() };
     let more = match count.saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),

@@ -48,7 +48,7 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
     let RunResult { committed, recovered } = result.map_err(|failure| reporter.failure(failure))?;
     let is_changed = committed.is_some() || recovered;
     if let Some(Committed { totals, pending, faults }) = committed {
-        let changes = format!("{} added, {} updated, {} removed", totals.add, totals.change, totals.remove);
+        let changes = format!("{} added, {} updated, {} removed", totals.add, totals.update, totals.remove);
         let name = apply.session.node_name();
         let blocked = caller.presentation.blocked.get().map_or(&[][..], Vec::as_slice);
         for finding in blocked {
@@ -114,9 +114,9 @@ impl Presentation<Apply<'_>> for Applying<'_> {
         true
     }
 
-    fn meta(&self, Apply { session, .. }: &Apply<'_>) -> TransactionMeta {
+    fn metadata(&self, Apply { session, .. }: &Apply<'_>) -> TransactionMeta {
         match &self.plan {
-            Some(plan) => plan.meta(),
+            Some(plan) => plan.metadata(),
             None => transaction_meta::of_apply(&session.loaded.document, session.node_name()),
         }
     }
@@ -132,7 +132,7 @@ fn wait(pending: PendingApply, reporter: &Reporter<'_>) -> Result<(), VerbFailur
     ));
     let WaitResult { outcome, was_interrupted } = pending.wait(reporter)?;
     reporter.outcome(&outcome);
-    if outcome.decision == Decision::Cancelled && was_interrupted && outcome.failure.is_none() {
+    if outcome.decision == Decision::Canceled && was_interrupted && outcome.failure.is_none() {
         let interrupted = Error::new(Kind::Interrupted, "interrupted");
         return Err(reporter.rolled_back(&interrupted));
     }

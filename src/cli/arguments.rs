@@ -724,7 +724,7 @@ pub(super) struct ImportArguments {
     /// [default: that of the pod interface].
     #[arg(long = "pod-cidr", value_name = "CIDR", value_delimiter = ',', value_parser = own_pod_cidr, requires = "live")]
     pub pod_cidrs: Vec<OwnPodCidr>,
-    /// With --live, name of this node [default: the host name].
+    /// With --live, name of this node [default: the hostname].
     #[arg(long, value_name = "NAME", requires = "live")]
     pub node_name: Option<String>,
     /// With --live, write a script that removes what hostgw does not adopt, to run afterward.

@@ -11,7 +11,7 @@ use super::{
     output::Output,
 };
 use crate::{
-    cni::{self, CniReport, Code, Finding, MasqueradeReport, OutboundNatPolicy},
+    cni::{self, CniReport, Finding, FindingKind, MasqueradeReport, OutboundNatPolicy},
     config::{Document, Format, Positions},
     diagnose::{Rule, Severity},
     error::{Error, Kind},
@@ -34,14 +34,14 @@ pub(super) struct CniJson {
     /// The CNI configuration, as named on the command line.
     file: String,
     /// Whether the CNI configuration fits the node: it has no errors, but can have warnings.
-    holds: bool,
+    fits: bool,
     /// The node that it was checked for: the requested one, or else the one whose pod CIDR it assigns.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     /// The findings, except those about masquerading on Windows, which `policies` contains.
     findings: Vec<FindingJson>,
     /// The exceptions that its OutBoundNAT policies must have.
-    wanted: Vec<String>,
+    expected_exceptions: Vec<String>,
     /// The OutBoundNAT policies in it.
     policies: Vec<PolicyJson>,
 }
@@ -50,10 +50,10 @@ pub(super) struct CniJson {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct FindingJson {
-    /// The kind of finding, in words.
-    code: Code,
-    /// The code: `hostgw help CODE` explains it.
-    rule: &'static str,
+    /// The code of the rule: `hostgw help CODE` explains it.
+    code: &'static str,
+    /// The kind of finding.
+    kind: FindingKind,
     /// Errors must be fixed. With a warning, the configuration works, but perhaps not as intended.
     severity: Severity,
     /// The path of the value, which can be missing, such as `plugins[0].ipam.subnet`.
@@ -63,10 +63,10 @@ struct FindingJson {
     line: Option<usize>,
     /// The value as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    found: Option<String>,
+    actual: Option<String>,
     /// The correct value as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    wanted: Option<String>,
+    expected: Option<String>,
     /// The message of the finding.
     message: String,
 }
@@ -88,7 +88,7 @@ struct PolicyJson {
     missing: Vec<String>,
     /// A key of the policy that plugins of this `apiVersion` do not read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    unread: Option<&'static str>,
+    ignored_key: Option<&'static str>,
 }
 
 /// A CNI configuration has a few hundred bytes. A much larger file is something else.
@@ -121,7 +121,7 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> VerbResult {
     } else {
         output.result(&view.picture(&output.palette))?;
     }
-    if report.holds() {
+    if report.fits() {
         return Ok(0);
     }
     if !options.json {
@@ -175,16 +175,16 @@ impl ReportView<'_> {
             exceptions: policy.exceptions.clone(),
             invalid: policy.invalid.clone(),
             missing: texts(&policy.missing),
-            unread: policy.unread,
+            ignored_key: policy.ignored_key,
         };
         let finding = |finding: &Finding| FindingJson {
-            code: finding.code,
-            rule: finding.code.rule().code(),
+            kind: finding.kind,
+            code: finding.kind.rule().code(),
             severity: finding.severity,
             path: finding.path.to_string(),
             line: self.line(finding),
-            found: finding.found.clone(),
-            wanted: finding.wanted.clone(),
+            actual: finding.actual.clone(),
+            expected: finding.expected.clone(),
             message: finding.message.clone(),
         };
         let masquerade = self.report.masquerade.as_ref();
@@ -192,10 +192,10 @@ impl ReportView<'_> {
         CniJson {
             format: FORMAT,
             file: self.name.to_owned(),
-            holds: self.report.holds(),
+            fits: self.report.fits(),
             node: self.node().map(ToOwned::to_owned),
             findings: self.report.findings.iter().map(finding).collect(),
-            wanted: masquerade.map_or_else(Vec::new, |masquerade| texts(&masquerade.wanted)),
+            expected_exceptions: masquerade.map_or_else(Vec::new, |masquerade| texts(&masquerade.expected)),
             policies: policies.iter().map(policy).collect(),
         }
     }
@@ -226,22 +226,22 @@ impl ReportView<'_> {
         let place = self.line(finding).map_or_else(String::new, |line| format!(" ({}:{line})", self.name));
         let path =
             if finding.path == ConfigPath::root() { "the file".to_owned() } else { finding.path.to_string() };
-        let head = format!("{}[{}]", finding.severity.name(), finding.code.rule());
+        let head = format!("{}[{}]", finding.severity.name(), finding.kind.rule());
         add(palette
             .head
             .apply_to(printable(&format!("{head}: {path}{place}: {}", finding.message)))
             .to_string());
-        if let Some(found) = &finding.found {
-            add(palette.remove.apply_to(printable(&format!("- {found}"))).to_string());
+        if let Some(actual) = &finding.actual {
+            add(palette.remove.apply_to(printable(&format!("- {actual}"))).to_string());
         }
-        if let Some(wanted) = &finding.wanted {
-            add(palette.add.apply_to(printable(&format!("+ {wanted}"))).to_string());
+        if let Some(expected) = &finding.expected {
+            add(palette.add.apply_to(printable(&format!("+ {expected}"))).to_string());
         }
     }
 
     /// Returns the errors, one for masquerading and one for everything else.
     fn errors(&self) -> Vec<Error> {
-        let masquerade = self.report.masquerade.as_ref().filter(|masquerade| !masquerade.holds());
+        let masquerade = self.report.masquerade.as_ref().filter(|masquerade| !masquerade.fits());
         let mut errors: Vec<_> =
             masquerade.map(|masquerade| wrong(self.name, masquerade)).into_iter().collect();
         let is_error = |finding: &&Finding| finding.severity == Severity::Error;
@@ -285,7 +285,7 @@ fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palett
     }
     if finding.policies.is_empty() && finding.masquerade {
         let list =
-            texts(&finding.wanted).iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ");
+            texts(&finding.expected).iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ");
         add(palette
             .head
             .apply_to("no OutBoundNAT policy; add one of these, depending on the API that the plugin uses:")
@@ -301,11 +301,11 @@ fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palett
             add(format!("  {policy}"));
         }
     }
-    if finding.holds() {
+    if finding.fits() {
         let what = if finding.masquerade {
             format!(
                 "exempts {} from masquerading ({})",
-                texts(&finding.wanted).join(", "),
+                texts(&finding.expected).join(", "),
                 policies(finding.policies.len())
             )
         } else {
@@ -352,13 +352,13 @@ pub(super) fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
         let kinds = if invalid == 1 { "a prefix nor an address" } else { "prefixes nor addresses" };
         parts.push(format!("{what} {} neither {kinds}", verb(invalid)));
     }
-    let unread = finding.policies.iter().find_map(|policy| policy.unread);
-    let unread = unread.map(|spelling| format!("plugins with this apiVersion ignore {spelling}"));
+    let ignored_key = finding.policies.iter().find_map(|policy| policy.ignored_key);
+    let ignored = ignored_key.map(|key| format!("plugins with this apiVersion ignore {key}"));
     Error::new(
         Kind::Invalid,
         format!("{name} masquerades traffic that must keep the pod's address: {}", parts.join(", and ")),
     )
-    .with_details(unread)
+    .with_details(ignored)
     .with_code(Rule::CniMasquerade.number())
     .with_hint(
         "make the changes marked + and -, then restart the node's pods: running pods keep their old policy",

@@ -35,7 +35,7 @@ pub(super) trait Presentation<O> {
     fn can_be_pending(&self) -> bool;
 
     /// Returns what the history records about the operation.
-    fn meta(&self, operation: &O) -> TransactionMeta;
+    fn metadata(&self, operation: &O) -> TransactionMeta;
 }
 
 /// The caller of an operation.
@@ -119,7 +119,7 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
         if self.consent.yes { Ok(()) } else { self.output.ask("Roll it back first?") }
     }
 
-    fn meta(&self, operation: &O) -> TransactionMeta {
-        self.presentation.meta(operation)
+    fn metadata(&self, operation: &O) -> TransactionMeta {
+        self.presentation.metadata(operation)
     }
 }

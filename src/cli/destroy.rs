@@ -3,10 +3,10 @@
 use super::{
     VerbResult,
     arguments::{DestroyOptions, Preview},
+    boot_files::{self, Basis},
     changed,
     command_line::{CommandLine, Presentation},
     output::Output,
-    persisted::{self, Basis},
     plan::warn_of_open,
     transaction_meta,
 };
@@ -35,7 +35,7 @@ pub(super) fn run(options: &DestroyOptions, output: &Output) -> VerbResult {
     let RunResult { committed, recovered } = result.map_err(|failure| caller.reporter().failure(failure))?;
     if let Some(Committed { totals, .. }) = &committed {
         output
-            .done(&format!("Destroyed and verified: {} removed, {} restored.", totals.remove, totals.change));
+            .done(&format!("Destroyed and verified: {} removed, {} restored.", totals.remove, totals.update));
     }
     Ok(if committed.is_some() || recovered { changed(detailed_exitcode) } else { 0 })
 }
@@ -68,7 +68,7 @@ impl Presentation<Destroy> for Destroying {
         }
         report
             .warn(plan::check::irrevocable(plan).into_iter().chain(plan::foreign::warnings(left)), |_| None);
-        report.add_persisted(persisted::judge(&persisted::find(), &Basis::Nothing));
+        report.add_boot_files(boot_files::judge(&boot_files::find(), &Basis::Nothing));
         report
     }
 
@@ -80,7 +80,7 @@ impl Presentation<Destroy> for Destroying {
         false
     }
 
-    fn meta(&self, _: &Destroy) -> TransactionMeta {
+    fn metadata(&self, _: &Destroy) -> TransactionMeta {
         transaction_meta::of_command(Command::Destroy)
     }
 }

@@ -183,8 +183,8 @@ impl Sides {
         let (old, new) = match (old, new) {
             (Ok(old), Ok(new)) => (old, new),
             (Err(invalid), Ok(new)) if are_revisions => {
-                let mistakes = invalid.count();
-                notes.push(RevisionNote::InvalidBase { old: invalid.name().to_owned(), mistakes });
+                let error_count = invalid.count();
+                notes.push(RevisionNote::InvalidBase { old: invalid.name().to_owned(), error_count });
                 (None, new)
             }
             // Errors in the base are not errors in the change.

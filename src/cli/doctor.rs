@@ -154,7 +154,8 @@ fn live() -> Result<Snapshot, Error> {
 fn ask_next_hops(session: &Session) -> Result<Vec<NeighborEntry>, Error> {
     let prepared = &session.prepared;
     let routes = prepared.desired.routes_to_nodes();
-    let hops = routes.filter_map(|(route, _)| Some((route.next.gateway?, route.next.device.clone()?)));
+    let hops =
+        routes.filter_map(|(route, _)| Some((route.next_hop.gateway?, route.next_hop.device.clone()?)));
     let mut hops: Vec<_> = hops.collect();
     let paths =
         crate::plan::paths(&session.loaded.cluster, session.index, &prepared.desired, &prepared.observed);

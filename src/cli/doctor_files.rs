@@ -54,16 +54,16 @@ pub(super) fn cni(
     let configuration = check_cni::parse(&name, text.strip_prefix('\u{feff}').unwrap_or(&text))?;
     let report = cni::check(&configuration, cluster, Some(index));
     let diagnostic = |finding: &cni::Finding| {
-        let is = finding.found.as_ref().map_or_else(String::new, |found| format!(" = {found}"));
+        let is = finding.actual.as_ref().map_or_else(String::new, |actual| format!(" = {actual}"));
         let message = format!("{name}: {}{is}: {}", finding.path, finding.message);
-        let remedy = match &finding.wanted {
-            Some(wanted) => format!("set {} to {wanted}", finding.path),
+        let remedy = match &finding.expected {
+            Some(expected) => format!("set {} to {expected}", finding.path),
             None => format!("see `{}`", ShellCommand::new(["hostgw", "check-cni", &name])),
         };
-        Diagnostic::new(finding.code.rule(), printable(&message)).with_remedy(remedy)
+        Diagnostic::new(finding.kind.rule(), printable(&message)).with_remedy(remedy)
     };
     let of_severity = |severity| report.findings.iter().filter(move |finding| finding.severity == severity);
-    let masquerade = report.masquerade.as_ref().filter(|masquerade| !masquerade.holds());
+    let masquerade = report.masquerade.as_ref().filter(|masquerade| !masquerade.fits());
     let masquerade = masquerade.map(|report| {
         let message = check_cni::wrong(&name, report).message;
         Diagnostic::new(Rule::CniMasquerade, message.to_string()).with_remedy(format!(

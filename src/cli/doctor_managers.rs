@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{doctor_files::files, persisted};
+use super::{boot_files, doctor_files::files};
 use crate::{
     diagnose::{Diagnostic, Rule},
     state::Link,
@@ -78,7 +78,7 @@ fn keeps_foreign_routes() -> bool {
 fn network_manager(link: &Link, node: &Untrusted) -> Option<Diagnostic> {
     let lines = state_lines("/run/NetworkManager/devices", link);
     let is_managed = lines.iter().any(|line| line.starts_with("connection-uuid="));
-    let is_restored = || persisted::find().iter().any(|file| file.is_for_network_manager());
+    let is_restored = || boot_files::find().iter().any(|file| file.is_for_network_manager());
     (is_managed && !is_restored()).then(|| {
         Diagnostic::new(
             Rule::NetworkManagerRemovesRoutes,

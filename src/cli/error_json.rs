@@ -36,8 +36,8 @@ impl ErrorDocument {
 pub(super) struct ErrorJson {
     /// The exit code of the error.
     pub exit_code: u8,
-    /// The meaning of the exit code, in one word that never changes.
-    pub meaning: Kind,
+    /// What the exit code means, as a name that never changes.
+    pub outcome: Kind,
     /// The code of the violated rule, if any: `hostgw help CODE` explains it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -52,10 +52,10 @@ pub(super) struct ErrorJson {
     hint: Option<Untrusted>,
     /// The errors in the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    mistakes: Vec<ConfigErrorJson>,
+    errors: Vec<ConfigErrorJson>,
     /// The number of errors that the list omits; absent if it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
-    more_mistakes: Option<usize>,
+    omitted_errors: Option<usize>,
     /// The error that led to this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Box<Self>>,
@@ -65,9 +65,9 @@ impl ErrorJson {
     /// Creates the error for invalid configurations, with every error in them.
     pub(super) fn invalid(invalid: &[config::InvalidConfig]) -> Self {
         let error = Self::from(&Error::new(Kind::Invalid, "the configuration is invalid"));
-        let more: usize = invalid.iter().map(config::InvalidConfig::omitted).sum();
-        let more_mistakes = (more > 0).then_some(more);
-        Self { mistakes: invalid.iter().flat_map(config_errors).collect(), more_mistakes, ..error }
+        let omitted: usize = invalid.iter().map(config::InvalidConfig::omitted).sum();
+        let omitted_errors = (omitted > 0).then_some(omitted);
+        Self { errors: invalid.iter().flat_map(config_errors).collect(), omitted_errors, ..error }
     }
 
     /// Sets the cause.
@@ -80,13 +80,13 @@ impl From<&Error> for ErrorJson {
     fn from(error: &Error) -> Self {
         Self {
             exit_code: error.kind.exit_code(),
-            meaning: error.kind,
+            outcome: error.kind,
             code: error.code,
             message: error.message.clone(),
             details: error.details.clone(),
             hint: error.hint.clone(),
-            mistakes: Vec::new(),
-            more_mistakes: None,
+            errors: Vec::new(),
+            omitted_errors: None,
             cause: None,
         }
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::Loaded,
-    doctor::{Guidepost, Journey, JourneyEnd, JourneyStep},
+    doctor::{Guidepost, Journey, JourneyEnd, JourneyStep, StepKind},
     error::{Error, Kind},
     forwarding::{ForwardingModel, owner},
     model::{Cluster, Family, InterfaceName, Prefixed},
@@ -40,10 +40,10 @@ pub(super) struct ExplainJson {
     /// The node.
     node: Untrusted,
     /// The path of the packet through this node.
-    there: Journey,
+    packet: Journey,
     /// The path of the reply through this node; absent if the packet does not leave it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    back: Option<Journey>,
+    reply: Option<Journey>,
 }
 
 /// Explains the path of a packet through a node.
@@ -113,28 +113,28 @@ fn explain(
             None => owner(route),
         }
     };
-    let there = guidepost.journey(source, options.address, input, false, &describe);
-    let back = match (there.outcome, there.output.clone()) {
-        (JourneyEnd::Forwarded, Some(device)) => {
-            let mut back = guidepost.journey(options.address, source, Some(device), true, &describe);
-            if there.is_masqueraded {
+    let packet = guidepost.journey(source, options.address, input, false, &describe);
+    let reply = match (packet.outcome, packet.output.clone()) {
+        (JourneyEnd::Forwarded | JourneyEnd::Sent, Some(device)) => {
+            let mut reply = guidepost.journey(options.address, source, Some(device), true, &describe);
+            if packet.is_masqueraded {
                 let text =
                     format!("connection tracking changes the destination of the reply back to {source}");
-                back.steps.insert(0, JourneyStep { what: "un-NAT", text: text.into() });
+                reply.steps.insert(0, JourneyStep { kind: StepKind::ReverseNat, text: text.into() });
             }
-            Some(back)
+            Some(reply)
         }
         _ => None,
     };
     let node = loaded.cluster.nodes[index].name.clone();
     if options.json {
-        output.json(&ExplainJson { format: FORMAT, node, there, back })?;
+        output.json(&ExplainJson { format: FORMAT, node, packet, reply })?;
         return Ok(0);
     }
-    let mut text = journey(&there, output);
-    if let Some(back) = &back {
+    let mut text = journey(&packet, output);
+    if let Some(reply) = &reply {
         text.push('\n');
-        text.push_str(&journey(back, output));
+        text.push_str(&journey(reply, output));
     }
     output.result(&text)?;
     Ok(0)
@@ -191,7 +191,7 @@ fn origin(
         PacketSource::Address(address) => {
             // The packet arrives on the interface that the reply would leave through.
             let back = model.trace_own(options.address, address);
-            let device = back.route.and_then(|route| route.next.device.clone());
+            let device = back.route.and_then(|route| route.next_hop.device.clone());
             device.map(|device| (address, Some(device))).ok_or_else(|| {
                 Error::new(
                     Kind::Invalid,
@@ -212,15 +212,15 @@ fn journey(journey: &Journey, output: &Output) -> String {
     let title = printable(&format!("From {source} ({from}) to {destination} ({to}){input}"));
     let mut text = format!("{}\n", palette.head.apply_to(title));
     for step in steps {
-        text.push_str(&format!("  {:<10} {}\n", step.what, printable(&step.text.to_string())));
+        text.push_str(&format!("  {:<10} {}\n", step.kind.label(), printable(&step.text.to_string())));
     }
     let end = match outcome {
-        JourneyEnd::Forwarded => {
-            palette.add.apply_to(if journey.input.is_some() { "forwarded" } else { "sent" })
-        }
-        JourneyEnd::Diverted => {
+        JourneyEnd::Forwarded => palette.add.apply_to("forwarded"),
+        JourneyEnd::Sent => palette.add.apply_to("sent"),
+        JourneyEnd::Diverted if journey.input.is_some() => {
             palette.change.apply_to("diverted: forwarded, but not to the planned next hop")
         }
+        JourneyEnd::Diverted => palette.change.apply_to("diverted: sent, but not to the planned next hop"),
         JourneyEnd::Local => palette.add.apply_to("received by this node"),
         JourneyEnd::Dropped => palette.conflict.apply_to("dropped"),
         JourneyEnd::Unanswered => palette.conflict.apply_to("lost: the next hop does not answer"),
@@ -261,7 +261,7 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
             protocol: protocol::KERNEL,
             scope: RouteScope::Link,
             kind,
-            next: NextHop { gateway: None, device: Some(device.clone()), onlink: false },
+            next_hop: NextHop { gateway: None, device: Some(device.clone()), onlink: false },
             source: None,
             mtu: None,
             opaque: None,

@@ -111,7 +111,8 @@ fn plan_one(
     report.changes.iter().map(FleetChange::from).for_each(&mut add);
     let plan = &session.prepared.plan;
     if !plan.unknown.is_empty() {
-        let unknown: Vec<String> = plan.unknown.iter().map(|it| format!("{}: {}", it.what, it.why)).collect();
+        let unknown: Vec<String> =
+            plan.unknown.iter().map(|it| format!("{}: {}", it.part, it.reason)).collect();
         return Err(Error::new(
             Kind::Incomplete,
             format!("the snapshot is incomplete: {}", text::list(&unknown, 3)),

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::{output::Output, saved_plan::DIGITS, transaction_json::Counts};
 use crate::{
-    clock::time,
     error::Error,
     plan::Totals,
     reconcile::{name, state_dir},
@@ -39,18 +38,18 @@ pub(super) struct TransactionSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
     /// When the command was run, as in RFC 3339.
-    pub at: String,
+    pub at: Untrusted,
 }
 
 impl TransactionSummary {
-    pub(super) fn of(meta: &TransactionMeta) -> Self {
-        let TransactionMeta { command, node, file, config_hash, commit, by, at } = meta.clone();
-        Self { command, node, file, config_hash, commit, by, at: time(at) }
+    pub(super) fn of(metadata: &TransactionMeta) -> Self {
+        let TransactionMeta { command, node, file, config_hash, commit, by, at } = metadata.clone();
+        Self { command, node, file, config_hash, commit, by, at }
     }
 
     /// Returns a noun for it, as the transaction `id`: see [`name`].
     pub(super) fn named_by(&self, id: u64) -> String {
-        name(id, self.command, &self.at)
+        name(id, self.command, &self.at.to_string())
     }
 }
 
@@ -71,8 +70,8 @@ pub(super) struct History {
 struct Transaction {
     /// The ID of the transaction.
     id: u64,
-    /// Whether it is still open: a rollback undoes it first.
-    open: bool,
+    /// Whether it is unfinished: a rollback undoes it first.
+    unfinished: bool,
     #[serde(flatten)]
     summary: TransactionSummary,
     /// The number of changed objects.
@@ -80,8 +79,8 @@ struct Transaction {
 }
 
 impl Transaction {
-    fn new(id: u64, open: bool, meta: &TransactionMeta, totals: &Totals) -> Self {
-        Self { id, open, summary: TransactionSummary::of(meta), changes: Counts::from(*totals) }
+    fn new(id: u64, unfinished: bool, metadata: &TransactionMeta, totals: &Totals) -> Self {
+        Self { id, unfinished, summary: TransactionSummary::of(metadata), changes: Counts::from(*totals) }
     }
 }
 
@@ -89,10 +88,12 @@ impl Transaction {
 pub(super) fn show(json: bool, output: &Output) -> Result<(), Error> {
     let dir = state_dir()?;
     let open = dir.open_journal()?;
-    let open = open.iter().map(|Record { id, meta, totals, .. }| Transaction::new(*id, true, meta, totals));
+    let open =
+        open.iter().map(|Record { id, metadata, totals, .. }| Transaction::new(*id, true, metadata, totals));
     let committed = dir.entries()?;
-    let committed =
-        committed.iter().map(|HistoryEntry { id, meta, totals }| Transaction::new(*id, false, meta, totals));
+    let committed = committed
+        .iter()
+        .map(|HistoryEntry { id, metadata, totals }| Transaction::new(*id, false, metadata, totals));
     let transactions: Vec<Transaction> = open.chain(committed).collect();
     if json {
         output.json(&History { format: FORMAT, transactions })
@@ -119,19 +120,19 @@ fn table(transactions: &[Transaction]) -> String {
 }
 
 fn row(transaction: &Transaction) -> [String; 9] {
-    let Transaction { id, open, summary, changes } = transaction;
+    let Transaction { id, unfinished, summary, changes } = transaction;
     let or_none =
         |text: &Option<Untrusted>| text.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let short = |text: &Untrusted| text.truncated(DIGITS).to_string();
     let commit =
         |Commit { id, dirty }: &Commit| format!("{}{}", short(id), if *dirty { " (dirty)" } else { "" });
     [
-        format!("{id}{}", if *open { " (open)" } else { "" }),
-        summary.at.clone(),
+        format!("{id}{}", if *unfinished { " (unfinished)" } else { "" }),
+        summary.at.to_string(),
         summary.command.to_string(),
         or_none(&summary.node),
         or_none(&summary.by),
-        format!("+{} ~{} -{}", changes.add, changes.change, changes.remove),
+        format!("+{} ~{} -{}", changes.add, changes.update, changes.remove),
         or_none(&summary.file),
         summary.config_hash.as_ref().map_or_else(|| "-".to_owned(), short),
         summary.commit.as_ref().map_or_else(|| "-".to_owned(), commit),

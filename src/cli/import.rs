@@ -66,7 +66,7 @@ struct LeftoverJson {
     kind: LeftoverKind,
     /// The program that created the object; absent if it was created by hand.
     #[serde(skip_serializing_if = "Option::is_none")]
-    plugin: Option<&'static str>,
+    program: Option<&'static str>,
     /// The command. It is commented out if it needs your decision.
     command: String,
 }
@@ -77,7 +77,7 @@ impl ImportJson {
     pub(super) fn live(imported: &LiveImport, findings: &[Diagnostic]) -> Self {
         let leftover = |step: &Leftover| LeftoverJson {
             kind: step.kind,
-            plugin: step.plugin,
+            program: step.plugin,
             command: step.command.to_string(),
         };
         Self {
@@ -108,7 +108,7 @@ struct UpdateJson {
 #[serde(rename_all = "camelCase")]
 struct WarningJson {
     /// The code of the rule: `hostgw help CODE` explains it.
-    rule: &'static str,
+    code: &'static str,
     /// The severity of the finding.
     severity: Severity,
     /// The message of the finding.
@@ -121,7 +121,7 @@ struct WarningJson {
 impl From<&Diagnostic> for WarningJson {
     fn from(finding: &Diagnostic) -> Self {
         Self {
-            rule: finding.rule.code(),
+            code: finding.rule.code(),
             severity: finding.severity,
             message: finding.message.clone(),
             remedy: finding.remedy.clone(),

@@ -36,13 +36,13 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
     let observed = LiveNode.everything()?;
     let firewall = observed.host.firewall.as_ref();
     let iptables = firewall.map(dumps).transpose()?.unwrap_or_default();
-    let host_name = kernel::host_name();
+    let hostname = kernel::hostname();
     let flannel = flannel();
     let mut unknown = Vec::new();
     let saved = readable(state_dir()?.saved(), &mut unknown)?.unwrap_or_default();
     let written = saved.0.into_iter().filter(|(_, saved)| saved.written).map(|(key, _)| key).collect();
     let sources = LiveSources {
-        host_name: host_name.as_deref(),
+        hostname: hostname.as_deref(),
         state: &observed.state,
         host: &observed.host,
         iptables: &iptables,

@@ -17,6 +17,8 @@ mod apply;
 mod arguments;
 mod audit;
 #[cfg(target_os = "linux")]
+mod boot_files;
+#[cfg(target_os = "linux")]
 mod cancel;
 mod check_cni;
 #[cfg(target_os = "linux")]
@@ -49,8 +51,6 @@ mod man;
 mod output;
 #[cfg(target_os = "linux")]
 mod pager;
-#[cfg(target_os = "linux")]
-mod persisted;
 mod plan;
 mod plan_shape;
 mod program;

@@ -328,7 +328,7 @@ impl Output {
         } else {
             self.keep(error.into());
             if !error.commands.is_empty() {
-                self.record(|transaction| transaction.left.clone_from(&error.commands));
+                self.record(|transaction| transaction.remaining_commands.clone_from(&error.commands));
             }
         }
     }

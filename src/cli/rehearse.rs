@@ -52,7 +52,7 @@ pub(super) struct RehearsalJson<'a> {
     /// The other nodes that were simulated.
     others: Vec<&'a Untrusted>,
     /// The number of other nodes in the configuration.
-    of: usize,
+    other_nodes_in_configuration: usize,
     /// The seed that selects the same nodes again.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
@@ -71,16 +71,16 @@ pub(super) struct RehearsalJson<'a> {
     /// The pod paths that will not work, as far as rules, routes and sysctls decide.
     faults: Vec<DiagnosticEntry>,
     /// The sysctls of the configuration that cannot be set in a network namespace. They were skipped.
-    sysctls_left_out: &'a [SysctlKey],
+    skipped_sysctls: &'a [SysctlKey],
     /// The families whose connections to the outside were not tested.
     outside_untested: Vec<Family>,
     /// Whether a rollback restores the copy; absent if there was nothing to roll back.
     #[serde(skip_serializing_if = "Option::is_none")]
     rollback: Option<&'a Guarantee>,
     /// Whether the plan was applied, every connection works, and the rollback restored the copy.
-    works: bool,
+    passed: bool,
     /// Whether the copy has everything that can drop or divert packets on the node.
-    is_complete: bool,
+    complete: bool,
 }
 
 /// The other nodes to simulate, and the seed if some were left out.
@@ -121,7 +121,7 @@ pub(super) fn run(options: &RehearseOptions, output: &Output) -> VerbResult {
             file: &file,
             node: &name,
             others: rehearsal.others().collect(),
-            of: others.of,
+            other_nodes_in_configuration: others.of,
             seed: others.seed,
             copied: rehearsal.copied,
             omissions: &rehearsal.omissions,
@@ -129,11 +129,11 @@ pub(super) fn run(options: &RehearseOptions, output: &Output) -> VerbResult {
             apply_error: rehearsal.applied.as_ref().err().map(|error| &error.message),
             connections: &rehearsal.connections,
             faults: rehearsal.faults().map(|fault| DiagnosticEntry::new(fault, None)).collect(),
-            sysctls_left_out: rehearsal.unsupported_sysctls(),
+            skipped_sysctls: rehearsal.unsupported_sysctls(),
             outside_untested: rehearsal.untested_outside().into_iter().map(|(family, _)| family).collect(),
             rollback: rehearsal.rollback.as_ref(),
-            works: rehearsal.works(),
-            is_complete: rehearsal.decisive_omissions().next().is_none(),
+            passed: rehearsal.passed(),
+            complete: rehearsal.decisive_omissions().next().is_none(),
         })?;
     } else {
         output.result(&text(&rehearsal, &name, &others, options.full, &output.palette))?;
@@ -141,7 +141,7 @@ pub(super) fn run(options: &RehearseOptions, output: &Output) -> VerbResult {
     if options.keep {
         keep(rehearsal.namespaces(), &scratch.path, output, || interrupt.is_raised());
     }
-    if rehearsal.works() { Ok(0) } else { Err(VerbFailure::AlreadyReported(Kind::Unexpected)) }
+    if rehearsal.passed() { Ok(0) } else { Err(VerbFailure::AlreadyReported(Kind::Unexpected)) }
 }
 
 /// Selects the other nodes to simulate: first those that the plan cannot connect, then a sample.
@@ -185,13 +185,13 @@ fn text(
     };
     let _ = writeln!(text, "{}: node {name} with {played}\n", palette.head.apply_to("Rehearsed"));
     let _ = writeln!(text, "{}\n  {}", palette.head.apply_to("Copied"), copied(rehearsal.copied));
-    for Omission { object, why, .. } in &rehearsal.omissions {
-        let _ = writeln!(text, "  · {object}: {why}");
+    for Omission { object, reason, .. } in &rehearsal.omissions {
+        let _ = writeln!(text, "  · {object}: {reason}");
     }
     match &rehearsal.applied {
-        Ok(Totals { add, change, remove, .. }) => {
+        Ok(Totals { add, update, remove, .. }) => {
             let head = palette.head.apply_to("Applied in the copy");
-            let _ = writeln!(text, "\n{head}\n  {add} added, {change} updated, {remove} removed\n");
+            let _ = writeln!(text, "\n{head}\n  {add} added, {update} updated, {remove} removed\n");
         }
         Err(error) => {
             let head = palette.conflict.apply_to("Cannot be applied");
@@ -317,9 +317,9 @@ fn notes(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
         let _ = writeln!(text, "· {family} connections to the outside were not tested: {why}");
     }
     let _ = writeln!(text, "{}", palette.dim.apply_to(NOT_TESTED));
-    if let Some(Guarantee { guarantee, kept, broken }) = &rehearsal.rollback {
-        let _ = writeln!(text, "{} {guarantee}", mark(*kept, palette));
-        for line in broken {
+    if let Some(Guarantee { guarantee, held, violations }) = &rehearsal.rollback {
+        let _ = writeln!(text, "{} {guarantee}", mark(*held, palette));
+        for line in violations {
             let _ = writeln!(text, "    {line}");
         }
     }
@@ -343,7 +343,7 @@ fn conclusion(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
         number => format!("{line} The copy differs from it in {}: see Copied.", count(number, "way")),
     };
     let decisive: Vec<&Untrusted> = rehearsal.decisive_omissions().collect();
-    let style = match (rehearsal.works(), decisive.is_empty()) {
+    let style = match (rehearsal.passed(), decisive.is_empty()) {
         (true, true) => &palette.add,
         (true, false) => &palette.change,
         (false, _) => &palette.conflict,

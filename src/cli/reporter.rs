@@ -55,7 +55,7 @@ impl Observer for Reporter<'_> {
                 ));
             }
             Event::Recovered { record, left } => {
-                output.record(|transaction| transaction.recovered = Some(record.id));
+                output.record(|transaction| transaction.recovered_transaction = Some(record.id));
                 if let Some((_, text)) = sentence(&event) {
                     output.done(&text);
                 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    VerbResult, arguments::RollbackOptions, cancel, changed, output::Output, persisted, reporter::Reporter,
+    VerbResult, arguments::RollbackOptions, boot_files, cancel, changed, output::Output, reporter::Reporter,
 };
 use crate::{
     apply::Interrupt,
@@ -58,7 +58,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> VerbResult {
             left.iter().for_each(|left| output.warn_of_item(left));
         }
     }
-    persisted::warn_after_rollback(&dir, output);
+    boot_files::warn_after_rollback(&dir, output);
     Ok(when_changed)
 }
 
@@ -123,8 +123,8 @@ impl Caller<Undo> for User<'_> {
         Ok(())
     }
 
-    fn meta(&self, undo: &Undo) -> TransactionMeta {
-        undo.record.meta.clone()
+    fn metadata(&self, undo: &Undo) -> TransactionMeta {
+        undo.record.metadata.clone()
     }
 }
 
@@ -134,7 +134,7 @@ fn report(plan: &Plan) -> Report {
     for change in &mut report.changes {
         match change.action {
             Action::Add => "existed before",
-            Action::Change => "restore previous value",
+            Action::Update => "restore previous value",
             Action::Remove => "did not exist before",
         }
         .clone_into(&mut change.reason.text);

@@ -25,7 +25,7 @@ use crate::{
 const FORMAT: u32 = 1;
 
 /// Identifies the file among other JSON files.
-const WHAT: &str = "hostgw plan";
+const KIND: &str = "savedPlan";
 
 /// The number of digits that git shows of a commit in a large repository.
 pub(super) const DIGITS: usize = 12;
@@ -40,8 +40,8 @@ const MAX_LISTED: usize = 20;
 pub(super) struct SavedPlan {
     /// The version of this format.
     format: u32,
-    /// `hostgw plan`.
-    what: String,
+    /// `savedPlan`.
+    kind: String,
     /// The node.
     node: Untrusted,
     /// The configuration file, as named on the command line.
@@ -52,10 +52,10 @@ pub(super) struct SavedPlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<Commit>,
     /// When the plan was created, as in RFC 3339.
-    made_at: String,
+    created_at: String,
     /// Whether the plan adopts foreign objects.
     adopt: bool,
-    /// SHA-256 of the facts in canonical JSON: without white space, keys in the order of this schema.
+    /// SHA-256 of the facts in canonical JSON: without whitespace, keys in the order of this schema.
     fingerprint: String,
     /// The changes, as `plan --json` has them.
     changes: Vec<ChangeEntry>,
@@ -69,7 +69,7 @@ pub(super) struct SavedPlan {
 #[derive(Deserialize)]
 struct SavedPlanHead {
     format: u32,
-    what: String,
+    kind: String,
 }
 
 fn facts(session: &Session) -> Facts {
@@ -95,12 +95,12 @@ impl SavedPlan {
         let facts = facts(session);
         Ok(Self {
             format: FORMAT,
-            what: WHAT.to_owned(),
+            kind: KIND.to_owned(),
             node: session.node_name().to_owned(),
             file: document.name().clone(),
             config_hash: config_hash.unwrap_or_default(),
             commit,
-            made_at: time(now()),
+            created_at: time(now()),
             adopt: session.policy == ForeignPolicy::Adopt,
             fingerprint: fingerprint(&facts)?,
             changes: report.changes.clone(),
@@ -133,8 +133,8 @@ impl SavedPlan {
                 .with_hint("create one with `hostgw plan --out FILE`; pass a configuration with -f")
         };
         let head: SavedPlanHead = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        if head.what != WHAT {
-            return Err(wrong(format!("its type is {:?}", head.what)));
+        if head.kind != KIND {
+            return Err(wrong(format!("its type is {:?}", head.kind)));
         }
         if head.format != FORMAT {
             return Err(wrong(format!(
@@ -166,16 +166,16 @@ impl SavedPlan {
 
     /// Returns one line that identifies the plan.
     pub(super) fn title(&self) -> String {
-        let Self { node, file, commit, made_at, adopt, .. } = self;
+        let Self { node, file, commit, created_at, adopt, .. } = self;
         let commit = commit.as_ref().map_or_else(String::new, |Commit { id, dirty }| {
             format!(", commit {}{}", id.truncated(DIGITS), if *dirty { " (dirty)" } else { "" })
         });
         let adopts = if *adopt { ", adopts foreign objects" } else { "" };
-        printable(&format!("Saved plan for node {node}, created at {made_at} from {file}{commit}{adopts}"))
+        printable(&format!("Saved plan for node {node}, created at {created_at} from {file}{commit}{adopts}"))
     }
 
     /// Returns what the history records about its apply.
-    pub(super) fn meta(&self) -> TransactionMeta {
+    pub(super) fn metadata(&self) -> TransactionMeta {
         TransactionMeta {
             node: Some(self.node.clone()),
             file: Some(self.file.clone()),
@@ -201,7 +201,7 @@ impl SavedPlan {
         if facts != self.facts {
             let differences = self.facts.differences(&facts);
             let more = differences.len().saturating_sub(MAX_LISTED);
-            let mut details = vec![format!("since {}:", self.made_at)];
+            let mut details = vec![format!("since {}:", self.created_at)];
             details.extend(differences.into_iter().take(MAX_LISTED).map(|line| format!("  {line}")));
             if more > 0 {
                 details.push(format!("  and {more} more"));

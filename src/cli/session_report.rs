@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 #[cfg(target_os = "linux")]
-use super::persisted::{self, Basis};
+use super::boot_files::{self, Basis};
 use crate::{
     forwarding::PathFault,
     plan::{self, Prepared, compare::Side},
@@ -12,7 +12,7 @@ use crate::{
     render::{self, ChangeEntry, Locator, Palette, Report, SourceLocation},
 };
 #[cfg(target_os = "linux")]
-use crate::{plan::Desired, reconcile::Place, render::PersistedFile};
+use crate::{plan::Desired, reconcile::Place, render::BootFile};
 
 /// Returns the plan with its reasons, warnings and source lines.
 pub(super) fn report(session: &Session) -> Report {
@@ -27,7 +27,7 @@ pub(super) fn text(session: &Session, palette: &Palette) -> String {
 /// Passes the plan to `take`: a report without changes, and the changes.
 fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Item = ChangeEntry>) -> T) -> T {
     let locator = Locator::new(&session.loaded.document);
-    let last = session.last.as_ref().filter(|last| last.meta.node.as_ref() == Some(session.node_name()));
+    let last = session.last.as_ref().filter(|last| last.metadata.node.as_ref() == Some(session.node_name()));
     let cluster = &session.loaded.cluster;
     let Prepared { desired, observed, plan, .. } = &session.prepared;
     let is_current = last.is_some_and(|last| is_current(session, last));
@@ -67,7 +67,7 @@ fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Ite
     report.warn_of_paths(faults.iter().map(PathFault::diagnostic), |path| locator.source(path));
     #[cfg(target_os = "linux")]
     if let Place::Live(_) = session.place {
-        report.add_persisted(persisted(session));
+        report.add_boot_files(boot_files(session));
     }
     take(report, &mut Report::changes_of(plan, explain, locate))
 }
@@ -75,8 +75,8 @@ fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Ite
 #[cfg(target_os = "linux")]
 /// Compares the files on this node that restore part of its state at boot with the configuration. Sysctls that get
 /// their original values back are not restored at boot.
-fn persisted(session: &Session) -> Vec<PersistedFile> {
-    let found = persisted::find();
+fn boot_files(session: &Session) -> Vec<BootFile> {
+    let found = boot_files::find();
     if found.is_empty() {
         return Vec::new();
     }
@@ -87,7 +87,7 @@ fn persisted(session: &Session) -> Vec<PersistedFile> {
     // Absolute: the remedy may be run from another directory.
     let file = document.path().and_then(|path| path.canonicalize().ok());
     let file = file.map_or_else(|| "FILE".into(), |path| path.to_string_lossy().into_owned());
-    persisted::judge(
+    boot_files::judge(
         &found,
         &Basis::Wanted { state: &state, node: session.node_name().as_raw(), file: &file },
     )

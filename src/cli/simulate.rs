@@ -50,7 +50,7 @@ pub(super) struct SimulationJson<'a> {
     /// The simulated nodes.
     nodes: &'a [NodeResult],
     /// The number of nodes in the configuration.
-    of: usize,
+    nodes_in_configuration: usize,
     /// The networks of the simulated nodes, by link. There is a router between links.
     #[schemars(with = "Vec<Vec<String>>")]
     networks: Vec<&'a [IpNet]>,
@@ -60,14 +60,13 @@ pub(super) struct SimulationJson<'a> {
     /// The connections that were tried.
     connections: &'a [Connection],
     /// The sysctls that do not exist in a network namespace or cannot be written there. They were skipped.
-    sysctls_left_out: &'a [SysctlKey],
-    /// The families whose connections to the outside were not tried, because they are not masqueraded.
-    outside_untried: Vec<Family>,
+    skipped_sysctls: &'a [SysctlKey],
+    /// The families whose connections to the outside were not tested, because they are not masqueraded.
+    outside_untested: Vec<Family>,
     /// The guarantees of hostgw, and whether they held.
-    #[serde(rename = "promises")]
     guarantees: &'a [Guarantee],
     /// Whether every connection works and every guarantee held.
-    works: bool,
+    passed: bool,
 }
 
 /// The nodes to simulate, and how they were chosen.
@@ -101,19 +100,19 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> VerbResult {
             format: 1,
             file: loaded.document.name(),
             nodes: &simulation.nodes,
-            of: loaded.cluster.nodes.len(),
+            nodes_in_configuration: loaded.cluster.nodes.len(),
             networks: simulation.networks().collect(),
             seed: choice.seed,
             connections: &connections,
-            sysctls_left_out: simulation.unsupported_sysctls(),
-            outside_untried: simulation.untested_outside(),
+            skipped_sysctls: simulation.unsupported_sysctls(),
+            outside_untested: simulation.untested_outside(),
             guarantees: &guarantees,
-            works: works(&simulation, &connections, &guarantees),
+            passed: passed(&simulation, &connections, &guarantees),
         })?;
     } else {
         show()?;
     }
-    if works(&simulation, &connections, &guarantees) {
+    if passed(&simulation, &connections, &guarantees) {
         Ok(0)
     } else {
         Err(VerbFailure::AlreadyReported(Kind::Unexpected))
@@ -153,11 +152,11 @@ fn prove(
     Ok((simulation, connections, guarantees))
 }
 
-fn works(simulation: &Simulation, connections: &[Connection], guarantees: &[Guarantee]) -> bool {
+fn passed(simulation: &Simulation, connections: &[Connection], guarantees: &[Guarantee]) -> bool {
     let is_applied = simulation.nodes.iter().all(|node| node.refused.is_empty());
     is_applied
         && connections.iter().all(|connection| connection.works)
-        && guarantees.iter().all(|guarantee| guarantee.kept)
+        && guarantees.iter().all(|guarantee| guarantee.held)
 }
 
 pub(super) fn interrupted() -> Error {
@@ -317,14 +316,14 @@ fn text(
         let _ = writeln!(text, "· {family} connections to the outside were not tested: masquerading is off");
     }
     for guarantee in guarantees {
-        let mark = mark(guarantee.kept, palette);
+        let mark = mark(guarantee.held, palette);
         let _ = writeln!(text, "{mark} {}", guarantee.guarantee);
-        for broken in &guarantee.broken {
-            let _ = writeln!(text, "    {}", broken);
+        for violation in &guarantee.violations {
+            let _ = writeln!(text, "    {}", violation);
         }
     }
     let _ = writeln!(text, "{}", palette.dim.apply_to(NOT_SIMULATED));
-    let is_all = works(simulation, connections, guarantees);
+    let is_all = passed(simulation, connections, guarantees);
     conclusion(&mut text, connections, is_all, palette);
     text
 }
@@ -357,7 +356,7 @@ fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
             "  {}  {} added, {} updated, {} removed{}",
             padded(&node.name.to_string(), width),
             totals.add,
-            totals.change,
+            totals.update,
             totals.remove,
             palette.dim.apply_to(played)
         );

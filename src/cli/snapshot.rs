@@ -30,5 +30,5 @@ pub(super) fn take() -> Result<Snapshot, Error> {
     let saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
     let last = last_applied(&dir)?;
     let observed = LiveNode.everything()?;
-    Ok(Snapshot::new(time(now()), kernel::host_name(), observed, saved, last, unknown))
+    Ok(Snapshot::new(time(now()), kernel::hostname(), observed, saved, last, unknown))
 }

@@ -9,9 +9,9 @@ use super::{
     VerbFailure, VerbResult,
     agent_status::AgentStatus,
     arguments::StatusOptions,
+    boot_files,
     history::{self, TransactionSummary},
     output::Output,
-    persisted,
 };
 use crate::{
     apply::StateDir,
@@ -22,7 +22,7 @@ use crate::{
     plan::{self, Desired, ForeignPolicy, Observe, Observed, OriginalSysctls, Reason, Scope, Totals},
     reconcile::{described, last_applied, readable, state_dir},
     record::{Decision, LastApplied, Outcome, Pending, Record},
-    render::{self, DiagnosticEntry, PersistedFile, Report},
+    render::{self, BootFile, DiagnosticEntry, Report},
     state::{self, NatTable, Route, State, StatePart, Unknown},
     text::{Untrusted, count, list, printable},
 };
@@ -37,16 +37,16 @@ pub(super) struct Status {
     /// The network namespace: the name of its directory in the state directory.
     namespace: String,
     /// The managed objects on this node.
-    owned: Owned,
+    managed: ManagedObjects,
     /// The number of sysctls whose original values hostgw keeps.
-    saved_sysctls: Option<usize>,
+    original_sysctl_count: Option<usize>,
     /// The last committed transaction.
-    last: Option<TransactionSummary>,
+    last_transaction: Option<TransactionSummary>,
     /// The transaction that is running or was interrupted, as text.
-    open: Option<String>,
+    unfinished: Option<String>,
     /// The ID of the unfinished transaction.
     #[serde(skip)]
-    open_id: Option<u64>,
+    unfinished_id: Option<u64>,
     /// The pending apply.
     pending: Option<Wait>,
     /// The last apply, if it was rolled back because it was not confirmed.
@@ -58,7 +58,7 @@ pub(super) struct Status {
     drift: Option<Report>,
     /// The files on this node that restore part of its state at boot, compared with the last apply.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    persisted: Vec<PersistedFile>,
+    boot_files: Vec<BootFile>,
     /// Why a plan from the last applied configuration would fail on this machine.
     problems: Vec<Untrusted>,
     /// The pod paths that do not work, or not as planned, for reasons other than drift.
@@ -74,7 +74,7 @@ pub(super) struct Status {
 /// The managed objects on a node.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Owned {
+struct ManagedObjects {
     /// Routes, as `ip route` prints them.
     routes: Vec<String>,
     /// NAT objects, as `nft add` takes them.
@@ -110,7 +110,7 @@ struct Wait {
     #[serde(flatten)]
     summary: TransactionSummary,
     /// The deadline for confirming it.
-    until: String,
+    deadline: String,
     /// The time until the deadline, in seconds.
     remaining_seconds: u64,
     /// The supervisor, which rolls it back; absent if it was killed.
@@ -137,7 +137,7 @@ struct Unconfirmed {
     /// How the apply ended.
     decision: Decision,
     /// The deadline for confirming it.
-    until: String,
+    deadline: String,
     /// Why the rollback is incomplete.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<Untrusted>,
@@ -152,8 +152,8 @@ impl Wait {
     fn of(dir: &StateDir, record: &Record, pending: &Pending) -> Self {
         let holder = dir.holder();
         Self {
-            summary: TransactionSummary::of(&record.meta),
-            until: time(pending.until),
+            summary: TransactionSummary::of(&record.metadata),
+            deadline: time(pending.until),
             remaining_seconds: pending.remaining().as_secs(),
             id: pending.id,
             supervisor: holder.as_ref().map(ToString::to_string),
@@ -164,13 +164,13 @@ impl Wait {
     }
 
     fn text(&self) -> String {
-        let Self { id, summary, until, remaining_seconds, supervisor, decision, .. } = self;
+        let Self { id, summary, deadline, remaining_seconds, supervisor, decision, .. } = self;
         let Self { supervisor_stopped, is_over, .. } = *self;
         let named = summary.named_by(*id);
         if let Some(decision) = decision {
             let happened = match decision {
                 Decision::Confirmed => "was confirmed",
-                Decision::Cancelled => "was canceled",
+                Decision::Canceled => "was canceled",
                 Decision::Expired => "expired",
             };
             return match (supervisor, decision) {
@@ -188,26 +188,26 @@ impl Wait {
         }
         match supervisor {
             Some(supervisor) if is_over && supervisor_stopped => format!(
-                "{named} was not confirmed by {until}, and has not been rolled back: its supervisor is stopped ({supervisor}); \
+                "{named} was not confirmed by {deadline}, and has not been rolled back: its supervisor is stopped ({supervisor}); \
                  run `hostgw cancel {id}` to roll it back"
             ),
             Some(supervisor) if is_over => {
-                format!("{named} was not confirmed by {until}; it is being rolled back ({supervisor})")
+                format!("{named} was not confirmed by {deadline}; it is being rolled back ({supervisor})")
             }
             Some(supervisor) if supervisor_stopped => format!(
-                "{named} cannot roll back at {until}: its supervisor is stopped ({supervisor}); run \
+                "{named} cannot roll back at {deadline}: its supervisor is stopped ({supervisor}); run \
                  `hostgw confirm {id}` or `hostgw cancel {id}`"
             ),
             Some(supervisor) => format!(
-                "{named} rolls back at {until}, in {remaining_seconds} s, unless you run `hostgw confirm {id}` \
+                "{named} rolls back at {deadline}, in {remaining_seconds} s, unless you run `hostgw confirm {id}` \
                  ({supervisor})"
             ),
             None if is_over => format!(
-                "{named} was not confirmed by {until}, and has not been rolled back: its supervisor was killed; run \
+                "{named} was not confirmed by {deadline}, and has not been rolled back: its supervisor was killed; run \
                  `hostgw rollback` to roll it back"
             ),
             None => format!(
-                "{named} cannot roll back at {until}: its supervisor was killed; run `hostgw confirm {id}` or \
+                "{named} cannot roll back at {deadline}: its supervisor was killed; run `hostgw confirm {id}` or \
                  `hostgw cancel {id}`"
             ),
         }
@@ -217,20 +217,20 @@ impl Wait {
 impl Unconfirmed {
     fn of(outcome: &Outcome) -> Option<Self> {
         (outcome.decision != Decision::Confirmed).then(|| Self {
-            summary: TransactionSummary::of(&outcome.meta),
+            summary: TransactionSummary::of(&outcome.metadata),
             id: outcome.pending.id,
             decision: outcome.decision,
-            until: time(outcome.pending.until),
+            deadline: time(outcome.pending.until),
             failure: outcome.failure.as_ref().map(|failure| failure.message.clone()),
         })
     }
 
     fn text(&self) -> String {
-        let Self { id, summary, decision, until, failure } = self;
+        let Self { id, summary, decision, deadline, failure } = self;
         let named = summary.named_by(*id);
         let why = match decision {
-            Decision::Expired => format!("not confirmed by {until}"),
-            Decision::Cancelled | Decision::Confirmed => "canceled".to_owned(),
+            Decision::Expired => format!("not confirmed by {deadline}"),
+            Decision::Canceled | Decision::Confirmed => "canceled".to_owned(),
         };
         printable(&match failure {
             None => format!("Rolled back: {named}, {why}"),
@@ -274,8 +274,8 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     let last_state = last.as_ref().and_then(|last| last.whole_state(loaded.as_ref()));
     if last.is_some() && last_state.is_none() {
         unknown.push(Unknown {
-            what: StatePart::Records,
-            why: persisted::UNREADABLE.into(),
+            part: StatePart::Records,
+            reason: boot_files::UNREADABLE.into(),
             hint: Some("run `hostgw apply`".into()),
         });
     }
@@ -300,16 +300,16 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     Ok(Status {
         format: 1,
         namespace: namespace.unwrap_or_default(),
-        owned: owned(&observed),
-        saved_sysctls: saved.map(|saved| saved.0.len()),
-        last: last.as_ref().map(|last| TransactionSummary::of(&last.meta)),
-        open_id: open.as_ref().map(|record| record.id),
-        open: open.as_ref().map(|open| match dir.holder() {
+        managed: managed(&observed),
+        original_sysctl_count: saved.map(|saved| saved.0.len()),
+        last_transaction: last.as_ref().map(|last| TransactionSummary::of(&last.metadata)),
+        unfinished_id: open.as_ref().map(|record| record.id),
+        unfinished: open.as_ref().map(|open| match dir.holder() {
             Some(holder) => format!("{} is running ({holder})", described(open)),
             None => {
                 let ended = outcome.as_ref().filter(|outcome| outcome.pending.id == open.id);
                 let happened = match ended.map(|outcome| outcome.decision) {
-                    Some(Decision::Cancelled) => "was canceled, but its rollback is incomplete",
+                    Some(Decision::Canceled) => "was canceled, but its rollback is incomplete",
                     Some(Decision::Expired) => "was not confirmed in time, and its rollback is incomplete",
                     Some(Decision::Confirmed) | None => "was interrupted or only partly rolled back",
                 };
@@ -320,7 +320,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         unconfirmed: outcome.as_ref().and_then(Unconfirmed::of),
         agent,
         drift,
-        persisted: persisted::judge_by_last(last.as_ref()),
+        boot_files: boot_files::judge_by_last(last.as_ref()),
         problems,
         diagnostics,
         are_paths_known,
@@ -338,7 +338,7 @@ struct Applied {
 impl Applied {
     /// Returns `None` if it was not stored, or if this version no longer accepts it.
     fn of(last: &LastApplied, cluster: Cluster, saved: Option<&OriginalSysctls>) -> Option<Self> {
-        let (index, _) = cluster.node(last.meta.node.as_ref()?.as_raw())?;
+        let (index, _) = cluster.node(last.metadata.node.as_ref()?.as_raw())?;
         let desired = plan::desired(&cluster, index, saved.unwrap_or(&OriginalSysctls::default())).ok()?;
         Some(Self { cluster, index, desired })
     }
@@ -383,40 +383,40 @@ fn drift(last: &State, observed: &State) -> Report {
     Report::new(&drift, changed, |_, _| None)
 }
 
-fn owned(observed: &State) -> Owned {
+fn managed(observed: &State) -> ManagedObjects {
     let routes = observed.routes.iter().filter(|route| route.is_owned());
     let tables = Family::ALL.into_iter().filter_map(|family| observed.nat.get(family));
     let nat = tables.flat_map(NatTable::objects).map(|object| object.to_string());
     let is_known = !Family::ALL.into_iter().any(|family| observed.nat_unknown(family));
-    Owned { routes: routes.map(Route::to_string).collect(), nat: is_known.then(|| nat.collect()) }
+    ManagedObjects { routes: routes.map(Route::to_string).collect(), nat: is_known.then(|| nat.collect()) }
 }
 
 fn text(status: &Status, output: &Output) -> String {
     let mut text = String::new();
-    let Status { owned, unknown, .. } = status;
-    let nat = owned
+    let Status { managed, unknown, .. } = status;
+    let nat = managed
         .nat
         .as_ref()
         .map_or_else(|| "an unknown number of NAT objects".to_owned(), |nat| count(nat.len(), "NAT object"));
-    let _ = writeln!(text, "Managed: {}, {nat}", count(owned.routes.len(), "route"));
-    for object in owned.routes.iter().chain(owned.nat.iter().flatten()) {
+    let _ = writeln!(text, "Managed: {}, {nat}", count(managed.routes.len(), "route"));
+    for object in managed.routes.iter().chain(managed.nat.iter().flatten()) {
         let _ = writeln!(text, "  {}", printable(object));
     }
-    let saved = status.saved_sysctls.map_or_else(
+    let saved = status.original_sysctl_count.map_or_else(
         || "unknown".to_owned(),
         |saved| if saved == 0 { "none saved".to_owned() } else { format!("{saved} saved") },
     );
     let _ = writeln!(text, "Original sysctl values: {saved}");
     let _ = writeln!(text, "Last transaction: {}", last(status));
-    if let Some(open) = &status.open {
-        let _ = writeln!(text, "Unfinished: {open}");
+    if let Some(unfinished) = &status.unfinished {
+        let _ = writeln!(text, "Unfinished: {unfinished}");
     }
     if let Some(pending) = &status.pending {
         let _ = writeln!(text, "Pending: {}", printable(&pending.text()));
     }
     // The line on the unfinished transaction already says how a pending apply ended.
     if let Some(unconfirmed) =
-        status.unconfirmed.as_ref().filter(|unconfirmed| status.open_id != Some(unconfirmed.id))
+        status.unconfirmed.as_ref().filter(|unconfirmed| status.unfinished_id != Some(unconfirmed.id))
     {
         let _ = writeln!(text, "{}", unconfirmed.text());
     }
@@ -440,7 +440,7 @@ fn text(status: &Status, output: &Output) -> String {
         }
         None => {}
     }
-    for file in &status.persisted {
+    for file in &status.boot_files {
         let program = file.program.as_deref().unwrap_or("an unknown program");
         let state = match (&file.problem, file.advice()) {
             (Some(problem), Some(advice)) => format!("{problem}; {advice}"),
@@ -469,14 +469,14 @@ fn text(status: &Status, output: &Output) -> String {
         text.push_str(&render::finding_text(finding, &output.palette));
     }
     for unknown in unknown {
-        let _ = writeln!(text, "? {}: {}", unknown.what, unknown.why);
+        let _ = writeln!(text, "? {}: {}", unknown.part, unknown.reason);
     }
     text
 }
 
 fn last(status: &Status) -> String {
-    let no_records = status.unknown.iter().any(|unknown| unknown.what == StatePart::Records);
-    match &status.last {
+    let no_records = status.unknown.iter().any(|unknown| unknown.part == StatePart::Records);
+    match &status.last_transaction {
         Some(TransactionSummary { command, node, file, at, .. }) => {
             let node = node.as_ref().map_or_else(String::new, |node| format!(", node {node}"));
             let file = file.as_ref().map_or_else(String::new, |file| format!(", {file}"));

@@ -29,8 +29,8 @@ pub(super) struct TransactionJson {
     pub dry_run: bool,
     /// The exit code of the command.
     exit_code: u8,
-    /// The meaning of the exit code, in one word that never changes.
-    meaning: Meaning,
+    /// What the exit code means, as a name that never changes.
+    outcome: CommandOutcome,
     /// The ID of the transaction that was applied, undone, confirmed or canceled; absent if the command did not get
     /// that far.
     pub transaction: Option<u64>,
@@ -43,9 +43,9 @@ pub(super) struct TransactionJson {
     /// Whether the transaction was undone.
     pub rolled_back: bool,
     /// The commands that restore the previous state, in this order, if hostgw could not (exit code 7).
-    pub left: Vec<Untrusted>,
+    pub remaining_commands: Vec<Untrusted>,
     /// The ID of an interrupted transaction that this command undid first.
-    pub recovered: Option<u64>,
+    pub recovered_transaction: Option<u64>,
     /// The confirmation, if the transaction is or was pending.
     pub confirmation: Option<Confirmation>,
     /// The warnings.
@@ -77,15 +77,15 @@ pub(super) enum TransactionCommand {
 pub(super) struct Counts {
     /// Objects added.
     pub add: usize,
-    /// Objects changed.
-    pub change: usize,
+    /// Objects updated.
+    pub update: usize,
     /// Objects removed.
     pub remove: usize,
 }
 
 impl From<Totals> for Counts {
-    fn from(Totals { add, change, remove, .. }: Totals) -> Self {
-        Self { add, change, remove }
+    fn from(Totals { add, update, remove, .. }: Totals) -> Self {
+        Self { add, update, remove }
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Confirmation {
     /// The ID of the transaction.
     pub transaction: u64,
     /// The deadline, as in RFC 3339.
-    pub until: String,
+    pub deadline: String,
     /// The decision; absent while it is pending.
     pub decision: Option<Decision>,
 }
@@ -104,20 +104,20 @@ pub(super) struct Confirmation {
 impl Confirmation {
     /// Creates the confirmation of `pending`, with the decision if there is one.
     pub(super) fn of(pending: &Pending, decision: Option<Decision>) -> Self {
-        Self { transaction: pending.id, until: time(pending.until), decision }
+        Self { transaction: pending.id, deadline: time(pending.until), decision }
     }
 }
 
-/// The meaning of an exit code. The words never change.
+/// What an exit code means. The names never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Meaning {
-    /// 0: done, or no changes.
-    Done,
+pub(super) enum CommandOutcome {
+    /// 0: success, or no changes.
+    Success,
     /// 2: something was changed or, with `--dry-run`, would be. Only with `--detailed-exitcode`.
     Changes,
     /// 1: unexpected error.
-    Unexpected,
+    UnexpectedError,
     /// 3: the configuration is invalid, or does not fit this node.
     Invalid,
     /// 4: another hostgw command holds the lock.
@@ -128,22 +128,23 @@ pub(super) enum Meaning {
     RolledBack,
     /// 7: the rollback is incomplete.
     RollbackIncomplete,
-    /// 8: declined, or not confirmed in time.
+    /// 8: not applied, or rolled back on request: declined, no terminal, mass removal refused, canceled, not confirmed in
+    /// time, or nothing to confirm or cancel.
     Declined,
     /// 9: part of the live state could not be read.
     Incomplete,
     /// 10: conflict with a foreign object.
     Conflict,
     /// 64: usage error.
-    Usage,
+    UsageError,
     /// 130: interrupted.
     Interrupted,
 }
 
-impl From<Kind> for Meaning {
+impl From<Kind> for CommandOutcome {
     fn from(kind: Kind) -> Self {
         match kind {
-            Kind::Unexpected => Self::Unexpected,
+            Kind::Unexpected => Self::UnexpectedError,
             Kind::Invalid => Self::Invalid,
             Kind::Locked => Self::Locked,
             Kind::Stale => Self::Stale,
@@ -152,7 +153,7 @@ impl From<Kind> for Meaning {
             Kind::Declined => Self::Declined,
             Kind::Incomplete => Self::Incomplete,
             Kind::Conflict => Self::Conflict,
-            Kind::Usage => Self::Usage,
+            Kind::Usage => Self::UsageError,
             Kind::Interrupted => Self::Interrupted,
         }
     }
@@ -166,14 +167,14 @@ impl TransactionJson {
             command,
             dry_run: false,
             exit_code: 0,
-            meaning: Meaning::Done,
+            outcome: CommandOutcome::Success,
             transaction: None,
             planned: None,
             done: None,
             verified: false,
             rolled_back: false,
-            left: Vec::new(),
-            recovered: None,
+            remaining_commands: Vec::new(),
+            recovered_transaction: None,
             confirmation: None,
             warnings: Vec::new(),
             error: None,
@@ -183,13 +184,13 @@ impl TransactionJson {
     /// Records that the command succeeded with this exit code.
     pub(super) const fn succeed(&mut self, exit_code: u8) {
         self.exit_code = exit_code;
-        self.meaning = if exit_code == 0 { Meaning::Done } else { Meaning::Changes };
+        self.outcome = if exit_code == 0 { CommandOutcome::Success } else { CommandOutcome::Changes };
     }
 
     /// Records that the command failed.
     pub(super) fn fail(&mut self, kind: Kind, error: Option<ErrorJson>) {
         self.exit_code = kind.exit_code();
-        self.meaning = kind.into();
+        self.outcome = kind.into();
         self.error = error;
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, builder::PossibleValue};
+use clap::{
+    Parser,
+    builder::{PossibleValue, StyledStr},
+    error::{ContextKind, ContextValue},
+};
 
 use super::{
     arguments::{Arguments, Color, OutputForm},
@@ -35,10 +39,18 @@ pub(super) fn tell(error: &clap::Error, words: &[OsString]) -> ExitCode {
 }
 
 /// Returns the error with escaped words: clap repeats a wrong word with its line breaks, which could then forge
-/// lines.
+/// lines. It lacks the tip to pass an unknown option as a value.
 fn about_escaped(words: &[OsString]) -> Option<clap::Error> {
     let escaped = words.iter().map(|word| printable(&word.to_string_lossy()));
-    Arguments::try_parse_from(escaped).err()
+    let mut error = Arguments::try_parse_from(escaped).err()?;
+    let is_useful = |tip: &StyledStr| !tip.to_string().starts_with("to pass ");
+    if let Some(ContextValue::StyledStrs(mut tips)) = error.remove(ContextKind::Suggested) {
+        tips.retain(is_useful);
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+    }
+    Some(error)
 }
 
 /// The flags that determine the form of a usage error, as far as they can be parsed.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Code, Finding, Severity, network_of, node_label,
+    Finding, FindingKind, Severity, network_of, node_label,
     plugin::{IpamRange, Placed, Plugin},
 };
 use crate::model::{Cluster, NextHopKind, Node, OperatingSystem, PodCidr};
@@ -36,13 +36,13 @@ fn on_windows(plugin: &Plugin, node: &Node) -> Vec<Finding> {
     let given = given.chain(plugin.default_gateways());
     let mismatches = given.filter_map(|gateway| mismatch(&gateway, node));
     mismatches
-        .map(|(gateway, wanted)| {
+        .map(|(gateway, expected)| {
             let message = if is_computed {
-                format!("the pod gateway of {} is {wanted}; win-bridge ignores this key", node_label(node))
+                format!("the pod gateway of {} is {expected}; win-bridge ignores this key", node_label(node))
             } else {
-                format!("the pod gateway of {} is {wanted}", node_label(node))
+                format!("the pod gateway of {} is {expected}", node_label(node))
             };
-            finding(severity, &gateway, wanted, message)
+            finding(severity, &gateway, expected, message)
         })
         .collect()
 }
@@ -60,23 +60,23 @@ fn on_linux(plugin: &Plugin, node: &Node) -> Vec<Finding> {
 /// Checks the address that the bridge gets from a range.
 fn check_range(range: &IpamRange, node: &Node) -> Option<Finding> {
     if let Some(gateway) = &range.gateway {
-        let (gateway, wanted) = mismatch(gateway, node)?;
-        let message = format!("other nodes route to the pods of {} via {wanted}", node_label(node));
-        return Some(finding(Severity::Error, &gateway, wanted, message));
+        let (gateway, expected) = mismatch(gateway, node)?;
+        let message = format!("other nodes route to the pods of {} via {expected}", node_label(node));
+        return Some(finding(Severity::Error, &gateway, expected, message));
     }
     let net = range.net()?;
-    let wanted = node.gateway_of(network_of(node, net)?);
+    let expected = node.gateway_of(network_of(node, net)?);
     let first = PodCidr::new(net).ok()?.gateway(OperatingSystem::Linux);
-    let is_correct = first == wanted || !IpNet::contains(&net, &wanted);
+    let is_correct = first == expected || !IpNet::contains(&net, &expected);
     (!is_correct).then(|| Finding {
-        code: Code::Gateway,
+        kind: FindingKind::Gateway,
         severity: Severity::Error,
         path: range.at.key("gateway"),
         at: range.at.clone(),
-        found: None,
-        wanted: Some(format!("\"{wanted}\"")),
+        actual: None,
+        expected: Some(format!("\"{expected}\"")),
         message: format!(
-            "the bridge gets {first}, the first address; other nodes route to the pods of {} via {wanted}",
+            "the bridge gets {first}, the first address; other nodes route to the pods of {} via {expected}",
             node_label(node)
         ),
     })
@@ -91,12 +91,12 @@ fn check_bridge_address(plugin: &Plugin, node: &Node) -> Option<Finding> {
     }
     let gateways: Vec<String> = node.pod_gateways().map(|gateway| gateway.to_string()).collect();
     Some(Finding {
-        code: Code::Gateway,
+        kind: FindingKind::Gateway,
         severity: Severity::Error,
         path: is_gateway.as_ref().map_or_else(|| plugin.path.key("isGateway"), |entry| entry.path.clone()),
         at: plugin.path.clone(),
-        found: is_gateway.map(|entry| entry.text()),
-        wanted: Some("true".to_owned()),
+        actual: is_gateway.map(|entry| entry.text()),
+        expected: Some("true".to_owned()),
         message: format!(
             "the bridge gets no address, so nothing answers for the pod gateway {} of {}",
             gateways.join(" and "),
@@ -113,18 +113,18 @@ fn mismatch<'a>(gateway: &Placed<'a>, node: &Node) -> Option<(Placed<'a>, IpAddr
         None if gateway.value == &Value::Null || gateway.value == "" => return None,
         None => node.pods.iter().next()?,
     };
-    let wanted = node.gateway_of(network);
-    (address != Some(wanted)).then(|| (gateway.clone(), wanted))
+    let expected = node.gateway_of(network);
+    (address != Some(expected)).then(|| (gateway.clone(), expected))
 }
 
-fn finding(severity: Severity, gateway: &Placed, wanted: IpAddr, message: String) -> Finding {
+fn finding(severity: Severity, gateway: &Placed, expected: IpAddr, message: String) -> Finding {
     Finding {
-        code: Code::Gateway,
+        kind: FindingKind::Gateway,
         severity,
         path: gateway.path.clone(),
         at: gateway.path.clone(),
-        found: Some(gateway.text()),
-        wanted: Some(format!("\"{wanted}\"")),
+        actual: Some(gateway.text()),
+        expected: Some(format!("\"{expected}\"")),
         message,
     }
 }

@@ -3,15 +3,15 @@
 //! The chain that `ipMasq` creates accepts traffic to the node's own pod CIDR and masquerades all other traffic of its
 //! pods. Pods of other nodes then see the node's address.
 
-use super::{Code, Finding, Severity, plugin::Plugin};
+use super::{Finding, FindingKind, Severity, plugin::Plugin};
 
 pub(super) fn check(plugin: &Plugin) -> Option<Finding> {
     let entry = plugin.entry("ipMasq").filter(|_| plugin.is_true("ipMasq"))?;
     Some(Finding {
-        code: Code::IpMasq,
+        kind: FindingKind::IpMasq,
         severity: Severity::Error,
-        found: Some(entry.text()),
-        wanted: Some("false".to_owned()),
+        actual: Some(entry.text()),
+        expected: Some("false".to_owned()),
         path: entry.path,
         at: plugin.path.clone(),
         message: "pods on other nodes see this node's address instead of the pod's; \

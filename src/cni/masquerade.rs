@@ -33,7 +33,7 @@ pub struct OutboundNatPolicy {
     /// The missing exceptions.
     pub missing: Vec<IpNet>,
     /// The key of exceptions that the plugin ignores because of its `apiVersion`.
-    pub unread: Option<&'static str>,
+    pub ignored_key: Option<&'static str>,
 }
 
 /// The result of checking the masquerading in a CNI configuration.
@@ -42,7 +42,7 @@ pub struct MasqueradeReport {
     /// The `OutBoundNAT` policies, in the order of the file.
     pub policies: Vec<OutboundNatPolicy>,
     /// The required exceptions; empty if nothing is masqueraded.
-    pub wanted: Vec<IpNet>,
+    pub expected: Vec<IpNet>,
     /// Whether traffic should be masqueraded at all.
     pub masquerade: bool,
 }
@@ -50,7 +50,7 @@ pub struct MasqueradeReport {
 impl MasqueradeReport {
     /// Returns `true` if the CNI masquerades as configured for the cluster.
     #[must_use]
-    pub fn holds(&self) -> bool {
+    pub fn fits(&self) -> bool {
         let is_complete = |policy: &OutboundNatPolicy| policy.missing.is_empty() && policy.invalid.is_empty();
         self.policies.is_empty() != self.masquerade && self.policies.iter().all(is_complete)
     }
@@ -68,15 +68,15 @@ const HCN_KEY: &str = "Exceptions";
 pub fn masquerade(configuration: &Value, cluster: &Cluster) -> MasqueradeReport {
     let masquerade = cluster.nat.masquerade;
     let prefixes = cluster.prefixes.iter().copied();
-    let wanted: Vec<IpNet> =
+    let expected: Vec<IpNet> =
         if masquerade { prefixes.chain(cluster.nat.exclude.iter().copied()).collect() } else { Vec::new() };
-    let mut search = Search { wanted: &wanted, policies: Vec::new() };
+    let mut search = Search { expected: &expected, policies: Vec::new() };
     search.walk(configuration, &ConfigPath::root(), None);
-    MasqueradeReport { policies: search.policies, wanted, masquerade }
+    MasqueradeReport { policies: search.policies, expected, masquerade }
 }
 
 struct Search<'a> {
-    wanted: &'a [IpNet],
+    expected: &'a [IpNet],
     policies: Vec<OutboundNatPolicy>,
 }
 
@@ -121,7 +121,7 @@ impl Search<'_> {
             Some((path, _)) => path.key(HCN_KEY),
             None => path.key("Settings").key(HCN_KEY),
         };
-        let (read, fallback, unread) = match version {
+        let (read, fallback, ignored_key) = match version {
             Some(2) => (exceptions, below_settings(), list.is_some().then_some(HNS_KEY)),
             Some(_) => {
                 let other = exceptions.is_some().then_some("Settings.Exceptions");
@@ -142,9 +142,9 @@ impl Search<'_> {
         OutboundNatPolicy {
             path: path_of_list,
             at: path.clone(),
-            missing: self.wanted.iter().copied().filter(|wanted| !covers(&present, *wanted)).collect(),
+            missing: self.expected.iter().copied().filter(|expected| !covers(&present, *expected)).collect(),
             invalid: invalid.into_iter().cloned().collect(),
-            unread,
+            ignored_key,
             exceptions,
         }
     }
@@ -156,15 +156,15 @@ fn prefix(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// Returns `true` if the prefixes in `present` together contain all of `wanted`.
-fn covers(present: &[IpNet], wanted: IpNet) -> bool {
-    if present.iter().any(|net| net.contains(&wanted)) {
+/// Returns `true` if the prefixes in `present` together contain all of `expected`.
+fn covers(present: &[IpNet], expected: IpNet) -> bool {
+    if present.iter().any(|net| net.contains(&expected)) {
         return true;
     }
-    let inside: Vec<IpNet> = present.iter().copied().filter(|net| wanted.contains(net)).collect();
-    let is_host = wanted.prefix_len() == Family::from(wanted).bits();
+    let inside: Vec<IpNet> = present.iter().copied().filter(|net| expected.contains(net)).collect();
+    let is_host = expected.prefix_len() == Family::from(expected).bits();
     let Some(halves) =
-        (!is_host && !inside.is_empty()).then(|| wanted.subnets(wanted.prefix_len() + 1).ok()).flatten()
+        (!is_host && !inside.is_empty()).then(|| expected.subnets(expected.prefix_len() + 1).ok()).flatten()
     else {
         return false;
     };
@@ -222,11 +222,11 @@ mod tests {
         let mut configuration = hns(&["10.244.0.0/16", "fd00:244::/48"]);
         configuration["delegate"]["apiVersion"] = json!(2);
         let finding = masquerade(&configuration, &cluster(""));
-        assert_eq!(finding.policies[0].unread, Some("ExceptionList"));
+        assert_eq!(finding.policies[0].ignored_key, Some("ExceptionList"));
         assert_eq!(finding.policies[0].missing.len(), 2);
         assert_eq!(finding.policies[0].path.to_string(), "delegate.policies[1].Value.Settings.Exceptions");
         configuration["delegate"]["apiVersion"] = json!(1);
-        assert!(masquerade(&configuration, &cluster("")).holds());
+        assert!(masquerade(&configuration, &cluster("")).fits());
     }
 
     #[test]
@@ -247,9 +247,9 @@ mod tests {
             ["192.168.0.0/16".parse().unwrap()]
         );
         let off = cluster("nat: {masquerade: false}");
-        assert!(!masquerade(&hns(&all), &off).holds());
-        assert!(masquerade(&json!({}), &off).holds());
-        assert!(!masquerade(&json!({ "policies": [] }), &cluster("")).holds());
+        assert!(!masquerade(&hns(&all), &off).fits());
+        assert!(masquerade(&json!({}), &off).fits());
+        assert!(!masquerade(&json!({ "policies": [] }), &cluster("")).fits());
     }
 
     proptest! {
@@ -266,10 +266,10 @@ mod tests {
                     _ => parts.push(part),
                 }
             }
-            let wanted = "10.244.0.0/16".parse().unwrap();
-            prop_assert!(covers(&parts, wanted));
+            let expected = "10.244.0.0/16".parse().unwrap();
+            prop_assert!(covers(&parts, expected));
             parts.remove(left_out.index(parts.len()));
-            prop_assert!(!covers(&parts, wanted));
+            prop_assert!(!covers(&parts, expected));
         }
 
         /// Adding the missing exceptions is sufficient.
@@ -279,7 +279,7 @@ mod tests {
             let present: Vec<&str> = present.iter().map(String::as_str).collect();
             let missing = missing(&hns(&present));
             let all: Vec<&str> = present.into_iter().chain(missing.iter().map(String::as_str)).collect();
-            prop_assert!(masquerade(&hns(&all), &cluster("")).holds());
+            prop_assert!(masquerade(&hns(&all), &cluster("")).fits());
         }
     }
 }

@@ -39,8 +39,8 @@ pub use masquerade::{MasqueradeReport, OutboundNatPolicy};
 /// A problem in a CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The rule.
-    pub code: Code,
+    /// The kind of problem.
+    pub kind: FindingKind,
     /// Whether pods lose packets because of the problem.
     pub severity: Severity,
     /// The location of the value, even if it is missing.
@@ -48,17 +48,17 @@ pub struct Finding {
     /// The location of the closest existing parent.
     pub at: ConfigPath,
     /// The value in JSON.
-    pub found: Option<String>,
+    pub actual: Option<String>,
     /// The expected value in JSON.
-    pub wanted: Option<String>,
+    pub expected: Option<String>,
     /// The problem, as a sentence fragment without capital and period.
     pub message: String,
 }
 
-/// The rules. Their names are part of the JSON output.
+/// The kind of a problem. Its name is part of the JSON output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum Code {
+pub enum FindingKind {
     /// The plugin is for another operating system.
     Platform,
     /// `ipam` assigns addresses outside the node's pod CIDR.
@@ -71,7 +71,7 @@ pub enum Code {
     Mtu,
 }
 
-impl Code {
+impl FindingKind {
     /// Returns the rule.
     #[must_use]
     pub const fn rule(self) -> Rule {
@@ -99,8 +99,8 @@ pub struct CniReport {
 impl CniReport {
     /// Returns `true` if there are no errors.
     #[must_use]
-    pub fn holds(&self) -> bool {
-        self.masquerade.as_ref().is_none_or(MasqueradeReport::holds)
+    pub fn fits(&self) -> bool {
+        self.masquerade.as_ref().is_none_or(MasqueradeReport::fits)
             && self.findings.iter().all(|finding| finding.severity == Severity::Warning)
     }
 }
@@ -128,7 +128,7 @@ pub fn check(configuration: &Value, cluster: &Cluster, node: Option<usize>) -> C
         }
         findings.extend(mtu::check(plugin, node, cluster));
     }
-    findings.sort_by_key(|finding| finding.code);
+    findings.sort_by_key(|finding| finding.kind);
     CniReport {
         node: index,
         masquerade: is_windows.then(|| masquerade::masquerade(configuration, cluster)),

@@ -1,6 +1,6 @@
 //! Checks that the plugin is for the node's operating system.
 
-use super::{Code, Finding, Severity, node_label, plugin::Plugin};
+use super::{Finding, FindingKind, Severity, node_label, plugin::Plugin};
 use crate::model::{Node, OperatingSystem};
 
 /// Returns the operating system of the first plugin that is for only one.
@@ -13,11 +13,11 @@ pub(super) fn check(plugin: &Plugin, node: &Node) -> Option<Finding> {
     let kind = plugin.entry("type")?;
     let (plugin_os, node_os) = (os.title(), node.os.title());
     Some(Finding {
-        code: Code::Platform,
+        kind: FindingKind::Platform,
         severity: Severity::Error,
         message: format!("this plugin runs on {plugin_os}, but {} runs {node_os}", node_label(node)),
-        found: Some(kind.text()),
-        wanted: None,
+        actual: Some(kind.text()),
+        expected: None,
         path: kind.path,
         at: plugin.path.clone(),
     })

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::{
-    Code, Finding, Severity, network_of, node_label,
+    Finding, FindingKind, Severity, network_of, node_label,
     plugin::{IpamRange, Plugin},
     pod_cidrs,
 };
@@ -72,12 +72,12 @@ fn check_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Optio
         None => node.pods.iter().next().map(|network| network.cidr.to_string()),
     };
     Some(Finding {
-        code: Code::Subnet,
+        kind: FindingKind::Subnet,
         severity,
         path: range.subnet.path.clone(),
         at: range.at.clone(),
-        found: Some(range.subnet.text()),
-        wanted: node.and_then(cidr).map(|cidr| format!("\"{cidr}\"")),
+        actual: Some(range.subnet.text()),
+        expected: node.and_then(cidr).map(|cidr| format!("\"{cidr}\"")),
         message,
     })
 }
@@ -104,12 +104,12 @@ fn check_families(first: &IpamRange, nets: &[IpNet], node: &Node) -> Vec<Finding
     missing
         .filter_map(|family| Some((family, node.pods.of(family).next()?.cidr)))
         .map(|(family, cidr)| Finding {
-            code: Code::Subnet,
+            kind: FindingKind::Subnet,
             severity: Severity::Warning,
             path: first.subnet.path.clone(),
             at: first.at.clone(),
-            found: None,
-            wanted: Some(format!("\"{cidr}\"")),
+            actual: None,
+            expected: Some(format!("\"{cidr}\"")),
             message: format!(
                 "no {} range: {} has the pod CIDRs {}",
                 match family {

@@ -21,7 +21,7 @@ fn cluster(extra: &str) -> Cluster {
 }
 
 /// Returns the findings for a correct bridge of linux-1 with these entries added or replaced.
-fn bridge(cluster: &Cluster, node: Option<usize>, entries: &Value) -> Vec<(Code, Severity, String)> {
+fn bridge(cluster: &Cluster, node: Option<usize>, entries: &Value) -> Vec<(FindingKind, Severity, String)> {
     let mut plugin = json!({ "type": "bridge", "isGateway": true, "ipam": { "ranges": [
         [{ "subnet": "10.244.0.0/24" }], [{ "subnet": "fd00:244:0:1::/64" }] ] } });
     for (key, value) in entries.as_object().expect("entries") {
@@ -29,7 +29,7 @@ fn bridge(cluster: &Cluster, node: Option<usize>, entries: &Value) -> Vec<(Code,
     }
     let report = check(&json!({ "plugins": [plugin] }), cluster, node);
     assert_eq!(report.masquerade, None, "hostgw masquerades on Linux");
-    let finding = |finding: &Finding| (finding.code, finding.severity, finding.path.to_string());
+    let finding = |finding: &Finding| (finding.kind, finding.severity, finding.path.to_string());
     report.findings.iter().map(finding).collect()
 }
 
@@ -50,7 +50,7 @@ fn correct_configurations_have_no_findings() {
 #[test]
 fn the_mtu_of_pods_is_compared_with_that_of_their_node() {
     let mut cluster = cluster("routes: {mtu: 1400}");
-    let mtu = |severity| vec![(Code::Mtu, severity, "plugins[0].mtu".to_owned())];
+    let mtu = |severity| vec![(FindingKind::Mtu, severity, "plugins[0].mtu".to_owned())];
     let pods = json!({ "mtu": 1450 });
     assert_eq!(bridge(&cluster, Some(0), &pods), mtu(Severity::Error));
     cluster.nodes[0].mtu = Some(1450);
@@ -62,7 +62,7 @@ fn the_mtu_of_pods_is_compared_with_that_of_their_node() {
 fn the_gateway_of_a_bridge_matters_if_other_nodes_use_it() {
     let other = json!({ "ipam": { "subnet": "10.244.0.0/24", "gateway": "10.244.0.254",
         "ranges": [[{ "subnet": "fd00:244:0:1::/64" }]] } });
-    let wrong = [(Code::Gateway, Severity::Error, "plugins[0].ipam.gateway".to_owned())];
+    let wrong = [(FindingKind::Gateway, Severity::Error, "plugins[0].ipam.gateway".to_owned())];
     assert_eq!(bridge(&cluster(""), None, &other), wrong);
     let mut by_address = cluster("");
     by_address.next_hop_mode = NextHopMode::NodeAddress;
@@ -84,8 +84,8 @@ fn every_spelling_of_a_windows_gateway_is_checked() {
         let report = check(&json!({ "type": "sdnbridge", "ipam": ipam }), &cluster, Some(2));
         let paths: Vec<_> = report.findings.iter().map(|finding| finding.path.to_string()).collect();
         assert_eq!(paths, [path]);
-        assert_eq!(report.findings[0].wanted.as_deref(), Some("\"10.244.2.130\""));
-        assert!(!report.holds());
+        assert_eq!(report.findings[0].expected.as_deref(), Some("\"10.244.2.130\""));
+        assert!(!report.fits());
     }
     // The gateway of other routes is irrelevant.
     let other = json!({ "type": "sdnbridge", "ipam": { "routes": [{ "dst": "10.96.0.0/12", "gw": "10.244.2.129" }] } });
@@ -99,7 +99,7 @@ fn ranges_of_several_nodes_match_no_node() {
     let report = check(&configuration, &cluster(""), None);
     assert_eq!(report.node, None);
     assert_eq!(report.findings.len(), 2);
-    assert!(!report.holds());
+    assert!(!report.fits());
 }
 
 /// Generates keys and values of CNI configurations in any order, mixed with nonsense.

@@ -69,7 +69,7 @@ impl<'a, 'r> TreeBuilder<'a, 'r> {
     /// Returns the tree of a text, given whether it is written plainly.
     pub fn finish(self, is_plain: bool) -> Parsed<'a> {
         let root = self.root.unwrap_or(TreeNode::new(0..0, Value::Null));
-        Parsed { root, errors: self.errors, is_plain }
+        Parsed::new(root, self.errors, is_plain)
     }
 
     pub fn scalar(

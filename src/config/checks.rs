@@ -42,11 +42,11 @@ impl Validator<'_> {
     }
 
     fn target(&mut self, raw: &RawCheck, path: &ConfigPath) -> Option<CheckTarget> {
-        let (key, parsed) = match (&raw.tcp, &raw.neighbour) {
+        let (key, parsed) = match (&raw.tcp, &raw.neighbor) {
             (Some(text), None) => ("tcp", parse::endpoint(&text.0).map(CheckTarget::Tcp)),
-            (None, Some(text)) => ("neighbour", parse::neighbor(&text.0).map(CheckTarget::Neighbor)),
+            (None, Some(text)) => ("neighbor", parse::neighbor(&text.0).map(CheckTarget::Neighbor)),
             (Some(_), Some(_)) => {
-                let message = format!("{path} has both tcp and neighbour");
+                let message = format!("{path} has both tcp and neighbor");
                 self.report(
                     Problem::new(Rule::CheckTarget, message, Location::value(path.clone()))
                         .hint("split it into two checks"),
@@ -54,11 +54,11 @@ impl Validator<'_> {
                 return None;
             }
             (None, None) => {
-                if ["tcp", "neighbour"].into_iter().any(|key| self.is_reported(|| path.key(key))) {
+                if ["tcp", "neighbor"].into_iter().any(|key| self.is_reported(|| path.key(key))) {
                     return self.require(None);
                 }
-                let message = format!("{path} has neither tcp nor neighbour");
-                let hint = "add a target, such as `tcp: 172.30.0.1:6443` or `neighbour: 172.30.0.1`";
+                let message = format!("{path} has neither tcp nor neighbor");
+                let hint = "add a target, such as `tcp: 172.30.0.1:6443` or `neighbor: 172.30.0.1`";
                 self.report(
                     Problem::new(Rule::CheckTarget, message, Location::value(path.clone())).hint(hint),
                 );

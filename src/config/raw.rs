@@ -214,14 +214,14 @@ impl RawRoutes {
     }
 }
 
-/// A connectivity check: either `tcp` or `neighbour`.
+/// A connectivity check: either `tcp` or `neighbor`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(
     rename = "Check",
     extend("oneOf" = [
         { "required": ["tcp"], "properties": { "tcp": { "type": "string" } } },
-        { "required": ["neighbour"], "properties": { "neighbour": { "type": "string" } } },
+        { "required": ["neighbor"], "properties": { "neighbor": { "type": "string" } } },
     ])
 )]
 pub(super) struct RawCheck {
@@ -232,7 +232,7 @@ pub(super) struct RawCheck {
 
     /// An address that must answer ARP or IPv6 neighbor discovery on its link. Cached entries do not count.
     #[schemars(example = "172.30.0.1")]
-    pub neighbour: Option<Address>,
+    pub neighbor: Option<Address>,
 
     /// The time limit of the single attempt before the change, and of the repeated attempts after it. At most 5m. The
     /// units are ms, s, and m.

@@ -149,8 +149,8 @@ impl Sample {
         let target = match byte % 4 {
             0 => format!("tcp{is}\"172.16.1.{byte}:{}\"", 256 * u32::from(byte) + 1),
             1 => format!("tcp{is}\"[fd01::1:{byte}]:{byte}\""),
-            2 => format!("neighbour{is}\"172.16.1.{byte}\""),
-            _ => format!("neighbour{is}\"fd01::1:{byte}\""),
+            2 => format!("neighbor{is}\"172.16.1.{byte}\""),
+            _ => format!("neighbor{is}\"fd01::1:{byte}\""),
         };
         let timeout = timeout.map_or_else(String::new, |seconds| format!(", timeout{is}\"{seconds}s\""));
         format!("{{{target}{timeout}}}")
@@ -498,6 +498,53 @@ fn alias_bombs_are_rejected() {
 }
 
 #[test]
+fn the_british_spelling_of_neighbor_is_the_same_key() {
+    const HEAD: &str = "clusterPrefix: 10.244.0.0/16\negressInterface: eth0\nnodes: [{name: a, os: linux, podCIDR: \
+                        10.244.0.0/24}]\nchecks:\n";
+    const TABLES: &str = "clusterPrefix = \"10.244.0.0/16\"\negressInterface = \"eth0\"\n[[nodes]]\nname = \"a\"\nos = \
+                          \"linux\"\npodCIDR = \"10.244.0.0/24\"\n[[checks]]\n";
+    let expected = load(&yaml(&format!("{HEAD}  - neighbor: 172.30.0.1\n"))).expect("a valid configuration");
+    assert_eq!(expected.checks.len(), 1);
+    for same in [
+        yaml(&format!("{HEAD}  - neighbour: 172.30.0.1\n")),
+        yaml(&format!("{HEAD}  - {{\"neighbour\": &router 172.30.0.1}}\n")),
+        toml(&format!("{TABLES}neighbor = \"172.30.0.1\"\n")),
+        toml(&format!("{TABLES}neighbour = \"172.30.0.1\"\n")),
+    ] {
+        let cluster = load(&same).unwrap_or_else(|invalid| panic!("{invalid}\n{}", same.text()));
+        assert_eq!(cluster, expected, "{}", same.text());
+        let key = ConfigPath::root().key("checks").index(0).key("neighbor");
+        assert!(same.positions().of(&key).is_some(), "{}", same.text());
+    }
+    // Anywhere else, it is an unknown key.
+    let outside = load(&yaml(&format!("{HEAD}  []\nneighbour: 172.30.0.1\n"))).expect_err("an unknown key");
+    assert!(outside.to_string().contains("unknown key \"neighbour\""), "{outside}");
+}
+
+#[test]
+fn both_spellings_of_neighbor_in_a_check_are_duplicates() {
+    let head = "clusterPrefix: 10.244.0.0/16\negressInterface: eth0\nnodes: [{name: a, os: linux, podCIDR: 10.244.0.0/24}]\n\
+                checks:\n  - ";
+    let keys = ["neighbor: 172.30.0.1", "neighbour: 172.30.0.2"];
+    let unknown: String = (0..30).map(|number| format!("    unknown{number}: 1\n")).collect();
+    for [first, second] in [keys, [keys[1], keys[0]]] {
+        // Mappings with many keys have an index.
+        for between in ["", &unknown] {
+            let document = yaml(&format!("{head}{first}\n{between}    {second}\n"));
+            let text = load(&document).expect_err("a duplicate").to_string();
+            let (second, _) = second.split_once(':').expect("a key");
+            assert!(text.contains(&format!("duplicate key \"{second}\"")), "{text}");
+            assert_eq!(text.matches("first used here").count(), 1, "{text}");
+            assert!(!text.contains("neither tcp nor neighbor"), "{text}");
+        }
+    }
+    let tables = "clusterPrefix = \"10.244.0.0/16\"\negressInterface = \"eth0\"\nnodes = [{name = \"a\", os = \"linux\", podCIDR = \
+                  \"10.244.0.0/24\"}]\n[[checks]]\nneighbor = \"172.30.0.1\"\nneighbour = \"172.30.0.1\"\n";
+    let text = load(&toml(tables)).expect_err("a duplicate").to_string();
+    assert!(text.contains("duplicate key \"neighbour\""), "{text}");
+}
+
+#[test]
 fn errors_beyond_the_limit_are_counted() {
     let documents = [
         yaml(&format!("nodes:\n{}", "- 1\n".repeat(5000))),
@@ -596,7 +643,7 @@ const EVERY_KEY: &str = "{\"version\": 1, \"clusterPrefix\": [\"10.244.0.0/16\",
 \"podCIDR\": \"10.244.0.0/24\", \"address\": [\"172.30.0.2\"], \"gateway\": \"10.244.0.2\", \"nextHop\": \"node-address\", \"egressInterface\": \"e\",
 \"defaultGateway\": \"172.30.0.1\", \"mtu\": 9000}], \"nat\": {\"masquerade\": true, \"exclude\": [\"192.168.0.0/16\"], \"source\": \"any\", \"to\": \"interface\",
 \"randomFully\": false}, \"sysctls\": {\"net.core.somaxconn\": 1}, \"routes\": {\"table\": 100, \"metric\": 1, \"mtu\": 1400, \"spread\": \"auto\", \"unassigned\": \"leave\", \"source\": \"auto\"},
-\"checks\": [{\"tcp\": \"172.30.0.1:1\", \"timeout\": \"1s\"}, {\"neighbour\": \"172.30.0.1\"}]}";
+\"checks\": [{\"tcp\": \"172.30.0.1:1\", \"timeout\": \"1s\"}, {\"neighbor\": \"172.30.0.1\"}]}";
 
 /// Loads any document, and checks that a report on it is not empty and of limited length.
 fn assert_load_is_bounded(document: &Document) {

@@ -73,7 +73,7 @@ pub(super) fn parse<'a>(
     let first = root.entries.iter().map(|entry| entry.key_span().start).min().unwrap_or_default();
     let start = input.get(..first).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
     let root = TreeNode::new(start..start, Value::Map(root.into()));
-    Ok(Parsed { root, errors: Capped::new(), is_plain: false })
+    Ok(Parsed::new(root, Capped::new(), false))
 }
 
 /// Returns `true` if a token can be part of a key or scalar that consists of several tokens.

@@ -160,16 +160,36 @@ impl<'a> Mapping<'a> {
             return;
         }
         push(&mut self.entries, MapEntry { key, key_extent: key_span.into(), node });
+        self.index_entries();
+    }
+
+    /// Adds the last entry to the index, or creates an index of all entries.
+    fn index_entries(&mut self) {
         if self.entries.len() <= INDEXED_FROM {
             return;
         }
         let index = &mut self.extras.get_or_insert_default().index;
-        // A new index starts with all previous entries.
         let unindexed = if index.is_empty() { 0 } else { self.entries.len() - 1 };
         for (at, entry) in self.entries.iter().enumerate().skip(unindexed) {
             let hash = half_hash(index, &entry.key);
             index.entry(hash).or_insert(u32::try_from(at).unwrap_or(u32::MAX));
         }
+    }
+
+    /// Renames a key. If the mapping already contains the new key, the later one of the two is a duplicate.
+    fn rename(&mut self, key: &str, new: &'static str) {
+        let Some(at) = self.position(key) else { return };
+        let mut first = at;
+        if let Some(other) = self.position(new) {
+            first = at.min(other);
+            let later = self.entries.remove(at.max(other));
+            self.add_duplicate(later.key.clone(), later.key_span(), first);
+        }
+        self.entries[first].key = new.into();
+        if let Some(extras) = &mut self.extras {
+            extras.index.clear();
+        }
+        self.index_entries();
     }
 
     /// Records a duplicate of the key of the entry at `first`.
@@ -220,6 +240,14 @@ pub(super) struct Parsed<'a> {
     pub is_plain: bool,
 }
 
+impl<'a> Parsed<'a> {
+    /// Creates the result of a parser, whose tree has one spelling of every key.
+    pub fn new(mut root: TreeNode<'a>, errors: Capped<SyntaxError>, is_plain: bool) -> Self {
+        root.unify_spellings();
+        Self { root, errors, is_plain }
+    }
+}
+
 impl<'a> TreeNode<'a> {
     pub fn new(span: Span, value: Value<'a>) -> Self {
         Self { extent: span.into(), value }
@@ -246,6 +274,18 @@ impl<'a> TreeNode<'a> {
         match &self.value {
             Value::Map(mapping) => Some(&mapping.get(NODES)?.node),
             _ => None,
+        }
+    }
+
+    /// Renames the key `neighbour` of a check to `neighbor`: both spellings are accepted.
+    fn unify_spellings(&mut self) {
+        let Value::Map(root) = &mut self.value else { return };
+        let Some(at) = root.position("checks") else { return };
+        let Value::List(checks) = &mut root.entries[at].node.value else { return };
+        for check in checks {
+            if let Value::Map(check) = &mut check.value {
+                check.rename("neighbour", "neighbor");
+            }
         }
     }
 

@@ -13,7 +13,7 @@
 //! | HG05xx | `routes` | `config` |
 //! | HG06xx | `checks` | `config` |
 //! | HG07xx | a node that the configuration does not fit | `plan::check` |
-//! | HG08xx | a plan that can be applied, but deserves a warning | `plan::check`, `plan::foreign`, `forwarding`, `render::persisted`, `cli::destroy` |
+//! | HG08xx | a plan that can be applied, but deserves a warning | `plan::check`, `plan::foreign`, `forwarding`, `render::boot_file`, `cli::destroy` |
 //! | HG09xx | a CNI configuration | `cni`, `cli::check_cni` |
 //! | HG10xx | a node, as `hostgw doctor` examines it | `doctor` |
 //! | HG11xx | a list of nodes, or a node, to import | `import` |

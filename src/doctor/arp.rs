@@ -110,12 +110,12 @@ fn arp_ignore(examination: &Examination<'_>) -> Option<Diagnostic> {
     let gateway = elsewhere.or_else(|| gateways.first())?;
     // The greater value applies. 1 and 2 answer only for addresses of the interface itself, and 8 never does.
     let (value, key) = values.iter().max_by_key(|(value, _)| *value)?;
-    let is_silent = *value == 8 || ([1, 2].contains(value) && is_pod_gateway && elsewhere.is_some());
+    let unanswered = *value == 8 || ([1, 2].contains(value) && is_pod_gateway && elsewhere.is_some());
     let asked = match is_pod_gateway {
         true => format!("its pod gateway {gateway}"),
         false => "its own address".to_owned(),
     };
-    is_silent.then(|| {
+    unanswered.then(|| {
         let nonzero = values.iter().filter(|(value, _)| *value > 0);
         let settings: Vec<(SysctlKey, String)> =
             nonzero.map(|(_, key)| (key.clone(), "0".to_owned())).collect();

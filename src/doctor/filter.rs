@@ -313,10 +313,10 @@ fn partial_property<'a>(spot: &Spot<'a>) -> Option<&'a str> {
         _ => None,
     };
     spot.rule?.terms.iter().find_map(|term| match term {
-        Term::Varies(name) | Term::Load { what: PacketPart::Varies(name), .. } => {
+        Term::Varies(name) | Term::Load { part: PacketPart::Varies(name), .. } => {
             PROPERTIES.into_iter().find(|property| *name == **property)
         }
-        Term::Load { what: PacketPart::Header { offset, .. }, .. } => in_header(*offset),
+        Term::Load { part: PacketPart::Header { offset, .. }, .. } => in_header(*offset),
         _ => None,
     })
 }
@@ -381,7 +381,7 @@ fn below_ip(examination: &Examination<'_>, paths: &Paths<'_>, firewall: &Firewal
         finding(
             Rule::FirewallBelowIp,
             format!(
-                "chain {name} of table {family} {table}{on} can drop pod traffic or ARP requests; hostgw does not evaluate its rules"
+                "chain `{name}` in table `{family} {table}`{on} can drop pod traffic or ARP requests; hostgw does not evaluate its rules"
             ),
             format!(
                 "check that it accepts pod traffic and ARP: `{}`",
@@ -400,7 +400,7 @@ fn undecoded(spot: &Spot<'_>) -> String {
         .filter_map(|term| match term {
             Term::Condition(name) | Term::Effect(name) => Some(name.to_string()),
             Term::Mark { .. } => Some("mark".to_owned()),
-            Term::Load { what: PacketPart::Other(name), .. } => Some(name.to_string()),
+            Term::Load { part: PacketPart::Other(name), .. } => Some(name.to_string()),
             _ => None,
         })
         .collect();

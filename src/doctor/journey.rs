@@ -51,13 +51,15 @@ pub struct Journey {
 pub enum JourneyEnd {
     /// The node forwards the packet to the planned next hop.
     Forwarded,
-    /// The node forwards the packet, but not to the planned next hop.
+    /// The node sends its own packet to the planned next hop.
+    Sent,
+    /// The node forwards or sends the packet, but not to the planned next hop.
     Diverted,
     /// The node receives the packet itself.
     Local,
     /// The node drops the packet.
     Dropped,
-    /// The node forwards the packet, but the next hop does not answer.
+    /// The node forwards or sends the packet, but the next hop does not answer.
     Unanswered,
 }
 
@@ -65,10 +67,49 @@ pub enum JourneyEnd {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JourneyStep {
-    /// The kind of decision: `un-NAT`, `rule`, `route`, `dropped`, `next hop`, `planned`, `firewall` or `source`.
-    pub what: &'static str,
+    /// The kind of decision.
+    pub kind: StepKind,
     /// The decision.
     pub text: Untrusted,
+}
+
+/// The kind of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum StepKind {
+    /// Connection tracking changes the destination of a reply to a masqueraded packet.
+    ReverseNat,
+    /// The policy rule that selects the routing table.
+    PolicyRule,
+    /// The route.
+    Route,
+    /// Why routing drops the packet.
+    Dropped,
+    /// The next hop.
+    NextHop,
+    /// The next hop in the plan, if it differs.
+    PlannedNextHop,
+    /// What firewalls do with the packet.
+    Firewall,
+    /// What NAT does with the source address.
+    Source,
+}
+
+impl StepKind {
+    /// The label of the step in text.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ReverseNat => "un-NAT",
+            Self::PolicyRule => "rule",
+            Self::Route => "route",
+            Self::Dropped => "dropped",
+            Self::NextHop => "next hop",
+            Self::PlannedNextHop => "planned",
+            Self::Firewall => "firewall",
+            Self::Source => "source",
+        }
+    }
 }
 
 /// A node through which packets are traced.
@@ -103,40 +144,41 @@ impl Guidepost<'_> {
             None => self.model.trace_own(source, destination),
         };
         let mut steps = Vec::new();
-        let mut add = |what, text: String| steps.push(JourneyStep { what, text: text.into() });
+        let mut add = |kind, text: String| steps.push(JourneyStep { kind, text: text.into() });
         if let Some(rule) = trace.rule {
-            add("rule", rule.to_string());
+            add(StepKind::PolicyRule, rule.to_string());
         }
         if let Some(route) = trace.route {
-            add("route", format!("{route} ({})", describe(route)));
+            add(StepKind::Route, format!("{route} ({})", describe(route)));
         }
         let mut outcome = match &trace.verdict {
+            Verdict::Forwarded { .. } if packet.is_none() => JourneyEnd::Sent,
             Verdict::Forwarded { .. } => JourneyEnd::Forwarded,
             Verdict::Local => JourneyEnd::Local,
             Verdict::Refused(refusal) => {
                 let why = trace.stop.as_ref().map_or_else(|| refusal.to_string(), stop_text);
-                add("dropped", why);
+                add(StepKind::Dropped, why);
                 JourneyEnd::Dropped
             }
         };
         let mut is_masqueraded = false;
         let next_hop = hop(&trace);
-        let mut is_silent = false;
+        let mut is_unanswered = false;
         if let Some((gateway, device)) = &next_hop {
             let gateway = *gateway;
             let next = gateway.unwrap_or(destination);
-            add("next hop", self.next_hop(next, device));
-            is_silent = self.neighbor(next, device).is_some_and(|neighbor| neighbor.is_silent);
-            if is_silent {
+            add(StepKind::NextHop, self.next_hop(next, device));
+            is_unanswered = self.neighbor(next, device).is_some_and(|neighbor| neighbor.unanswered);
+            if is_unanswered {
                 outcome = JourneyEnd::Unanswered;
             }
             let planned = self.planned(destination);
             if let Some(planned) = planned.filter(|planned| (planned.0, &planned.1) != (gateway, device)) {
-                if outcome == JourneyEnd::Forwarded {
+                if matches!(outcome, JourneyEnd::Forwarded | JourneyEnd::Sent) {
                     outcome = JourneyEnd::Diverted;
                 }
                 let via = planned.0.map_or_else(String::new, |gateway| format!("{gateway} on "));
-                add("planned", format!("{via}{}", planned.1));
+                add(StepKind::PlannedNextHop, format!("{via}{}", planned.1));
             }
         }
         let way = match (&input, &trace.verdict) {
@@ -155,26 +197,26 @@ impl Guidepost<'_> {
             };
             match self.treatments(passage) {
                 Some(treatments) => {
-                    add("firewall", treatment_text(&treatments));
+                    add(StepKind::Firewall, treatment_text(&treatments));
                     let is_lost =
                         |treatment: &Treatment<'_>| matches!(treatment.filter, Filtering::Dropped(_));
                     let of_tcp = treatments.first().map(|(_, treatment)| treatment);
                     let masquerade = of_tcp.and_then(|treatment| treatment.masquerade);
                     if treatments.iter().all(|(_, treatment)| is_lost(treatment)) {
                         outcome = JourneyEnd::Dropped;
-                    } else if way != Way::In && !is_reply && !is_silent {
+                    } else if way != Way::In && !is_reply && !is_unanswered {
                         // NAT applies to the first packet of a connection.
                         let text = masquerade.map(|spot| format!("masqueraded by {}", spot_text(&spot)));
-                        add("source", text.unwrap_or_else(|| "unchanged".to_owned()));
+                        add(StepKind::Source, text.unwrap_or_else(|| "unchanged".to_owned()));
                         is_masqueraded = masquerade.is_some();
                     }
                 }
                 None if self.is_planned => {}
-                None => add("firewall", "unknown: reading its rules requires root".to_owned()),
+                None => add(StepKind::Firewall, "unknown: reading its rules requires root".to_owned()),
             }
         }
         let (from, to) = (self.whose(source).into(), self.whose(destination).into());
-        let output = trace.route.and_then(|route| route.next.device.clone());
+        let output = trace.route.and_then(|route| route.next_hop.device.clone());
         Journey { source, from, destination, to, input, output, outcome, is_masqueraded, steps }
     }
 
@@ -195,7 +237,7 @@ impl Guidepost<'_> {
             return place;
         }
         match self.neighbor(address, device) {
-            Some(neighbor) if neighbor.is_silent => format!("{place}: did not answer"),
+            Some(neighbor) if neighbor.unanswered => format!("{place}: did not answer"),
             Some(_) => format!("{place}: has a neighbor entry"),
             None => format!("{place}: no neighbor entry"),
         }
@@ -213,7 +255,7 @@ impl Guidepost<'_> {
         }
         let mut routes = self.desired.routes_to_nodes();
         let (route, _) = routes.find(|(route, _)| route.destination.contains(&destination))?;
-        Some((route.next.gateway, route.next.device.clone()?))
+        Some((route.next_hop.gateway, route.next_hop.device.clone()?))
     }
 
     /// Describes an address.
@@ -318,7 +360,7 @@ fn filtering_text(treatment: &Treatment<'_>) -> String {
 /// Names a rule or a policy.
 pub(super) fn spot_text(spot: &Spot<'_>) -> String {
     let chain =
-        format!("chain {} of table {} {}", spot.chain.name, spot.chain.family.name(), spot.chain.table);
+        format!("chain `{}` in table `{} {}`", spot.chain.name, spot.chain.family.name(), spot.chain.table);
     match spot.rule {
         None => format!("the policy of {chain}"),
         Some(rule) => {

@@ -28,7 +28,7 @@ mod remedy;
 mod surroundings;
 mod windows;
 
-pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep};
+pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep, StepKind};
 pub use windows::{WindowsExamination, WindowsSymptoms, examine_windows, windows_symptoms};
 
 use std::collections::BTreeSet;

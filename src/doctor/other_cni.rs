@@ -62,7 +62,7 @@ fn cni_of(route: &Route) -> Option<&'static str> {
         return None;
     }
     let by_protocol = PLUGIN_PROTOCOLS.iter().find(|(number, _)| *number == route.protocol);
-    let device = route.next.device.as_ref().map_or("", |device| device.as_raw());
+    let device = route.next_hop.device.as_ref().map_or("", |device| device.as_raw());
     let by_interface =
         || PLUGIN_INTERFACES.iter().find(|(start, _)| device.starts_with(start)).map(|(_, cni)| *cni);
     by_protocol.map(|(_, cni)| *cni).or_else(by_interface)

@@ -40,12 +40,15 @@ pub(super) fn silent_gateways(examination: &Examination<'_>, paths: &Paths<'_>) 
     let mut gateways: Vec<(IpAddr, Untrusted)> =
         paths.gateways().filter_map(|hop| Some((hop.gateway?, hop.device))).collect();
     gateways.dedup();
-    let is_silent = |(address, device): &&(IpAddr, Untrusted)| {
-        let mut entries = neighbors.iter().filter(|entry| entry.is_silent);
+    let unanswered = |(address, device): &&(IpAddr, Untrusted)| {
+        let mut entries = neighbors.iter().filter(|entry| entry.unanswered);
         entries.any(|entry| entry.address == *address && entry.device == *device)
     };
-    let silent: Vec<String> =
-        gateways.iter().filter(is_silent).map(|(address, device)| format!("{address} on {device}")).collect();
+    let silent: Vec<String> = gateways
+        .iter()
+        .filter(unanswered)
+        .map(|(address, device)| format!("{address} on {device}"))
+        .collect();
     let some = match gateways.len() {
         1 => "the gateway of the default route".to_owned(),
         all => format!("{} of {all} gateways of the default route", silent.len()),

@@ -87,7 +87,7 @@ fn recipe(spot: &Spot<'_>) -> Option<String> {
     let mut mask = None;
     for term in &rule.terms {
         match term {
-            Term::Load { what: PacketPart::Header { offset: 16 | 24, length }, .. } => {
+            Term::Load { part: PacketPart::Header { offset: 16 | 24, length }, .. } => {
                 offset_length = Some(*length)
             }
             Term::Mask { mask: bits, .. } => mask = Some(bits.clone()),
@@ -99,7 +99,7 @@ fn recipe(spot: &Spot<'_>) -> Option<String> {
             {
                 is_not_local = true;
             }
-            Term::Load { what: PacketPart::DestinationType, .. } => is_not_local = true,
+            Term::Load { part: PacketPart::DestinationType, .. } => is_not_local = true,
             Term::Compare { .. } | Term::Neutral(_) | Term::Verdict(RuleVerdict::Masquerade) => {}
             _ => return None,
         }

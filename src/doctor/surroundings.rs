@@ -102,14 +102,14 @@ fn silent_neighbors(examination: &Examination<'_>) -> Option<Diagnostic> {
         .host
         .neighbors
         .iter()
-        .filter(|neighbor| neighbor.is_silent)
+        .filter(|neighbor| neighbor.unanswered)
         .map(|neighbor| (neighbor.address, &neighbor.device))
         .collect();
     let desired = &examination.prepared.desired;
     let names: Vec<String> = desired
         .routes_to_nodes()
         .filter_map(|(route, node)| {
-            let (gateway, device) = (route.next.gateway?, route.next.device.as_ref()?);
+            let (gateway, device) = (route.next_hop.gateway?, route.next_hop.device.as_ref()?);
             let name = &examination.cluster.nodes[node].name;
             silent.contains(&(gateway, device)).then(|| format!("{gateway} (node {name})"))
         })
@@ -162,7 +162,7 @@ fn routes_to_unknown_nodes(examination: &Examination<'_>) -> Vec<Diagnostic> {
             && !route.is_owned()
             && route.protocol != protocol::KERNEL
             && route.kind == RouteType::Unicast
-            && route.next.gateway.is_some()
+            && route.next_hop.gateway.is_some()
             && !belongs(destination)
             && !of_nodes.iter().any(|prefix| destination.contains(prefix))
     };

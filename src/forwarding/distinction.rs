@@ -39,10 +39,10 @@ impl Distinctions {
             for term in &rule.terms {
                 match term {
                     Term::Mask { mask: bits, .. } => mask = Some(bits),
-                    Term::Load { what, .. } => {
+                    Term::Load { part, .. } => {
                         mask = None;
-                        found.depends_on_routes |= matches!(what, PacketPart::ReturnRoute { .. });
-                        found.is_scattered |= is_inside_an_address(what);
+                        found.depends_on_routes |= matches!(part, PacketPart::ReturnRoute { .. });
+                        found.is_scattered |= is_inside_an_address(part);
                     }
                     Term::Compare { operator, value, .. } => found.add_comparison(*operator, value, mask),
                     Term::Member { set, .. } => set.iter().for_each(|range| found.add_range(range, mask)),
@@ -86,8 +86,8 @@ impl Distinctions {
 
 /// Returns `true` if a part of a header begins in the middle of an address. IPv4 addresses begin at bytes 12 and 16, IPv6 addresses
 /// at bytes 8 and 24.
-const fn is_inside_an_address(what: &PacketPart) -> bool {
-    match what {
+const fn is_inside_an_address(part: &PacketPart) -> bool {
+    match part {
         PacketPart::Header { offset: 8 | 12 | 16 | 24, .. } => false,
         PacketPart::Header { offset, length: 1 } => *offset > 12,
         PacketPart::Header { offset, length } => *offset + *length > 8,
@@ -222,10 +222,10 @@ mod tests {
 
     #[test]
     fn bytes_in_the_middle_tell_all_addresses_apart() {
-        let load = Term::Load { into: 1, what: PacketPart::Header { offset: 18, length: 1 } };
+        let load = Term::Load { into: 1, part: PacketPart::Header { offset: 18, length: 1 } };
         let found = distinctions(vec![load, compare(Operator::Equal, &[6])]);
         assert!(!are_alike(&found, "10.244.6.10", "10.244.7.10"));
-        let load = Term::Load { into: 1, what: PacketPart::Header { offset: 9, length: 1 } };
+        let load = Term::Load { into: 1, part: PacketPart::Header { offset: 9, length: 1 } };
         let found = distinctions(vec![load, compare(Operator::Equal, &[6])]);
         assert!(are_alike(&found, "10.244.6.10", "10.244.7.10"));
     }

@@ -446,13 +446,13 @@ fn by_route(
 
 /// Returns `true` if [`delete_route`] identifies the route: it can omit next hops, but no other part.
 fn is_deletable(route: &Route) -> bool {
-    let parts = route.opaque.iter().flat_map(|opaque| &opaque.parts).map(Untrusted::as_raw);
+    let parts = route.opaque.iter().flat_map(|opaque| &opaque.attributes).map(Untrusted::as_raw);
     parts.into_iter().all(|part| part.contains(" next hop") || part.starts_with("nhid "))
 }
 
 /// Returns what to do about a route that the kernel added together with an address.
 fn belongs_to_address(route: &Route, addresses: &[InterfaceAddress]) -> String {
-    let device = route.next.device.as_ref();
+    let device = route.next_hop.device.as_ref();
     // The address of a point-to-point interface, which is outside the prefix, is deleted with other arguments.
     let local = addresses.iter().find(|local| {
         Some(local.address) == route.source
@@ -531,7 +531,7 @@ pub fn delete_route(route: &Route) -> String {
         kind => format!("{kind} "),
     };
     // For a nexthop object, the kernel compares neither address nor interface.
-    let gateway = route.next.gateway.filter(|_| route.opaque.is_none());
+    let gateway = route.next_hop.gateway.filter(|_| route.opaque.is_none());
     let via = gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
     let table =
         if route.table == MAIN_TABLE { String::new() } else { format!(" table {}", table_name(route.table)) };

@@ -389,7 +389,7 @@ impl<'a> Walker<'a, '_> {
         let mut applies = reached;
         for term in &rule.terms {
             let matches = match term {
-                Term::Load { into, what } => match self.load(what) {
+                Term::Load { into, part } => match self.load(part) {
                     Some(bytes) => {
                         registers.store(*into, bytes);
                         continue;
@@ -468,7 +468,7 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// Returns a part of the packet, or `None` if it has none.
-    fn load(&self, what: &PacketPart) -> Option<Vec<Byte>> {
+    fn load(&self, part: &PacketPart) -> Option<Vec<Byte>> {
         let Passage { packet, transport, port, is_reply, .. } = *self.passage;
         let family = Family::from(packet.destination);
         let known = |bytes: &[u8]| bytes.iter().copied().map(Byte::known).collect();
@@ -479,7 +479,7 @@ impl<'a> Walker<'a, '_> {
         };
         let group = |link: &Link| number(link.group);
         let kind = |link: &Link| known(&padded(&link.kind.clone().unwrap_or_default()));
-        Some(match what {
+        Some(match part {
             PacketPart::Header { offset, length } => {
                 sample::part(&sample::network(packet, transport), *offset, *length)
             }

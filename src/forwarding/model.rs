@@ -227,7 +227,8 @@ impl<'a> ForwardingModel<'a> {
         if !is_local && kind != RouteType::Unicast {
             return found.refused(Refusal::Invalid, Stop::Destination);
         }
-        let output = found.route.and_then(|route| route.next.device.as_ref()).map(|device| device.as_raw());
+        let output =
+            found.route.and_then(|route| route.next_hop.device.as_ref()).map(|device| device.as_raw());
         // The return route of a broadcast is looked up without a source address.
         let back_from =
             if kind == RouteType::BROADCAST { Ipv4Addr::UNSPECIFIED.into() } else { packet.destination };
@@ -376,7 +377,7 @@ impl<'a> ForwardingModel<'a> {
                     let group = |device: &Untrusted| self.host.link(device.as_raw()).map(|link| link.group);
                     let is_suppressed = is_suppressed
                         || rule.suppress_group.is_some()
-                            && rule.suppress_group == route.next.device.as_ref().and_then(group);
+                            && rule.suppress_group == route.next_hop.device.as_ref().and_then(group);
                     if !is_suppressed {
                         return Found { rule: Some(rule), route: Some(route), refusal: None };
                     }
@@ -443,7 +444,7 @@ fn leads_through(route: &Route, device: &Untrusted) -> bool {
 
 /// The sources of packets that an IPv6 route is for, which its other fields cannot express.
 fn source_of(route: &Route) -> Option<IpNet> {
-    let parts = route.opaque.iter().flat_map(|opaque| &opaque.parts);
+    let parts = route.opaque.iter().flat_map(|opaque| &opaque.attributes);
     parts.filter_map(|part| part.as_raw().strip_prefix("from ")).find_map(|from| from.parse().ok())
 }
 

@@ -171,7 +171,9 @@ impl<'a> Paths<'a> {
         }
         let families: BTreeSet<Family> = pods.iter().map(Pod::family).collect();
         let is_usable = |route: &Route| {
-            families.contains(&route.family()) && route.next.gateway.is_some() && route.next.device.is_some()
+            families.contains(&route.family())
+                && route.next_hop.gateway.is_some()
+                && route.next_hop.device.is_some()
         };
         let others = routes.filter(|(route, _)| is_usable(route)).collect();
         let (parts, own_parts) = (Vec::new(), Vec::new());
@@ -322,7 +324,7 @@ impl<'a> Paths<'a> {
         node: Option<usize>,
         address: IpAddr,
     ) -> Option<[PathRef<'p>; 2]> {
-        Some(Self::along(pod, route, route.next.gateway, route.next.device.as_ref()?, node, address))
+        Some(Self::along(pod, route, route.next_hop.gateway, route.next_hop.device.as_ref()?, node, address))
     }
 
     /// Returns the same two refs by one of the next hops of `route`.
@@ -375,7 +377,7 @@ impl<'a> Paths<'a> {
         let mut known: PerFamily<(usize, Option<&Untrusted>)> = PerFamily::default();
         let mut firsts = Vec::with_capacity(self.others.len());
         for (index, (route, _)) in self.others.iter().enumerate() {
-            let device = route.next.device.as_ref();
+            let device = route.next_hop.device.as_ref();
             let alike = known.get(route.family()).filter(|(_, of)| *of == device);
             firsts.push(match alike {
                 _ if special.overlaps(route.destination) => index,
@@ -684,10 +686,10 @@ fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<Pod> {
         });
     }
     let mut routes = host.foreign.iter().chain(&host.others).filter(|route| {
-        cidr.contains(&route.destination) && route.next.gateway.is_none() && route.destination != cidr
+        cidr.contains(&route.destination) && route.next_hop.gateway.is_none() && route.destination != cidr
     });
     routes.find_map(|route| {
-        let device = route.next.device.clone().filter(holds)?;
+        let device = route.next_hop.device.clone().filter(holds)?;
         Some(Pod { cidr, address: route.destination.addr(), device })
     })
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The command that lists the nodes.
-const HOW: &str = "run `kubectl get nodes -o json`";
+const HOW: &str = "run `kubectl get nodes -o json | hostgw import`";
 
 /// The nodes of a list.
 #[derive(Debug, Default)]

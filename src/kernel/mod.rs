@@ -423,7 +423,7 @@ pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<Vec<NeighborEntry>,
                 device: device.clone(),
                 address,
                 hardware: None,
-                is_silent: !answers,
+                unanswered: !answers,
             }));
         }
         progress::advance(batch.len());
@@ -501,7 +501,7 @@ pub fn keep_descriptors() -> io::Result<()> {
 
 /// Returns the kernel's hostname of this machine. `None` if it is not UTF-8.
 #[must_use]
-pub fn host_name() -> Option<String> {
+pub fn hostname() -> Option<String> {
     rustix::system::uname().nodename().to_str().ok().map(ToOwned::to_owned)
 }
 
@@ -525,7 +525,7 @@ mod tests {
             protocol: 87,
             scope: RouteScope::Global,
             kind: RouteType::Unicast,
-            next: NextHop {
+            next_hop: NextHop {
                 gateway: Some(gateway.parse().expect("an address")),
                 device: Some("eth0".into()),
                 onlink: false,

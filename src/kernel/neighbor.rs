@@ -82,9 +82,9 @@ impl Neighbor {
     /// Returns the entry by the name of its interface.
     pub(super) fn observed(&self, links: &Links) -> Option<NeighborEntry> {
         let device = links.name(self.0.header.ifindex)?.clone();
-        let is_silent = matches!(self.state(), NeighbourState::Failed | NeighbourState::Incomplete);
+        let unanswered = matches!(self.state(), NeighbourState::Failed | NeighbourState::Incomplete);
         let hardware = self.hardware().map(Into::into);
-        Some(NeighborEntry { device, address: self.address()?, hardware, is_silent })
+        Some(NeighborEntry { device, address: self.address()?, hardware, unanswered })
     }
 
     /// Returns the hardware address, as `ip neigh` prints it.

@@ -12,18 +12,18 @@ pub struct Omission {
     /// The object.
     pub object: Untrusted,
     /// What is different in the copy, and why.
-    pub why: Untrusted,
+    pub reason: Untrusted,
     /// Whether it can drop or divert packets on the node, so the result on the node may differ.
-    pub is_decisive: bool,
+    pub affects_result: bool,
 }
 
 impl Omission {
     pub(crate) fn new(object: impl Into<Untrusted>, why: impl Into<Untrusted>) -> Self {
-        Self { object: object.into(), why: why.into(), is_decisive: false }
+        Self { object: object.into(), reason: why.into(), affects_result: false }
     }
 
     /// One that can drop or divert packets.
     pub(crate) fn decisive(object: impl Into<Untrusted>, why: impl Into<Untrusted>) -> Self {
-        Self { is_decisive: true, ..Self::new(object, why) }
+        Self { affects_result: true, ..Self::new(object, why) }
     }
 }

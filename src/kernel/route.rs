@@ -239,7 +239,7 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         protocol,
         scope: RouteScope::from_number(scope),
         kind: RouteType::from_number(kind),
-        next: NextHop { gateway: None, device: None, onlink: flags & RTNH_F_ONLINK != 0 },
+        next_hop: NextHop { gateway: None, device: None, onlink: flags & RTNH_F_ONLINK != 0 },
         source: None,
         mtu: None,
         opaque: None,
@@ -254,13 +254,13 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
     if !unsupported.is_empty() || source_length != 0 {
         route.opaque = Some(Box::new(opaque(payload, source_length != 0, &unsupported, links)?));
     } else if route.is_owned()
-        && let Some(gateway) = route.next.gateway
+        && let Some(gateway) = route.next_hop.gateway
     {
         if route.family() == Family::V4 {
             route.scope = RouteScope::from_spread(scope);
         }
         // Boot files need the flag to write such a route again. Once the route exists, the flag has no effect.
-        route.next.onlink &= !route.destination.contains(&gateway);
+        route.next_hop.onlink &= !route.destination.contains(&gateway);
     }
     Some(route)
 }
@@ -269,14 +269,14 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
 fn read_attribute(route: &mut Route, kind: u16, value: &[u8], length: u8, links: &Links) -> Option<()> {
     match kind {
         attribute::DST => route.destination = IpNet::new(address(value)?, length).ok()?,
-        attribute::GATEWAY => route.next.gateway = Some(address(value)?),
+        attribute::GATEWAY => route.next_hop.gateway = Some(address(value)?),
         attribute::VIA => {
             let (family, gateway) = value.split_first_chunk()?;
             let is_v6 =
                 AddressFamily::from(u8::try_from(u16::from_ne_bytes(*family)).ok()?) == AddressFamily::Inet6;
-            route.next.gateway = Some(address(gateway).filter(|gateway| is_v6 && gateway.is_ipv6())?);
+            route.next_hop.gateway = Some(address(gateway).filter(|gateway| is_v6 && gateway.is_ipv6())?);
         }
-        attribute::OIF => route.next.device = Some(links.name(word(value)?)?.clone()),
+        attribute::OIF => route.next_hop.device = Some(links.name(word(value)?)?.clone()),
         attribute::PRIORITY => route.metric = word(value)?,
         attribute::PREFSRC => route.source = Some(address(value)?),
         attribute::TABLE => route.table = word(value)?,
@@ -324,7 +324,7 @@ fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize], links: &Links
     let others = others.filter(|attribute| !matches!(attribute, RouteAttribute::Source(_)));
     let names = others.map(attribute_name);
     let parts = from.into_iter().chain(names).map(Into::into).collect();
-    Some(OpaqueRoute { parts, hops, raw: hex(&message(&canonical(parsed))) })
+    Some(OpaqueRoute { attributes: parts, hops, raw: hex(&message(&canonical(parsed))) })
 }
 
 /// The name that `ip route` gives an attribute that [`Route`] cannot represent.
@@ -418,7 +418,7 @@ fn put_route(bytes: &mut Vec<u8>, route: &Route, links: &Links) -> Result<(), Un
         return Ok(());
     }
     let family = family_number(route.family());
-    let flags = if route.next.onlink { RTNH_F_ONLINK } else { 0 };
+    let flags = if route.next_hop.onlink { RTNH_F_ONLINK } else { 0 };
     // A number above 255 needs an attribute, which replaces this field.
     let table = u8::try_from(route.table).unwrap_or(0);
     bytes.extend_from_slice(&[
@@ -436,7 +436,7 @@ fn put_route(bytes: &mut Vec<u8>, route: &Route, links: &Links) -> Result<(), Un
     if u32::from(table) != route.table {
         put(bytes, attribute::TABLE, &route.table.to_ne_bytes())?;
     }
-    match route.next.gateway {
+    match route.next_hop.gateway {
         Some(IpAddr::V6(gateway)) if route.family() == Family::V4 => {
             let family = u16::from(u8::from(AddressFamily::Inet6)).to_ne_bytes();
             put(bytes, attribute::VIA, &[&family[..], &gateway.octets()].concat())?;
@@ -444,7 +444,7 @@ fn put_route(bytes: &mut Vec<u8>, route: &Route, links: &Links) -> Result<(), Un
         Some(gateway) => put_address(bytes, attribute::GATEWAY, gateway)?,
         None => {}
     }
-    if let Some(device) = &route.next.device {
+    if let Some(device) = &route.next_hop.device {
         let index =
             links.index(device.as_raw()).ok_or_else(|| format!("interface {device} does not exist"))?;
         put(bytes, attribute::OIF, &index.to_ne_bytes())?;
@@ -541,7 +541,7 @@ pub fn put_requests(requests: &mut Requests, change: &RouteChange, links: &Links
 /// the old route is still in place. A gateway inside the route's own prefix, such as a pod gateway, then seems to be
 /// behind the old gateway, and the kernel rejects it (`EHOSTUNREACH`).
 fn temporary_gateway_route(route: &Route) -> Option<Route> {
-    let gateway = route.next.gateway.filter(|gateway| gateway.is_ipv6())?;
+    let gateway = route.next_hop.gateway.filter(|gateway| gateway.is_ipv6())?;
     if !route.destination.contains(&gateway) || route.opaque.is_some() {
         return None;
     }
@@ -550,7 +550,7 @@ fn temporary_gateway_route(route: &Route) -> Option<Route> {
         // A metric that no other program is likely to use: the second-lowest preference.
         metric: u32::MAX - 1,
         protocol: protocol::HOSTGW,
-        next: NextHop { gateway: None, ..route.next.clone() },
+        next_hop: NextHop { gateway: None, ..route.next_hop.clone() },
         source: None,
         mtu: None,
         ..route.clone()
@@ -702,11 +702,11 @@ mod tests {
             let (mut socket, links, found) = read("10.0.0.0/8", &["10.1.0.0/16"]);
             let before: Vec<Route> = found.routes;
             let gateways: Vec<_> =
-                before.iter().filter_map(|route| route.next.gateway).map(|g| g.to_string()).collect();
+                before.iter().filter_map(|route| route.next_hop.gateway).map(|g| g.to_string()).collect();
             assert_eq!(gateways, ["172.30.0.5", "172.30.0.6", "172.30.0.7"]);
             let key = before[0].key();
             let mut wanted = before[1].clone();
-            wanted.next.gateway = Some("172.30.0.8".parse().expect("an address"));
+            wanted.next_hop.gateway = Some("172.30.0.8".parse().expect("an address"));
             let replace =
                 RouteChange { key, before: before.clone().into(), after: vec![wanted.clone()].into() };
             send(&mut socket, &replace, &links).expect("replaced");

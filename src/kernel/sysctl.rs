@@ -106,8 +106,8 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> ObservedSysctls {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.unknown.push(Unknown {
-                why: format!("cannot read it: {error}").into(),
-                what: StatePart::Sysctl { key },
+                reason: format!("cannot read it: {error}").into(),
+                part: StatePart::Sysctl { key },
                 hint: Some("run as root; hostgw cannot manage what root cannot read".into()),
             }),
         }

@@ -21,7 +21,7 @@ pub struct Check {
 pub enum CheckTarget {
     /// `tcp`: accepts TCP connections at this address and port.
     Tcp(SocketAddr),
-    /// `neighbour`: answers ARP or neighbor discovery for this address on its link.
+    /// `neighbor`: answers ARP or neighbor discovery for this address on its link.
     Neighbor(IpAddr),
 }
 

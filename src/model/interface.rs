@@ -20,7 +20,7 @@ pub struct InterfaceName(String);
 /// The reason that a string is not an interface name, as a fragment to follow "… is not an interface name: ".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidInterfaceName {
-    /// It is empty or white space.
+    /// It is empty or whitespace.
     Empty,
     /// It exceeds the 127 bytes of an alternative name on Linux.
     TooLong,
@@ -28,7 +28,7 @@ pub enum InvalidInterfaceName {
     AliasTooLong,
     /// It is `.` or `..`, which are directories in /proc/sys.
     Dots,
-    /// It contains `/`, `:`, white space or a hidden character.
+    /// It contains `/`, `:`, whitespace or a hidden character.
     Character(char),
 }
 

@@ -23,7 +23,7 @@ const MAX_PART_LEN: usize = 255;
 pub enum InvalidSysctlKey {
     /// The key does not start with `net.`.
     OutsideNet,
-    /// A part is empty, longer than a file name, `.` or `..`, or contains white space or control characters.
+    /// A part is empty, longer than a file name, `.` or `..`, or contains whitespace or control characters.
     Malformed,
 }
 

@@ -46,7 +46,7 @@ fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<Diagnos
     let CheckContext { cluster, desired, observed, .. } = *context;
     let foreign = &observed.host.foreign;
     let defaults = foreign.iter().filter(|route| route.destination.prefix_len() == 0);
-    for router in defaults.filter_map(|route| route.next.gateway) {
+    for router in defaults.filter_map(|route| route.next_hop.gateway) {
         let on_link = observed.host.on_link(device).filter(|network| network.contains(&router));
         let now = on_link.map(|network| network.prefix_len()).max().unwrap_or(0);
         let captures =
@@ -83,7 +83,7 @@ fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<Diagno
             && [protocol::KERNEL, protocol::RA].contains(&route.protocol)
     };
     for route in observed.host.foreign.iter().filter(by_advertisement) {
-        let Some(device) = &route.next.device else { continue };
+        let Some(device) = &route.next_hop.device else { continue };
         let Ok(key) = SysctlKey::from_parts(["net", "ipv6", "conf", device.as_raw(), "accept_ra"]) else {
             continue;
         };
@@ -153,9 +153,9 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
     let local: std::collections::HashMap<_, _> =
         observed.host.addresses.iter().map(|local| (local.address, &local.device)).collect();
     for route in &desired.state.routes {
-        let Some(gateway) = route.next.gateway else { continue };
+        let Some(gateway) = route.next_hop.gateway else { continue };
         let holder = local.get(&gateway);
-        if holder.is_none() && (route.next.onlink || on_link.covers(gateway)) {
+        if holder.is_none() && (route.next_hop.onlink || on_link.covers(gateway)) {
             continue;
         }
         let name = desired
@@ -215,7 +215,7 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
 fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, desired, observed, .. } = *context;
     let is_unreadable = |key: &SysctlKey| {
-        observed.state.unknown.iter().any(|u| u.what == crate::state::StatePart::Sysctl { key: key.clone() })
+        observed.state.unknown.iter().any(|u| u.part == crate::state::StatePart::Sysctl { key: key.clone() })
     };
     // In a fixed order.
     let configured: BTreeSet<&SysctlKey> = cluster.sysctls.iter().map(|(key, _)| key).collect();
@@ -328,7 +328,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
         .filter(|table| !table.can_be_restored())
         .map(|table| {
             let (family, lost) = (table.family.nft(), table.unrestorable().join(", "));
-            let message = format!("no rollback can restore {lost} of table {family} {}", NatTable::NAME);
+            let message = format!("no rollback can restore {lost} in table `{family} {}`", NatTable::NAME);
             Diagnostic::new(Rule::Irrevocable, message)
                 .with_remedy("to keep them, move them to another table before you apply")
         })
@@ -363,7 +363,7 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
             ),
         };
     }
-    let device = foreign.next.device.clone().unwrap_or_default();
+    let device = foreign.next_hop.device.clone().unwrap_or_default();
     let is_network = foreign.protocol == protocol::KERNEL && foreign.is_on_link(device.as_raw());
     let mut routes = desired.state.routes.iter();
     if let Some(inside) = routes.find(|route| is_network && foreign.destination.contains(&route.destination))

@@ -99,7 +99,7 @@ impl Sender {
     pub fn adapt(&self, mut route: Route) -> Route {
         // An unreachable route leads to no interface.
         if route.kind == RouteType::Unicast {
-            route.next.device.clone_from(&self.device);
+            route.next_hop.device.clone_from(&self.device);
             // The packets must fit both ends.
             route.mtu = route.mtu.into_iter().chain(self.mtu).min();
             route.source = self.sources.get(route.family()).copied();
@@ -264,9 +264,9 @@ impl Desired {
             let is_kept = match origin {
                 Origin::ClusterPrefix | Origin::Unassigned => true,
                 Origin::Node(node) => {
-                    let before = route.next.clone();
+                    let before = route.next_hop.clone();
                     let is_kept = adapt(route, node);
-                    *is_adapted |= !is_kept || route.next != before;
+                    *is_adapted |= !is_kept || route.next_hop != before;
                     skipped.extend((!is_kept).then_some(node));
                     is_kept
                 }
@@ -384,7 +384,7 @@ fn route(cluster: &Cluster, destination: IpNet, gateway: Option<IpAddr>) -> Rout
         protocol: protocol::HOSTGW,
         scope,
         kind: RouteType::Unicast,
-        next: NextHop { gateway, device: None, onlink: false },
+        next_hop: NextHop { gateway, device: None, onlink: false },
         source: None,
         mtu: None,
         opaque: None,
@@ -399,7 +399,7 @@ fn unreachable(cluster: &Cluster, destination: IpNet) -> Route {
         metric: u32::MAX,
         kind: RouteType::Unreachable,
         scope: RouteScope::Global,
-        next: NextHop { gateway: None, device, onlink: false },
+        next_hop: NextHop { gateway: None, device, onlink: false },
         ..route(cluster, destination, None)
     }
 }

@@ -135,7 +135,7 @@ pub struct SysctlChange {
     pub rewritten_by: Option<SysctlKey>,
 }
 
-/// Whether an object is added, changed or removed.
+/// Whether an object is added, updated or removed.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -144,7 +144,7 @@ pub enum Action {
     /// `+`
     Add,
     /// `~`
-    Change,
+    Update,
     /// `-`
     Remove,
 }
@@ -220,8 +220,8 @@ impl fmt::Display for Conflict {
 pub struct Totals {
     /// Objects added.
     pub add: usize,
-    /// Objects changed.
-    pub change: usize,
+    /// Objects updated.
+    pub update: usize,
     /// Objects removed.
     pub remove: usize,
     /// Conflicts.
@@ -232,7 +232,7 @@ pub struct Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to add, {} to update, {} to remove", self.add, self.change, self.remove)
+        write!(f, "{} to add, {} to update, {} to remove", self.add, self.update, self.remove)
     }
 }
 
@@ -299,7 +299,7 @@ impl Plan {
         for action in self.changes.iter().flat_map(Change::actions) {
             *match action {
                 Action::Add => &mut totals.add,
-                Action::Change => &mut totals.change,
+                Action::Update => &mut totals.update,
                 Action::Remove => &mut totals.remove,
             } += 1;
         }
@@ -313,7 +313,7 @@ impl Change {
         match self {
             Self::Route(route) => route.lines().into_iter().map(|(action, ..)| action).collect(),
             Self::Nat(nat) => nat.lines().into_iter().map(|(action, ..)| action).collect(),
-            Self::Sysctl(_) => smallvec![Action::Change],
+            Self::Sysctl(_) => smallvec![Action::Update],
         }
     }
 }
@@ -351,7 +351,7 @@ impl RouteChange {
             .filter_map(|at| match (removed.get(at), added.get(at)) {
                 (None, Some(after)) => Some((Action::Add, None, Some(*after))),
                 (Some(before), None) => Some((Action::Remove, Some(*before), None)),
-                (Some(before), Some(after)) => Some((Action::Change, Some(*before), Some(*after))),
+                (Some(before), Some(after)) => Some((Action::Update, Some(*before), Some(*after))),
                 (None, None) => None,
             })
             .collect()
@@ -467,7 +467,7 @@ fn pair(
     let mut lines = Vec::new();
     for new in added {
         let old = removed.iter().position(|old| is_same(old, new)).map(|at| removed.remove(at));
-        let action = if old.is_some() { Action::Change } else { Action::Add };
+        let action = if old.is_some() { Action::Update } else { Action::Add };
         lines.push((action, old, Some(new.clone())));
     }
     let removed = removed.into_iter().map(|old| (Action::Remove, Some(old), None));

@@ -17,7 +17,7 @@ use crate::{
 
 /// The part of a node's live state that a plan depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Facts {
     /// The addresses of the configured node that this machine has: a plan for one node fits no other.
     pub addresses: Vec<IpAddr>,
@@ -28,7 +28,7 @@ pub struct Facts {
     /// The live values of the desired sysctls, except those that the kernel does not have.
     pub sysctls: BTreeMap<SysctlKey, Untrusted>,
     /// The values that hostgw restores because the configuration no longer sets these sysctls.
-    pub released: BTreeMap<SysctlKey, Untrusted>,
+    pub restored_sysctls: BTreeMap<SysctlKey, Untrusted>,
 }
 
 impl Facts {
@@ -46,7 +46,7 @@ impl Facts {
             routes: observed.state.routes.clone(),
             nat: observed.state.nat.clone(),
             sysctls: select(&|key| wanted.contains_key(key), &observed.state.sysctls),
-            released: select(&|key| desired.released.contains(key), wanted),
+            restored_sysctls: select(&|key| desired.released.contains(key), wanted),
         }
     }
 
@@ -62,7 +62,8 @@ impl Facts {
         let tables = Family::ALL.into_iter().filter_map(|family| self.nat.get(family));
         let nat = tables.flat_map(NatTable::objects).map(|object| object.to_string());
         let sysctls = self.sysctls.iter().map(|(key, value)| format!("{key} = {value}"));
-        let released = self.released.iter().map(|(key, value)| format!("{key} was {value} before hostgw"));
+        let released =
+            self.restored_sysctls.iter().map(|(key, value)| format!("{key} was {value} before hostgw"));
         let addresses = self.addresses.iter().map(|address| format!("address {address} of the node"));
         addresses
             .chain(self.routes.iter().map(Route::to_string))

@@ -11,7 +11,7 @@ use crate::{
 const MAX_LISTED: usize = 8;
 
 /// Returns the index of the node to plan for: the one with this `name`, or else the one with an address of this `host`,
-/// or else the one with this machine's `host_name`, ignoring case and domain.
+/// or else the one with this machine's `hostname`, ignoring case and domain.
 ///
 /// # Errors
 /// Returns [`Kind::Invalid`] unless exactly one node matches.
@@ -19,14 +19,14 @@ pub fn identify(
     cluster: &Cluster,
     name: Option<&str>,
     host: &Host,
-    host_name: Option<&str>,
+    hostname: Option<&str>,
 ) -> Result<usize, Error> {
     match name {
         Some(name) => node_named(cluster, name),
         None => by_address(cluster, host)
             .transpose()
-            .or_else(|| by_host_name(cluster, host_name?).transpose())
-            .unwrap_or_else(|| Err(unidentified(cluster, host_name))),
+            .or_else(|| by_hostname(cluster, hostname?).transpose())
+            .unwrap_or_else(|| Err(unidentified(cluster, hostname))),
     }
 }
 
@@ -53,15 +53,15 @@ fn by_address(cluster: &Cluster, host: &Host) -> Result<Option<usize>, Error> {
     unique(cluster, (0..cluster.nodes.len()).filter(has_local).collect(), "the addresses")
 }
 
-fn by_host_name(cluster: &Cluster, host_name: &str) -> Result<Option<usize>, Error> {
+fn by_hostname(cluster: &Cluster, hostname: &str) -> Result<Option<usize>, Error> {
     let without_domain = |name: &str| name.split('.').next().unwrap_or(name).to_lowercase();
     let exact: Vec<usize> = (0..cluster.nodes.len())
-        .filter(|index| cluster.nodes[*index].name.as_raw().eq_ignore_ascii_case(host_name))
+        .filter(|index| cluster.nodes[*index].name.as_raw().eq_ignore_ascii_case(hostname))
         .collect();
     if !exact.is_empty() {
         return unique(cluster, exact, "the hostname");
     }
-    let wanted = without_domain(host_name);
+    let wanted = without_domain(hostname);
     let matching = (0..cluster.nodes.len())
         .filter(|index| without_domain(cluster.nodes[*index].name.as_raw()) == wanted)
         .collect();
@@ -84,11 +84,11 @@ fn unique(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<u
     }
 }
 
-fn unidentified(cluster: &Cluster, host_name: Option<&str>) -> Error {
-    let host_name = host_name.map_or_else(String::new, |name| format!(" or its hostname ({name})"));
+fn unidentified(cluster: &Cluster, hostname: Option<&str>) -> Error {
+    let hostname = hostname.map_or_else(String::new, |name| format!(" or its hostname ({name})"));
     Error::new(
         Kind::Invalid,
-        format!("cannot tell which node this machine is: no node in the configuration has one of its addresses{host_name}"),
+        format!("cannot tell which node this machine is: no node in the configuration has one of its addresses{hostname}"),
     )
     .with_hint(format!("pass --node NAME; nodes in the configuration: {}", listed(cluster)))
 }
@@ -115,7 +115,7 @@ nodes:
 ";
 
     /// Returns the result of `identify` on a machine with these addresses.
-    fn identified(name: Option<&str>, addresses: &[&str], host_name: Option<&str>) -> Result<String, String> {
+    fn identified(name: Option<&str>, addresses: &[&str], hostname: Option<&str>) -> Result<String, String> {
         let document = Document::new("hostgw.yaml", FILE.to_owned(), Format::Yaml);
         let cluster = config::load(&document).expect("a valid file");
         let addresses = addresses.iter().map(|address| {
@@ -123,7 +123,7 @@ nodes:
             InterfaceAddress { device: "eth0".into(), address, prefix: address.into(), flags: Vec::new() }
         });
         let host = Host { addresses: addresses.collect(), ..Host::default() };
-        match identify(&cluster, name, &host, host_name) {
+        match identify(&cluster, name, &host, hostname) {
             Ok(index) => Ok(cluster.nodes[index].name.to_string()),
             Err(error) => Err(error.to_string()),
         }

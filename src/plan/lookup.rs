@@ -66,7 +66,7 @@ mod tests {
     fn route(destination: &str, gateway: &str, protocol: u8) -> Route {
         serde_json::from_value(serde_json::json!({
             "destination": destination, "table": 254, "metric": 0, "protocol": protocol,
-            "scope": "global", "type": "unicast", "next": { "gateway": gateway, "device": "eth0" },
+            "scope": "global", "type": "unicast", "nextHop": { "gateway": gateway, "device": "eth0" },
         }))
         .expect("a route")
     }
@@ -87,7 +87,7 @@ mod tests {
         let plan = plan(&state(desired), &observed.state, ForeignPolicy::Respect);
         let gateway = |route: Option<&Route>| {
             route
-                .and_then(|route| route.next.gateway)
+                .and_then(|route| route.next_hop.gateway)
                 .map_or_else(|| "none".to_owned(), |gateway| gateway.to_string())
         };
         let change = lookup_change(&plan, &observed, address.parse().expect("an address"))?;

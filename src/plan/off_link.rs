@@ -137,7 +137,7 @@ impl Desired {
             // A pod gateway is on the link of its node.
             let needed = match kind {
                 NextHopKind::PodGateway => address,
-                NextHopKind::NodeAddress | NextHopKind::Router(_) => route.next.gateway,
+                NextHopKind::NodeAddress | NextHopKind::Router(_) => route.next_hop.gateway,
             };
             if !needed.is_some_and(is_off) {
                 return true;
@@ -145,7 +145,7 @@ impl Desired {
             match cluster.off_link {
                 OffLink::Refuse => {}
                 OffLink::Skip => return false,
-                OffLink::Onlink => route.next.onlink = kind != NextHopKind::PodGateway,
+                OffLink::Onlink => route.next_hop.onlink = kind != NextHopKind::PodGateway,
                 OffLink::Gateway => {
                     if let Some(gateway) = address.and_then(|address| gateways.to(address)) {
                         lead_through(route, gateway);
@@ -158,7 +158,7 @@ impl Desired {
 }
 
 fn lead_through(route: &mut Route, gateway: IpAddr) {
-    route.next.gateway = Some(gateway);
+    route.next_hop.gateway = Some(gateway);
     if let (RouteScope::Spread(_), IpAddr::V4(gateway)) = (route.scope, gateway) {
         route.scope = RouteScope::Spread(Spread::of(gateway));
     }
@@ -181,8 +181,8 @@ impl<'a> Gateways<'a> {
 
     fn to(&self, address: IpAddr) -> Option<IpAddr> {
         let route = self.routes.iter().find(|route| route.destination.contains(&address))?;
-        let is_on_device = route.next.device.as_ref().is_some_and(|device| *device == self.device);
-        route.next.gateway.filter(|gateway| {
+        let is_on_device = route.next_hop.device.as_ref().is_some_and(|device| *device == self.device);
+        route.next_hop.gateway.filter(|gateway| {
             let is_usable = route.kind == RouteType::Unicast && is_on_device;
             is_usable && Family::from(*gateway) == Family::from(address)
         })

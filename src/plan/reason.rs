@@ -54,7 +54,7 @@ pub(crate) const UNASSIGNED: &str = "addresses in the cluster prefix that no nod
 pub(super) const MASQUERADE: &str = "masquerade";
 
 /// The reason for the forwarding switches.
-pub(crate) const FORWARDING: &str = "forwarding: required on every node with pods";
+pub(crate) const FORWARDING: &str = "forwarding is required on every node with pods";
 
 /// The reason for a configured sysctl.
 pub(super) const CONFIGURED_SYSCTL: &str = "set under sysctls";
@@ -144,7 +144,7 @@ fn route_reason(
         path.into_iter().map(current).collect()
     };
     let previous = last.and_then(|last| last.previous.as_ref()).filter(|_| !drift);
-    let action = if change.after.is_empty() { Action::Remove } else { Action::Change };
+    let action = if change.after.is_empty() { Action::Remove } else { Action::Update };
     let explained = previous.and_then(|previous| previous.route(key, action));
     let Explanation { text, places } =
         explained.unwrap_or_else(|| Explanation { text: purpose(), places: places() });

@@ -92,7 +92,8 @@ impl Scope {
     /// or because it diverts cluster traffic.
     #[must_use]
     pub fn depends_on(&self, route: &Route) -> bool {
-        let is_on_link = route.next.device.as_ref().is_some_and(|device| route.is_on_link(device.as_raw()));
+        let is_on_link =
+            route.next_hop.device.as_ref().is_some_and(|device| route.is_on_link(device.as_raw()));
         let is_default = route.destination.prefix_len() == 0;
         let leads_to_address = || {
             let at = self.lookups.partition_point(|address| *address < route.destination.network());
@@ -205,7 +206,7 @@ impl Observed {
                     .state
                     .unknown
                     .iter()
-                    .filter(|unknown| is_wanted(&unknown.what))
+                    .filter(|unknown| is_wanted(&unknown.part))
                     .cloned()
                     .collect(),
             },
@@ -220,7 +221,7 @@ impl Observed {
 
     /// Returns the interfaces that have sysctls in `net.FAMILY.conf`.
     fn interfaces(&self, family: &str) -> Vec<String> {
-        let unknown = self.state.unknown.iter().filter_map(|unknown| match &unknown.what {
+        let unknown = self.state.unknown.iter().filter_map(|unknown| match &unknown.part {
             StatePart::Sysctl { key } => Some(key),
             StatePart::Nat { .. } | StatePart::Records => None,
         });

@@ -110,7 +110,7 @@ pub(super) fn check_removals(session: &Session, allowed: Option<usize>) -> Resul
     let Prepared { plan, observed, desired, .. } = &session.prepared;
     let removed = plan::removed_routes(plan);
     let managed = observed.state.routes.iter().filter(|route| route.is_owned()).count();
-    let leaves_none = desired.state.routes.iter().all(|route| route.next.gateway.is_none());
+    let leaves_none = desired.state.routes.iter().all(|route| route.next_hop.gateway.is_none());
     check_mass_removal(removed, managed, allowed, leaves_none)
 }
 

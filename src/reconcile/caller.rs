@@ -111,5 +111,5 @@ pub trait Caller<O>: Observer {
     }
 
     /// Returns what the history records about the operation.
-    fn meta(&self, operation: &O) -> TransactionMeta;
+    fn metadata(&self, operation: &O) -> TransactionMeta;
 }

@@ -150,10 +150,10 @@ pub fn cancel_pending(
     observer: &dyn Observer,
 ) -> Result<Outcome, Error> {
     observer.event(Event::Pending(&pending));
-    dir.decide(&pending, Decision::Cancelled)?;
+    dir.decide(&pending, Decision::Canceled)?;
     match settle(dir, record, pending, lock_timeout, observer)? {
         Some(settled) => Ok(settled.outcome),
-        None => ended(dir, &pending, &record.meta),
+        None => ended(dir, &pending, &record.metadata),
     }
 }
 
@@ -171,7 +171,7 @@ fn settle(
     let by_supervisor = |outcome| Ok(Some(Settled { outcome, is_by_this_call: false }));
     let over = || -> Result<Option<Outcome>, Error> {
         if dir.pending()?.is_none_or(|waiting| !is_this(&waiting)) {
-            return ended(dir, &pending, &record.meta).map(Some);
+            return ended(dir, &pending, &record.metadata).map(Some);
         }
         // An apply that could not be confirmed remains pending, and the confirmation is retried.
         let is_final =
@@ -229,7 +229,7 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
         None => "no apply".to_owned(),
         Some(id) => {
             if let Some(entry) = dir.entries()?.into_iter().find(|entry| entry.id == id) {
-                return Ok(already_confirmed(&named_by(id, &entry.meta)));
+                return Ok(already_confirmed(&named_by(id, &entry.metadata)));
             }
             if is_over(dir, id)? {
                 return Ok(Error::new(Kind::Declined, format!("apply {id} was rolled back")));

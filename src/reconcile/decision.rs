@@ -15,7 +15,7 @@ pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision
         apply::Failure::Untouched(error) | apply::Failure::RolledBack { cause: error } => error,
         apply::Failure::Incomplete(incomplete) => incomplete_error(&incomplete),
     });
-    let outcome = Outcome { pending, meta: record.meta.clone(), decision, failure };
+    let outcome = Outcome { pending, metadata: record.metadata.clone(), decision, failure };
     if dir.outcome().ok().flatten().as_ref() != Some(&outcome) {
         // The record is a convenience: a waiting command can tell the outcome without it.
         let _ = dir.write_outcome(&outcome);

@@ -19,7 +19,7 @@ use crate::{
 pub struct PendingApply {
     pub(super) dir: StateDir,
     pub(super) pending: Pending,
-    pub(super) meta: TransactionMeta,
+    pub(super) metadata: TransactionMeta,
     pub(super) supervisor: Supervisor,
 }
 
@@ -48,7 +48,7 @@ impl PendingApply {
     /// # Errors
     /// Returns an error if the supervisor is gone and this command cannot take over.
     pub fn wait(self, observer: &dyn Observer) -> Result<WaitResult, Error> {
-        let Self { dir, pending, meta, supervisor } = self;
+        let Self { dir, pending, metadata, supervisor } = self;
         let interrupt = observer.interrupt()?;
         observer.event(Event::Pending(&pending));
         let mut canceled = false;
@@ -57,7 +57,7 @@ impl PendingApply {
                 observer.event(Event::SignalWhilePending);
                 // The supervisor may have decided otherwise at this very moment: its decision counts.
                 canceled = true;
-                if let Err(error) = dir.decide(&pending, Decision::Cancelled) {
+                if let Err(error) = dir.decide(&pending, Decision::Canceled) {
                     observer.event(Event::CannotCancel(&pending, &error));
                 }
             }
@@ -68,7 +68,7 @@ impl PendingApply {
         drop(task);
         let outcome = match outcome {
             Some(outcome) => outcome,
-            None => take_over(&dir, &pending, &meta, observer)?,
+            None => take_over(&dir, &pending, &metadata, observer)?,
         };
         Ok(WaitResult { outcome, was_interrupted: interrupt.is_raised() })
     }
@@ -98,13 +98,13 @@ fn is_stuck(dir: &StateDir, pending: &Pending, is_stopped: bool) -> bool {
 fn take_over(
     dir: &StateDir,
     pending: &Pending,
-    meta: &TransactionMeta,
+    metadata: &TransactionMeta,
     observer: &dyn Observer,
 ) -> Result<Outcome, Error> {
     const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
     let _lock = dir.lock(LOCK_TIMEOUT, &waiting(pending))?;
     let Some((record, _)) = dir.pending()?.filter(|(_, waiting)| waiting == pending) else {
-        return ended(dir, pending, meta);
+        return ended(dir, pending, metadata);
     };
     observer.event(Event::SupervisorLost);
     let decision = apply::wait(dir, pending, &*observer.interrupt()?);
@@ -112,16 +112,17 @@ fn take_over(
 }
 
 /// Returns the outcome of a wait that is over.
-pub(super) fn ended(dir: &StateDir, pending: &Pending, meta: &TransactionMeta) -> Result<Outcome, Error> {
+pub(super) fn ended(dir: &StateDir, pending: &Pending, metadata: &TransactionMeta) -> Result<Outcome, Error> {
     if let Some(outcome) = dir.outcome()?.filter(|outcome| outcome.pending == *pending) {
         return Ok(outcome);
     }
     // The outcome is not recorded if the disk was full, or if another apply followed: infer it from the history.
-    let is_in_force = dir.entries()?.iter().any(|entry| entry.id == pending.id && entry.meta == *meta);
-    let decision = match is_in_force {
+    let is_in_effect =
+        dir.entries()?.iter().any(|entry| entry.id == pending.id && entry.metadata == *metadata);
+    let decision = match is_in_effect {
         true => Decision::Confirmed,
         false if pending.remaining().is_zero() => Decision::Expired,
-        false => Decision::Cancelled,
+        false => Decision::Canceled,
     };
-    Ok(Outcome { pending: *pending, meta: meta.clone(), decision, failure: None })
+    Ok(Outcome { pending: *pending, metadata: metadata.clone(), decision, failure: None })
 }

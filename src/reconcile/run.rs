@@ -164,7 +164,7 @@ fn run_locked<O: Operation>(
     caller: &dyn Caller<O>,
 ) -> Result<Option<Committed>, Failure> {
     let has_work = !operation.prepared().plan.is_empty();
-    let meta = caller.meta(operation);
+    let metadata = caller.metadata(operation);
     // Before the last look, whose result must not become outdated while the checks wait for answers.
     let baseline = run_baseline(operation.checks(), caller)?;
     for attempt in 1.. {
@@ -175,7 +175,7 @@ fn run_locked<O: Operation>(
             return Ok(None);
         }
         let id = operation.dir().next_id()?;
-        let result = commit(operation, &meta, &baseline, hold, lock, caller);
+        let result = commit(operation, &metadata, &baseline, hold, lock, caller);
         if !matches!(result, Err(Failure::Untouched(_))) {
             caller.event(Event::Begun(id));
         }
@@ -223,7 +223,7 @@ fn look_again<O: Operation>(operation: &mut O, caller: &dyn Caller<O>) -> Result
 
 fn commit<O: Operation>(
     operation: &O,
-    meta: &TransactionMeta,
+    metadata: &TransactionMeta,
     checks: &[BaselineCheck],
     hold: Option<Duration>,
     lock: &Lock,
@@ -238,7 +238,7 @@ fn commit<O: Operation>(
         configuration: operation.configuration(),
         is_repair: operation.is_repair(),
         withheld: operation.withheld(),
-        ..Request::new(operation.prepared(), meta)
+        ..Request::new(operation.prepared(), metadata)
     };
     let totals = request.plan.totals();
     let mut supervisor = hold.map(|_| Supervisor::start(operation.dir(), lock)).transpose()?;
@@ -250,7 +250,7 @@ fn commit<O: Operation>(
             let pending = supervisor.zip(pending).map(|(supervisor, pending)| PendingApply {
                 dir: operation.dir().clone(),
                 pending,
-                meta: meta.clone(),
+                metadata: metadata.clone(),
                 supervisor,
             });
             Ok(Committed { totals, pending, faults })

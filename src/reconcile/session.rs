@@ -62,7 +62,7 @@ impl Session {
         let reading = HostReading::new()?;
         let place = Place::Live(super::records::state_dir()?);
         let mut session =
-            Self::new(loaded, named, &reading.host(), kernel::host_name().as_deref(), place, policy)?;
+            Self::new(loaded, named, &reading.host(), kernel::hostname().as_deref(), place, policy)?;
         session.reading = Some(reading);
         Ok(session)
     }
@@ -78,19 +78,19 @@ impl Session {
         policy: ForeignPolicy,
     ) -> Result<Self, Error> {
         let snapshot = Box::new(snapshot);
-        let (host, host_name) = (snapshot.observed.host.clone(), snapshot.host_name.clone());
-        Self::new(loaded, named, &host, host_name.as_deref(), Place::Snapshot(snapshot), policy)
+        let (host, hostname) = (snapshot.observed.host.clone(), snapshot.hostname.clone());
+        Self::new(loaded, named, &host, hostname.as_deref(), Place::Snapshot(snapshot), policy)
     }
 
     fn new(
         mut loaded: Loaded,
         node: Option<&str>,
         host: &Host,
-        host_name: Option<&str>,
+        hostname: Option<&str>,
         place: Place,
         policy: ForeignPolicy,
     ) -> Result<Self, Error> {
-        let index = plan::identify(&loaded.cluster, node, host, host_name)
+        let index = plan::identify(&loaded.cluster, node, host, hostname)
             .map_err(|error| with_last_name(error, &loaded, node, &place))?;
         plan::find_egress(&mut loaded.cluster, index, host)?;
         Ok(Self {
@@ -115,7 +115,7 @@ impl Session {
     pub fn identify_again(&mut self, named: Option<&str>) -> Result<(), Error> {
         let reading = HostReading::new()?;
         let (host, cluster) = (reading.host(), &mut self.loaded.cluster);
-        self.index = plan::identify(cluster, named, &host, kernel::host_name().as_deref())?;
+        self.index = plan::identify(cluster, named, &host, kernel::hostname().as_deref())?;
         cluster.found_egress = None;
         plan::find_egress(cluster, self.index, &host)?;
         self.reading = Some(reading);
@@ -149,7 +149,7 @@ impl Session {
                 &mut self.reading
             }
             Place::Snapshot(snapshot) => {
-                self.saved = snapshot.saved.clone();
+                self.saved = snapshot.original_sysctls.clone();
                 self.last = snapshot.last_applied.clone();
                 unknown.clone_from(&snapshot.unknown);
                 snapshot.as_mut()
@@ -203,7 +203,7 @@ impl Session {
     pub fn is_established_by(&self, last: Option<&LastApplied>) -> bool {
         let is_same = |stored: &StoredConfig| *stored == self.loaded.document;
         last.is_some_and(|last| {
-            last.meta.node.as_ref() == Some(self.node_name())
+            last.metadata.node.as_ref() == Some(self.node_name())
                 && last.configuration.as_ref().is_some_and(is_same)
         })
     }
@@ -228,7 +228,7 @@ fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Pl
         Place::Live(dir) => last_applied(dir).ok().flatten(),
         Place::Snapshot(snapshot) => snapshot.last_applied.clone(),
     };
-    let Some(name) = last.and_then(|last| last.meta.node) else { return error };
+    let Some(name) = last.and_then(|last| last.metadata.node) else { return error };
     if asked.is_some_and(|asked| name != asked) {
         return error;
     }

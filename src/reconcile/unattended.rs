@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Unattended {
     /// What the history records.
-    pub meta: TransactionMeta,
+    pub metadata: TransactionMeta,
 }
 
 impl Observer for Unattended {
@@ -45,7 +45,7 @@ impl<O> Caller<O> for Unattended {
         Ok(())
     }
 
-    fn meta(&self, _: &O) -> TransactionMeta {
-        self.meta.clone()
+    fn metadata(&self, _: &O) -> TransactionMeta {
+        self.metadata.clone()
     }
 }

@@ -15,19 +15,19 @@ pub fn name(id: u64, command: Command, at: &str) -> String {
 /// Returns a noun for the transaction `id`.
 #[must_use]
 pub fn named_by(id: u64, TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
-    name(id, *command, &time(*at))
+    name(id, *command, &at.to_string())
 }
 
 /// Returns a noun for the transaction of `record`.
 #[must_use]
 pub fn described(record: &Record) -> String {
-    named_by(record.id, &record.meta)
+    named_by(record.id, &record.metadata)
 }
 
 /// Returns a noun for the apply of `outcome`.
 #[must_use]
 pub fn named(outcome: &Outcome) -> String {
-    named_by(outcome.pending.id, &outcome.meta)
+    named_by(outcome.pending.id, &outcome.metadata)
 }
 
 /// Returns the reason that an apply was rolled back, as an error.
@@ -41,7 +41,7 @@ pub fn not_kept(outcome: &Outcome) -> Error {
                 "to try again, run `hostgw apply --confirm 90s`, and confirm within that time with `hostgw confirm`",
             )
         }
-        Decision::Cancelled | Decision::Confirmed => {
+        Decision::Canceled | Decision::Confirmed => {
             Error::new(Kind::Declined, format!("{named} was canceled"))
         }
     }

@@ -2,15 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{plan::Totals, text::Untrusted};
+use crate::{clock, plan::Totals, text::Untrusted};
 
 /// What an agent reports about itself, for `hostgw status` and its metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentReport {
     /// The ID of the agent's process.
-    pub process: u32,
-    /// When the agent started, in seconds since 1970-01-01 00:00 UTC.
+    pub pid: u32,
+    /// When the agent started, as in RFC 3339.
+    #[serde(with = "clock::rfc3339")]
+    #[schemars(with = "String")]
     pub since: u64,
     /// The configuration file that the agent follows.
     pub file: Untrusted,
@@ -19,7 +21,7 @@ pub struct AgentReport {
     pub node: Option<Untrusted>,
     /// The condition of the node.
     pub condition: AgentCondition,
-    /// The configuration in effect, by its SHA-256 hash in lower-case hexadecimal.
+    /// The configuration in effect, by its SHA-256 hash in lowercase hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<Untrusted>,
     /// Where the configuration in effect comes from, unless it is the current content of the file.
@@ -61,7 +63,7 @@ impl AgentReport {
     #[must_use]
     pub fn new(since: u64, file: impl Into<Untrusted>) -> Self {
         Self {
-            process: std::process::id(),
+            pid: std::process::id(),
             since,
             file: file.into(),
             node: None,
@@ -125,7 +127,7 @@ pub struct Pin {
     /// The name of the configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Untrusted>,
-    /// The SHA-256 hash of the agent's own file when the other configuration was put in effect, in lower-case hexadecimal.
+    /// The SHA-256 hash of the agent's own file when the other configuration was put in effect, in lowercase hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<Untrusted>,
 }
@@ -148,7 +150,9 @@ pub enum PinReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentProblem {
-    /// When the problem began, in seconds since 1970-01-01 00:00 UTC.
+    /// When the problem began, as in RFC 3339.
+    #[serde(with = "clock::rfc3339")]
+    #[schemars(with = "String")]
     pub since: u64,
     /// What is wrong.
     pub message: Untrusted,
@@ -164,7 +168,9 @@ pub struct AgentProblem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RepairReport {
-    /// When the repair ended, in seconds since 1970-01-01 00:00 UTC.
+    /// When the repair ended, as in RFC 3339.
+    #[serde(with = "clock::rfc3339")]
+    #[schemars(with = "String")]
     pub at: u64,
     /// The number of changes.
     pub totals: Totals,

@@ -25,21 +25,21 @@ pub enum Decision {
     /// `hostgw confirm`: the changes are kept.
     Confirmed,
     /// `hostgw cancel`, or a signal: the changes are rolled back.
-    Cancelled,
+    Canceled,
     /// Not confirmed in time: the changes are rolled back.
     Expired,
 }
 
 impl Decision {
     /// All decisions.
-    pub const ALL: [Self; 3] = [Self::Confirmed, Self::Cancelled, Self::Expired];
+    pub const ALL: [Self; 3] = [Self::Confirmed, Self::Canceled, Self::Expired];
 
     /// Returns the decision as one word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",
-            Self::Cancelled => "cancelled",
+            Self::Canceled => "canceled",
             Self::Expired => "expired",
         }
     }
@@ -52,8 +52,7 @@ pub struct Outcome {
     /// The pending apply.
     pub pending: Pending,
     /// The metadata of its transaction.
-    #[serde(rename = "occasion")]
-    pub meta: TransactionMeta,
+    pub metadata: TransactionMeta,
     /// The decision.
     pub decision: Decision,
     /// The reason that the decision could not take effect completely.

@@ -18,8 +18,7 @@ pub struct LastApplied {
     /// The ID of its transaction.
     pub id: u64,
     /// The metadata of its transaction.
-    #[serde(rename = "occasion")]
-    pub meta: TransactionMeta,
+    pub metadata: TransactionMeta,
     /// The desired state. It omits the routes if they follow from the configuration.
     pub state: State,
     /// The egress interface of the routes, which the configuration need not name.
@@ -45,7 +44,7 @@ impl LastApplied {
 
     /// Adds the egress interface that was found on the node.
     fn with_egress(&self, mut loaded: Loaded) -> Option<Loaded> {
-        if let (Some(node), Some(name)) = (&self.meta.node, &self.egress_interface) {
+        if let (Some(node), Some(name)) = (&self.metadata.node, &self.egress_interface) {
             let interface = InterfaceName::linux(name.as_raw()).ok()?;
             loaded.cluster.set_found_egress(node.clone(), interface);
         }
@@ -53,7 +52,7 @@ impl LastApplied {
     }
 
     fn document(&self) -> Option<Document> {
-        let name = self.meta.file.clone().unwrap_or_default();
+        let name = self.metadata.file.clone().unwrap_or_default();
         Some(self.configuration.as_ref()?.document(name))
     }
 
@@ -67,7 +66,7 @@ impl LastApplied {
     ) -> Option<Vec<Route>> {
         let node = || {
             let cluster = &loaded?.cluster;
-            Some((cluster, cluster.node(self.meta.node.as_ref()?.as_raw())?.0))
+            Some((cluster, cluster.node(self.metadata.node.as_ref()?.as_raw())?.0))
         };
         match node().filter(|_| self.state.routes.is_empty()) {
             Some((cluster, index)) => Some(plan::desired_routes(cluster, index, is_wanted)),

@@ -61,12 +61,12 @@ impl Packable for Route {
     fn description(&self) -> Self {
         let mut description = self.clone();
         description.destination = PLACEHOLDER;
-        description.next.gateway = None;
+        description.next_hop.gateway = None;
         description
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        let Self { destination: _, table, tos, metric, protocol, scope, kind, next, source, mtu, opaque } =
+        let Self { destination: _, table, tos, metric, protocol, scope, kind, next_hop, source, mtu, opaque } =
             self;
         (*table, *tos, *metric, *protocol, *scope, *kind, *source, *mtu)
             == (
@@ -79,14 +79,14 @@ impl Packable for Route {
                 other.source,
                 other.mtu,
             )
-            && next.device == other.next.device
-            && next.onlink == other.next.onlink
+            && next_hop.device == other.next_hop.device
+            && next_hop.onlink == other.next_hop.onlink
             && *opaque == other.opaque
     }
 
     fn write_rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.destination.fmt(f)?;
-        let Some(gateway) = self.next.gateway else { return Ok(()) };
+        let Some(gateway) = self.next_hop.gateway else { return Ok(()) };
         write!(f, " {gateway}")?;
         if let RouteScope::Spread(spread) = self.scope { write!(f, " {}", spread.number()) } else { Ok(()) }
     }
@@ -95,7 +95,7 @@ impl Packable for Route {
         let mut route = self.clone();
         let mut words = rest.split(' ');
         route.destination = words.next()?.parse().ok()?;
-        route.next.gateway = words.next().map(str::parse).transpose().ok()?;
+        route.next_hop.gateway = words.next().map(str::parse).transpose().ok()?;
         if let Some(number) = words.next() {
             route.scope = RouteScope::from_spread(number.parse().ok()?);
         }
@@ -267,7 +267,7 @@ mod tests {
             protocol: 87,
             scope: if gateway.is_some() { RouteScope::Global } else { RouteScope::Link },
             kind: RouteType::Unicast,
-            next: NextHop {
+            next_hop: NextHop {
                 gateway: gateway.map(|text| text.parse().expect("an address")),
                 device: Some("eth 0\u{202e}".into()),
                 onlink: false,
@@ -281,7 +281,7 @@ mod tests {
             ..plain(destination, Some(gateway))
         };
         let raw = Box::new(OpaqueRoute {
-            parts: vec!["2 next hops".into()],
+            attributes: vec!["2 next hops".into()],
             hops: Vec::new(),
             raw: "00ff".to_owned(),
         });

@@ -22,11 +22,11 @@ pub struct Snapshot {
     pub taken_at: String,
     /// The hostname of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_name: Option<String>,
+    pub hostname: Option<String>,
     /// Every route, the tables of hostgw, every sysctl under `net.`, and all interfaces and addresses.
     pub observed: Observed,
     /// The values of sysctls from before hostgw first wrote them.
-    pub saved: OriginalSysctls,
+    pub original_sysctls: OriginalSysctls,
     /// The state of the last apply, to detect drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_applied: Option<LastApplied>,
@@ -45,13 +45,13 @@ impl Snapshot {
     #[must_use]
     pub const fn new(
         taken_at: String,
-        host_name: Option<String>,
+        hostname: Option<String>,
         observed: Observed,
-        saved: OriginalSysctls,
+        original_sysctls: OriginalSysctls,
         last_applied: Option<LastApplied>,
         unknown: Vec<Unknown>,
     ) -> Self {
-        Self { format: FORMAT, taken_at, host_name, observed, saved, last_applied, unknown }
+        Self { format: FORMAT, taken_at, hostname, observed, original_sysctls, last_applied, unknown }
     }
 
     /// Parses the output of `hostgw snapshot`; `name` is the file name in errors.

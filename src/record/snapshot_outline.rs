@@ -75,7 +75,7 @@ impl RouteTexts {
     }
 }
 
-/// Skips the white space of JSON.
+/// Skips the whitespace of JSON.
 fn skip_space(text: &str) -> &str {
     text.trim_start_matches([' ', '\n', '\r', '\t'])
 }
@@ -94,9 +94,9 @@ struct ShortenedSnapshot {
     format: u32,
     taken_at: String,
     #[serde(default)]
-    host_name: Option<String>,
+    hostname: Option<String>,
     observed: ShortenedObserved,
-    saved: OriginalSysctls,
+    original_sysctls: OriginalSysctls,
     #[serde(default)]
     last_applied: Option<ShortenedLastApplied>,
     #[serde(default)]
@@ -126,8 +126,7 @@ struct ShortenedState {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ShortenedLastApplied {
     id: u64,
-    #[serde(rename = "occasion")]
-    meta: TransactionMeta,
+    metadata: TransactionMeta,
     state: State,
     #[serde(default)]
     egress_interface: Option<Untrusted>,
@@ -147,8 +146,8 @@ impl SnapshotOutline {
 
     /// The hostname of the machine.
     #[must_use]
-    pub fn host_name(&self) -> Option<&str> {
-        self.document.host_name.as_deref()
+    pub fn hostname(&self) -> Option<&str> {
+        self.document.hostname.as_deref()
     }
 
     /// The interfaces, addresses and foreign routes.
@@ -160,7 +159,7 @@ impl SnapshotOutline {
     /// The name of the node for which the last apply was made.
     #[must_use]
     pub fn applied_node(&self) -> Option<&Untrusted> {
-        self.document.last_applied.as_ref()?.meta.node.as_ref()
+        self.document.last_applied.as_ref()?.metadata.node.as_ref()
     }
 
     /// The numbers of the routes.
@@ -175,20 +174,20 @@ impl SnapshotOutline {
         let ShortenedSnapshot {
             format,
             taken_at,
-            host_name,
+            hostname,
             observed,
-            saved,
+            original_sysctls,
             last_applied,
             unknown: records,
         } = self.document;
         let ShortenedState { _routes: _, nat, sysctls, unknown } = observed.state;
         let state = State { routes: routes.into(), nat, sysctls, unknown };
         let last_applied = last_applied.map(|last| {
-            let ShortenedLastApplied { id, meta, state, egress_interface, _configuration: _ } = last;
-            LastApplied { id, meta, state, egress_interface, configuration: None }
+            let ShortenedLastApplied { id, metadata, state, egress_interface, _configuration: _ } = last;
+            LastApplied { id, metadata, state, egress_interface, configuration: None }
         });
         let observed = Observed { state, host: observed.host };
-        Snapshot { format, taken_at, host_name, observed, saved, last_applied, unknown: records }
+        Snapshot { format, taken_at, hostname, observed, original_sysctls, last_applied, unknown: records }
     }
 }
 
@@ -237,13 +236,13 @@ mod tests {
     fn snapshot() -> Snapshot {
         let route = |destination: &str| {
             json!({"destination": destination, "table": 254, "metric": 0, "protocol": 87, "scope": "global",
-                   "type": "unicast", "next": {"gateway": "172.16.0.1", "device": "eth0"}})
+                   "type": "unicast", "nextHop": {"gateway": "172.16.0.1", "device": "eth0"}})
         };
         let host = json!({"links": [], "addresses": [], "foreign": [route("0.0.0.0/0")]});
         let state = |routes| json!({"routes": routes, "nat": {}, "sysctls": {}});
         let state = state(json!(["10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24", "10.0.1.0/24"].map(route)));
-        let snapshot = json!({"format": FORMAT, "takenAt": "2026-11-29T20:00:00Z", "hostName": "\"routes\":[",
-                              "observed": {"state": state, "host": host}, "saved": {}});
+        let snapshot = json!({"format": FORMAT, "takenAt": "2026-11-29T20:00:00Z", "hostname": "\"routes\":[",
+                              "observed": {"state": state, "host": host}, "originalSysctls": {}});
         serde_json::from_value(snapshot).expect("a snapshot")
     }
 
@@ -293,7 +292,7 @@ mod tests {
             ("\"metric\":0", "\"metrics\":0"),
             ("\"format\":2", "\"format\":1"),
             ("\"observed\"", "\"noticed\""),
-            ("\"saved\":{}}", "\"saved\":{}"),
+            ("\"originalSysctls\":{}}", "\"originalSysctls\":{}"),
         ];
         for (right, wrong) in damages {
             let damaged = text.replacen(right, wrong, 1);

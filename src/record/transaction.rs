@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::packed;
 use crate::{
+    clock,
     plan::{self, OriginalSysctls, SysctlChange, SysctlValues, Totals, Touched},
     state::{State, Tables},
     text::Untrusted,
@@ -16,8 +17,7 @@ pub struct Record {
     /// The ID of the transaction, unique in the network namespace; the first one is 1.
     pub id: u64,
     /// The metadata.
-    #[serde(rename = "occasion")]
-    pub meta: TransactionMeta,
+    pub metadata: TransactionMeta,
     /// The number of changes.
     pub totals: Totals,
     /// The keys of the objects it changes.
@@ -64,7 +64,7 @@ pub struct TransactionMeta {
     /// The configuration file, as named on the command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Untrusted>,
-    /// SHA-256 of the configuration's bytes in lower-case hexadecimal, as sha256sum(1) prints it.
+    /// SHA-256 of the configuration's bytes in lowercase hexadecimal, as sha256sum(1) prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<Untrusted>,
     /// The git commit of the configuration, if it is in a repository.
@@ -73,14 +73,15 @@ pub struct TransactionMeta {
     /// The user who ran the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
-    /// The time of the command, in seconds since 1970-01-01 00:00 UTC.
-    pub at: u64,
+    /// The time of the command, as in RFC 3339. It is only shown, so a damaged one does not prevent a rollback.
+    pub at: Untrusted,
 }
 
 impl TransactionMeta {
-    /// Creates metadata with only a command and a time.
+    /// Creates metadata with only a command and a time, in seconds since 1970-01-01 00:00 UTC.
     #[must_use]
-    pub const fn new(command: Command, at: u64) -> Self {
+    pub fn new(command: Command, at: u64) -> Self {
+        let at = clock::time(at).into();
         Self { command, node: None, file: None, config_hash: None, commit: None, by: None, at }
     }
 }
@@ -102,8 +103,7 @@ pub struct HistoryEntry {
     /// The ID of the transaction, unique in the network namespace; the first one is 1.
     pub id: u64,
     /// The metadata.
-    #[serde(rename = "occasion")]
-    pub meta: TransactionMeta,
+    pub metadata: TransactionMeta,
     /// The number of changes.
     pub totals: Totals,
 }

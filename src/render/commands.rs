@@ -87,7 +87,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "destination": if gateway.contains(':') { "fd00:244::/64" } else { "10.244.1.0/24" },
             "table": 254, "metric": 0, "protocol": protocol, "scope": "global", "type": "unicast",
-            "next": { "gateway": gateway, "device": device },
+            "nextHop": { "gateway": gateway, "device": device },
         }))
         .expect("a route")
     }

@@ -77,7 +77,7 @@ pub struct ChangeGroup {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FleetChange {
-    /// The action: `add`, `change` or `remove`.
+    /// The action: `add`, `update` or `remove`.
     pub action: Action,
     /// The live object.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,7 +105,7 @@ impl FleetChange {
     const fn symbol(&self) -> char {
         match self.action {
             Action::Add => '+',
-            Action::Change => '~',
+            Action::Update => '~',
             Action::Remove => '-',
         }
     }
@@ -156,7 +156,7 @@ impl FleetChanges {
         }
         let rank = |action| match action {
             Action::Remove => 0,
-            Action::Change => 1,
+            Action::Update => 1,
             Action::Add => 2,
         };
         for group in &mut groups {
@@ -186,7 +186,7 @@ impl FleetReport {
     /// Returns the number of nodes with changes.
     #[must_use]
     pub fn changed(&self) -> usize {
-        let has_changes = |totals: &Totals| totals.add + totals.change + totals.remove > 0;
+        let has_changes = |totals: &Totals| totals.add + totals.update + totals.remove > 0;
         let planned = self.nodes.iter().filter(|node| node.problem.is_none());
         planned.filter(|node| node.totals.as_ref().is_some_and(has_changes)).count()
     }
@@ -200,7 +200,7 @@ impl FleetReport {
         let planned = self.nodes.iter().filter(|node| node.problem.is_none());
         for node in planned.filter_map(|node| node.totals) {
             totals.add += node.add;
-            totals.change += node.change;
+            totals.update += node.update;
             totals.remove += node.remove;
         }
         let changed = self.changed();
@@ -235,7 +235,7 @@ pub fn fleet_text(report: &FleetReport, palette: &Palette) -> String {
         for change in changes.iter().take(SHOWN) {
             let style = match change.action {
                 Action::Add => &palette.add,
-                Action::Change => &palette.change,
+                Action::Update => &palette.change,
                 Action::Remove => &palette.remove,
             };
             let _ = writeln!(text, "{}", style.apply_to(format!("  {} {}", change.symbol(), change.line())));
@@ -281,7 +281,7 @@ pub fn fleet_markdown(report: &FleetReport) -> String {
             code_span(&short_names(nodes, MAX_NAME_WORDS).into())
         );
         for change in changes.iter().take(SHOWN) {
-            let symbol = if change.action == Action::Change { '!' } else { change.symbol() };
+            let symbol = if change.action == Action::Update { '!' } else { change.symbol() };
             let _ = writeln!(block, "{symbol} {}", fenced(&change.line()));
         }
         put_rest(&mut block, changes.len(), "# ");

@@ -4,6 +4,7 @@
 //! location in the configuration. [`text()`] renders it for a terminal, [`plan_markdown`] for a pull request, and
 //! serde as JSON. A [`ComparisonReport`] does the same for the comparison of two configurations.
 
+mod boot_file;
 mod commands;
 mod comparison;
 mod findings;
@@ -11,7 +12,6 @@ mod fleet;
 mod fold_names;
 mod locator;
 mod markdown;
-mod persisted;
 mod powershell;
 mod report;
 mod schema;
@@ -19,6 +19,7 @@ mod shell;
 mod text;
 mod windows;
 
+pub use boot_file::{BootFile, BootFileState};
 pub use commands::commands;
 pub use comparison::{
     BeforeAfter, BlockReport, CollapsedLine, ComparedFiles, ComparisonReport, Detail, NodeEntry, Renamed,
@@ -29,7 +30,6 @@ pub use fleet::{ChangeGroup, FleetChange, FleetChanges, FleetNode, FleetReport, 
 pub use fold_names::short_names;
 pub use locator::Locator;
 pub use markdown::{COMMENT_LIMIT, comparison_markdown, plan_markdown};
-pub use persisted::{PersistedFile, PersistedState};
 pub use powershell::{windows_collector, windows_script};
 pub use report::{ChangeEntry, DiagnosticEntry, Object, Report, SourceLocation};
 pub use schema::schema_text;

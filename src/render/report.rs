@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::PersistedFile;
+use super::BootFile;
 use crate::{
     diagnose::{Diagnostic, Severity},
     model::{ConfigPath, Family},
@@ -47,7 +47,7 @@ pub struct Report {
     pub has_lost_paths: bool,
     /// The files on this node that restore a part of its state at boot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub persisted: Vec<PersistedFile>,
+    pub boot_files: Vec<BootFile>,
     /// The number of changes of each kind.
     pub totals: Totals,
 }
@@ -74,7 +74,7 @@ pub struct DiagnosticEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangeEntry {
-    /// The action: `add`, `change` or `remove`.
+    /// The action: `add`, `update` or `remove`.
     pub action: Action,
     /// The kind of the object: `route`, `nat`, `sysctl` or `forwarding`.
     pub kind: ObjectKind,
@@ -294,7 +294,7 @@ pub struct ConflictEntry {
     pub foreign: Vec<Object>,
     /// The object that hostgw needs in their place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub wanted: Option<Object>,
+    pub desired: Option<Object>,
     /// Whether the foreign object replaced a managed route.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
@@ -376,9 +376,9 @@ impl Report {
     }
 
     /// Adds the files that restore a part of the state at boot, and a warning for each one that needs attention.
-    pub fn add_persisted(&mut self, files: Vec<PersistedFile>) {
-        self.warn(files.iter().filter_map(PersistedFile::warning), |_| None);
-        self.persisted = files;
+    pub fn add_boot_files(&mut self, files: Vec<BootFile>) {
+        self.warn(files.iter().filter_map(BootFile::warning), |_| None);
+        self.boot_files = files;
     }
 
     /// Creates a report with these changes and without conflicts.
@@ -387,7 +387,7 @@ impl Report {
         let count = |action| changes.iter().filter(|entry| entry.action == action).count();
         let totals = Totals {
             add: count(Action::Add),
-            change: count(Action::Change),
+            update: count(Action::Update),
             remove: count(Action::Remove),
             ..Totals::default()
         };
@@ -405,7 +405,7 @@ impl Report {
             warnings: Vec::new(),
             diagnostics: Vec::new(),
             has_lost_paths: false,
-            persisted: Vec::new(),
+            boot_files: Vec::new(),
             totals,
         }
     }
@@ -447,7 +447,7 @@ fn entries(change: &Change, reason: ReasonEntry) -> Vec<ChangeEntry> {
         Change::Sysctl(change) => {
             let key = change.key.as_str();
             let (before, after) = (Object::sysctl(key, &change.before), Object::sysctl(key, &change.after));
-            vec![entry(Action::Change, ObjectKind::Sysctl, Some(before), Some(after), reason)]
+            vec![entry(Action::Update, ObjectKind::Sysctl, Some(before), Some(after), reason)]
         }
     }
 }
@@ -460,7 +460,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
             restorable: true,
             kind: ObjectKind::Route,
             foreign: foreign.iter().map(Object::route).collect(),
-            wanted: Some(Object::route(wanted)),
+            desired: Some(Object::route(wanted)),
             text,
         },
         Conflict::Nat { objects, .. } => ConflictEntry {
@@ -471,7 +471,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
                 .iter()
                 .map(|object| Object::of_text(object.to_string(), object.to_string()))
                 .collect(),
-            wanted: None,
+            desired: None,
             text,
         },
         Conflict::ForeignNat { objects, .. } => ConflictEntry {
@@ -482,7 +482,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
                 .iter()
                 .map(|object| Object::of_text(object.name(), object.to_string()))
                 .collect(),
-            wanted: None,
+            desired: None,
             text,
         },
         Conflict::Sysctl(ForeignSysctl { key, live, original, .. }) => ConflictEntry {
@@ -490,7 +490,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
             restorable: true,
             kind: ObjectKind::Sysctl,
             foreign: vec![Object::sysctl(key.as_str(), live)],
-            wanted: Some(Object::sysctl(key.as_str(), original)),
+            desired: Some(Object::sysctl(key.as_str(), original)),
             text,
         },
     }

@@ -40,7 +40,7 @@ impl Symbols {
     pub(super) const fn of(self, action: Action) -> char {
         match action {
             Action::Add => Self::ADD,
-            Action::Change => self.change,
+            Action::Update => self.change,
             Action::Remove => Self::REMOVE,
         }
     }
@@ -99,7 +99,7 @@ impl Palette {
     pub(super) const fn style(&self, action: Action) -> &Style {
         match action {
             Action::Add => &self.add,
-            Action::Change => &self.change,
+            Action::Update => &self.change,
             Action::Remove => &self.remove,
         }
     }
@@ -145,7 +145,7 @@ pub fn text_of(
     for (kind, section) in &mut sections {
         let conflicts = rest.conflicts.iter().filter(|conflict| Some(conflict.kind) == *kind);
         let conflicts = conflicts.flat_map(|conflict| conflict_lines(conflict, palette));
-        let unknown = rest.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.what) == *kind);
+        let unknown = rest.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.part) == *kind);
         let unknown = unknown.map(|unknown| unknown_line(unknown, palette));
         conflicts.chain(unknown).for_each(|line| section.push(&line));
         let section = std::mem::take(section);
@@ -174,7 +174,7 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
     let mut text = String::new();
     for kind in kinds() {
         let entries = || report.changes.iter().filter(|entry| Some(entry.kind) == kind);
-        let mut lines: Vec<String> = [Action::Add, Action::Change, Action::Remove]
+        let mut lines: Vec<String> = [Action::Add, Action::Update, Action::Remove]
             .into_iter()
             .filter_map(|action| {
                 let names = names(entries().filter(|entry| entry.action == action));
@@ -192,9 +192,9 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
             let line = format!("! {}: {}", foreign.len(), foreign.join(", "));
             lines.push(palette.conflict.apply_to(line).to_string());
         }
-        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.what) == kind);
+        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.part) == kind);
         lines.extend(unknown.map(|unknown| {
-            let line = format!("{} {}", palette.symbols.unknown, printable(&unknown.what.to_string()));
+            let line = format!("{} {}", palette.symbols.unknown, printable(&unknown.part.to_string()));
             palette.conflict.apply_to(line).to_string()
         }));
         if !lines.is_empty() {
@@ -214,8 +214,8 @@ fn names<'a>(entries: impl Iterator<Item = &'a ChangeEntry>) -> Vec<String> {
 /// A part of the live state that could not be read, and the reason.
 pub(super) fn unknown_line(unknown: &Unknown, palette: &Palette) -> Line {
     Line {
-        text: palette.conflict.apply_to(format!("{} {}", palette.symbols.unknown, unknown.what)).to_string(),
-        annotation: format!("unknown: {}", unknown.why),
+        text: palette.conflict.apply_to(format!("{} {}", palette.symbols.unknown, unknown.part)).to_string(),
+        annotation: format!("unknown: {}", unknown.reason),
     }
 }
 
@@ -412,7 +412,7 @@ pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
 /// Appends a change with its symbol. Overwrites `columns`.
 fn put_change(text: &mut String, columns: &mut [String; 4], entry: &ChangeEntry, palette: &Palette) {
     match (entry.action, &entry.before, &entry.after) {
-        (Action::Change, Some(before), Some(after)) => {
+        (Action::Update, Some(before), Some(after)) => {
             let inline_diff = match (cells(before), cells(after), before, after) {
                 (Some(before), Some(after), ..) => {
                     let columns = before.into_iter().zip(after).enumerate();
@@ -527,14 +527,14 @@ fn inline_diff(before: &[Word], after: &[Word], same: &Style, palette: &Palette)
 
 /// The foreign objects of a conflict, each annotated with the object that it conflicts with.
 pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
-    let annotation = match &conflict.wanted {
+    let annotation = match &conflict.desired {
         Some(Object::Sysctl { value: original, .. }) => {
             format!("set by another program; the original value is {original}")
         }
-        Some(wanted) if conflict.replaced => {
-            format!("foreign; it replaced the managed route {}", wanted.text())
+        Some(desired) if conflict.replaced => {
+            format!("foreign; it replaced the managed route {}", desired.text())
         }
-        Some(wanted) => format!("foreign; conflicts with {}", wanted.text()),
+        Some(desired) => format!("foreign; conflicts with {}", desired.text()),
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "foreign object in the managed table; a rollback could not restore it".to_owned(),
     };

@@ -96,7 +96,7 @@ fn forwarding_entry(
     let object = |enabled| Some(Object::forwarding(forwarding, enabled));
     let path = ConfigPath::root().key("clusterPrefix");
     ChangeEntry {
-        action: Action::Change,
+        action: Action::Update,
         kind: ObjectKind::Forwarding,
         before: object(false),
         after: object(true),
@@ -126,6 +126,6 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
         kind: ObjectKind::Route,
         foreign: foreign.into_iter().collect(),
         text: format!("{words} conflicts with {needed}"),
-        wanted: Some(Object::of_text(conflict.destination.to_string(), needed)),
+        desired: Some(Object::of_text(conflict.destination.to_string(), needed)),
     }
 }

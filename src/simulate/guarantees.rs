@@ -19,18 +19,18 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 pub struct Guarantee {
     /// The guarantee, in words.
-    #[serde(rename = "promise")]
     pub guarantee: &'static str,
     /// Whether it held on every node.
-    pub kept: bool,
+    pub held: bool,
     /// The violations: one line for each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub broken: Vec<Untrusted>,
+    pub violations: Vec<Untrusted>,
 }
 
 impl Guarantee {
-    pub(super) fn new(guarantee: &'static str, broken: Vec<String>) -> Self {
-        Self { guarantee, kept: broken.is_empty(), broken: broken.into_iter().map(Into::into).collect() }
+    pub(super) fn new(guarantee: &'static str, violations: Vec<String>) -> Self {
+        let held = violations.is_empty();
+        Self { guarantee, held, violations: violations.into_iter().map(Into::into).collect() }
     }
 }
 

@@ -105,7 +105,7 @@ pub struct Connection {
 
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "camelCase")]
 pub enum ConnectionKind {
     /// From a pod to a pod, which must see the source pod's own address.
     PodToPod,
@@ -439,8 +439,9 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
 
 /// Commits an operation on the node `name`, in the namespace of the calling thread.
 fn reconcile(name: &Untrusted, operation: &mut impl Operation) -> Result<Totals, Failure> {
-    let meta = TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(operation.command(), 0) };
-    let result = reconcile::run(operation, None, &Unattended { meta })?;
+    let metadata =
+        TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(operation.command(), 0) };
+    let result = reconcile::run(operation, None, &Unattended { metadata })?;
     Ok(result.committed.map_or_else(Totals::default, |committed| committed.totals))
 }
 

@@ -227,15 +227,15 @@ impl Rehearsal {
 
     /// Returns `true` if the plan was applied, every connection works, and the rollback restored the copy.
     #[must_use]
-    pub fn works(&self) -> bool {
+    pub fn passed(&self) -> bool {
         self.applied.is_ok()
             && self.connections.iter().all(|connection| connection.works == Some(true))
-            && self.rollback.as_ref().is_none_or(|rollback| rollback.kept)
+            && self.rollback.as_ref().is_none_or(|rollback| rollback.held)
     }
 
     /// What the copy lacks that can drop or divert packets on the node.
     pub fn decisive_omissions(&self) -> impl Iterator<Item = &Untrusted> {
-        self.omissions.iter().filter(|omission| omission.is_decisive).map(|omission| &omission.object)
+        self.omissions.iter().filter(|omission| omission.affects_result).map(|omission| &omission.object)
     }
 
     fn families(&self) -> Vec<Family> {
@@ -316,7 +316,7 @@ impl Rehearsal {
         // Their targets, such as an API server, are not part of the copy.
         loaded.cluster.checks.clear();
         let allowed = options.allowed_removals;
-        let meta = meta(Command::Apply, name);
+        let metadata = metadata(Command::Apply, name);
         let (applied, faults) = self.in_copy(move || {
             adopt_records(&records, &saved)?;
             let session = Session {
@@ -331,7 +331,7 @@ impl Rehearsal {
             };
             let guard = |_: &Session| Ok(());
             let mut apply = Apply::in_dir(session, records, allowed, &guard);
-            let result = reconcile::run(&mut apply, None, &Unattended { meta });
+            let result = reconcile::run(&mut apply, None, &Unattended { metadata });
             let faults = apply.session.path_faults();
             Ok((result.map(|result| result.committed.map(|committed| committed.totals)), faults))
         })?;
@@ -433,28 +433,30 @@ impl Rehearsal {
         let family = verdict.family_name();
         let list = ShellCommand::new(["nft", "-a", "list", "chain", family, table, chain]);
         let Some(handle) = rule else {
-            return format!("the policy of chain {chain} of table {family} {table}");
+            return format!("the policy of chain `{chain}` in table `{family} {table}`");
         };
         match self.rules.original_handle(verdict.family, table, *handle) {
             Some(handle) => {
-                format!("the rule with handle {handle} in chain {chain} of table {family} {table} (`{list}`)")
+                format!(
+                    "the rule with handle {handle} in chain `{chain}` in table `{family} {table}` (`{list}`)"
+                )
             }
-            None => format!("a rule in chain {chain} of table {family} {table}"),
+            None => format!("a rule in chain `{chain}` in table `{family} {table}`"),
         }
     }
 
     /// Rolls the plan back, and compares the copy with what it was before.
     fn check_rollback(&self, name: &Untrusted, before: &kernel::Fingerprint) -> Result<Guarantee, Error> {
         let _task = Task::begin("rolling back");
-        let meta = meta(Command::Apply, name);
-        let broken = self.in_copy(|| {
+        let metadata = metadata(Command::Apply, name);
+        let violations = self.in_copy(|| {
             let rollback = Rollback { adopt: false, abandon: false };
-            if let Err(failure) = rollback.run_in(&self.records, &Unattended { meta }) {
+            if let Err(failure) = rollback.run_in(&self.records, &Unattended { metadata }) {
                 return Ok(vec![node_error(name, failure).message.to_string()]);
             }
             Ok(before.differences(&kernel::fingerprint(&FingerprintScope::Everything)?))
         })?;
-        Ok(Guarantee::new("rollback restores the copy", broken))
+        Ok(Guarantee::new("rollback restores the copy", violations))
     }
 }
 
@@ -471,7 +473,7 @@ fn adopt_records(records: &StateDir, saved: &OriginalSysctls) -> Result<(), Erro
     records.write_saved(saved)
 }
 
-fn meta(command: Command, name: &Untrusted) -> TransactionMeta {
+fn metadata(command: Command, name: &Untrusted) -> TransactionMeta {
     TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(command, 0) }
 }
 

@@ -117,7 +117,7 @@ pub enum Term {
         /// The register.
         into: u32,
         /// The part of the packet.
-        what: PacketPart,
+        part: PacketPart,
     },
     /// Masks a register, and then inverts bits of it.
     Mask {
@@ -277,7 +277,7 @@ impl TypeSet {
 
 /// A part of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum PacketPart {
     /// Some bytes of the IP header.
     Header {

@@ -104,7 +104,7 @@ pub struct Hardware {
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Link {
     /// The name of the interface in the namespace.
     pub name: Untrusted,
@@ -148,7 +148,7 @@ pub struct NeighborEntry {
     pub hardware: Option<Untrusted>,
     /// Whether the neighbor did not answer the kernel's last request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_silent: bool,
+    pub unanswered: bool,
 }
 
 /// An address of an interface.

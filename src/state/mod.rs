@@ -69,18 +69,18 @@ impl State {
     #[must_use]
     pub fn device(&self) -> Option<&Untrusted> {
         let forwards = |route: &&Route| route.kind == RouteType::Unicast;
-        self.routes.iter().filter(forwards).find_map(|route| route.next.device.as_ref())
+        self.routes.iter().filter(forwards).find_map(|route| route.next_hop.device.as_ref())
     }
 
     /// Returns `true` if the NAT table of `family` could not be read.
     #[must_use]
     pub fn nat_unknown(&self, family: Family) -> bool {
-        self.nat_unknowns().any(|unknown| unknown.what == StatePart::Nat { family })
+        self.nat_unknowns().any(|unknown| unknown.part == StatePart::Nat { family })
     }
 
     /// Iterates over the NAT tables that could not be read.
     pub fn nat_unknowns(&self) -> impl Iterator<Item = &Unknown> {
-        self.unknown.iter().filter(|unknown| matches!(unknown.what, StatePart::Nat { .. }))
+        self.unknown.iter().filter(|unknown| matches!(unknown.part, StatePart::Nat { .. }))
     }
 }
 
@@ -118,7 +118,7 @@ where
 /// records stay unreadable.
 #[must_use]
 pub fn hint_for(unknown: &[Unknown]) -> Option<&Untrusted> {
-    let records = unknown.iter().find(|unknown| unknown.what == StatePart::Records);
+    let records = unknown.iter().find(|unknown| unknown.part == StatePart::Records);
     records.or_else(|| unknown.first()).and_then(|unknown| unknown.hint.as_ref())
 }
 
@@ -127,9 +127,9 @@ pub fn hint_for(unknown: &[Unknown]) -> Option<&Untrusted> {
 #[serde(deny_unknown_fields)]
 pub struct Unknown {
     /// The part of the live state.
-    pub what: StatePart,
+    pub part: StatePart,
     /// The reason, as a sentence fragment ("reading nf_tables requires CAP_NET_ADMIN").
-    pub why: Untrusted,
+    pub reason: Untrusted,
     /// How to make the part readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<Untrusted>,

@@ -114,7 +114,7 @@ pub struct Route {
     #[serde(rename = "type")]
     pub kind: RouteType,
     /// The next hop.
-    pub next: NextHop,
+    pub next_hop: NextHop,
     /// The source address of packets from this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
@@ -122,7 +122,7 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// The attributes that the other fields cannot express. Managed routes have none.
-    #[serde(default, rename = "more", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opaque: Option<Box<OpaqueRoute>>,
 }
 
@@ -130,9 +130,8 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpaqueRoute {
-    /// The names of these parts, such as `multipath`.
-    #[serde(rename = "about")]
-    pub parts: Vec<Untrusted>,
+    /// The names of these attributes, such as `multipath`.
+    pub attributes: Vec<Untrusted>,
     /// The next hops of a route with several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hops: Vec<NextHop>,
@@ -356,7 +355,7 @@ impl Route {
     /// Iterates over the gateways and interfaces of its next hops, of which the kernel uses one. Empty if they are unknown.
     pub fn hops(&self) -> impl Iterator<Item = (Option<IpAddr>, &Untrusted)> {
         let several = self.opaque.iter().flat_map(|opaque| &opaque.hops);
-        several.chain([&self.next]).filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
+        several.chain([&self.next_hop]).filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
     }
 
     /// Returns the route's key.
@@ -392,8 +391,8 @@ impl Route {
     #[must_use]
     pub fn is_on_link(&self, device: &str) -> bool {
         self.kind == RouteType::Unicast
-            && self.next.gateway.is_none()
-            && self.next.device.as_ref().is_some_and(|name| name == device)
+            && self.next_hop.gateway.is_none()
+            && self.next_hop.device.as_ref().is_some_and(|name| name == device)
             && matches!(
                 (self.family(), self.scope),
                 (Family::V6, _) | (_, RouteScope::Link | RouteScope::Host)
@@ -404,7 +403,7 @@ impl Route {
     /// destination and metric.
     #[must_use]
     pub fn plan_order(&self, other: &Self) -> Ordering {
-        let rank = |route: &Self| (route.family(), route.table, route.next.gateway.is_some());
+        let rank = |route: &Self| (route.family(), route.table, route.next_hop.gateway.is_some());
         rank(self).cmp(&rank(other)).then_with(|| self.key().cmp(&other.key()))
     }
 
@@ -418,13 +417,13 @@ impl Route {
         if let Some(tos) = self.tos.filter(|tos| *tos != 0) {
             each(Destination, "tos", Some(&format_args!("{tos:#04x}")));
         }
-        if let Some(gateway) = self.next.gateway {
+        if let Some(gateway) = self.next_hop.gateway {
             match (self.family(), gateway) {
                 (Family::V4, IpAddr::V6(_)) => each(NextHop, "via", Some(&format_args!("inet6 {gateway}"))),
                 _ => each(NextHop, "via", Some(&FastAddress(gateway))),
             }
         }
-        if let Some(device) = &self.next.device {
+        if let Some(device) = &self.next_hop.device {
             each(Interface, "dev", Some(device));
         }
         match self.table {
@@ -442,14 +441,14 @@ impl Route {
         if self.metric != 0 {
             each(Details, "metric", Some(&self.metric));
         }
-        if self.next.onlink {
+        if self.next_hop.onlink {
             each(Details, "onlink", None);
         }
         if let Some(mtu) = self.mtu {
             each(Details, "mtu", Some(&mtu));
         }
         if let Some(opaque) = &self.opaque {
-            each(Details, "", Some(&format_args!("(with {})", list(&opaque.parts, usize::MAX))));
+            each(Details, "", Some(&format_args!("(with {})", list(&opaque.attributes, usize::MAX))));
         }
     }
 
@@ -478,7 +477,7 @@ impl Route {
         let mut arguments = Vec::new();
         for Word { column, keyword, value } in self.words() {
             arguments.extend((!keyword.is_empty()).then(|| keyword.to_owned()));
-            match (column, &self.next.device) {
+            match (column, &self.next_hop.device) {
                 (Column::Interface, Some(device)) => arguments.push(device.as_raw().to_owned()),
                 _ => arguments.extend(value.split_whitespace().map(ToOwned::to_owned)),
             }
@@ -543,7 +542,7 @@ mod tests {
             protocol: protocol::HOSTGW,
             scope: if gateway.is_some() { RouteScope::Global } else { RouteScope::Link },
             kind: RouteType::Unicast,
-            next: NextHop {
+            next_hop: NextHop {
                 gateway: gateway.map(|text| text.parse().expect("an address")),
                 device: Some("eth0".into()),
                 onlink: false,
@@ -567,7 +566,7 @@ mod tests {
             protocol: 4,
             mtu: Some(1400),
             source: Some("172.30.0.11".parse().expect("an address")),
-            next: NextHop { onlink: true, ..route("::/0", Some("10.0.0.1")).next },
+            next_hop: NextHop { onlink: true, ..route("::/0", Some("10.0.0.1")).next_hop },
             ..route("10.9.9.9/32", Some("10.0.0.1"))
         };
         assert_eq!(

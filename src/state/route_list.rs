@@ -115,7 +115,7 @@ mod tests {
         let route = |third| {
             serde_json::from_value(serde_json::json!({
                 "destination": format!("10.244.{third}.0/24"), "table": 254, "metric": 0, "protocol": 87,
-                "scope": "global", "type": "unicast", "next": {},
+                "scope": "global", "type": "unicast", "nextHop": {},
             }))
             .expect("a route")
         };

@@ -61,7 +61,7 @@ pub struct Forwarding {
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The egress interface, which has the node's address.
-    Management,
+    Egress,
     /// The interface with the node's pod gateway, which the CNI creates.
     Pod,
 }
@@ -73,7 +73,7 @@ impl WindowsRoute {
     /// The maximum metric: according to the documentation of `New-NetRoute`, `-RouteMetric` is a UInt16.
     pub const MAX_METRIC: u32 = u16::MAX as u32;
 
-    /// The metric of the route to the node's own pods through the management interface. It is higher than that of the
+    /// The metric of the route to the node's own pods through the egress interface. It is higher than that of the
     /// route that Windows derives from the address on the pod interface (256), which therefore takes precedence.
     /// `AddRoutes.ps1` of the Windows SDN scripts uses the same metric.
     pub const OWN_PODS_METRIC: u32 = 300;
@@ -123,14 +123,14 @@ impl fmt::Display for WindowsRoute {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Management => "management interface",
+            Self::Egress => "egress interface",
             Self::Pod => "pod interface",
         })
     }
 }
 
 impl Forwarding {
-    /// Returns a name such as `management interface IPv4 forwarding`.
+    /// Returns a name such as `egress interface IPv4 forwarding`.
     #[must_use]
     pub fn name(self) -> String {
         format!("{} {} forwarding", self.interface, self.family)

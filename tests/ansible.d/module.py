@@ -14,7 +14,7 @@ def change(action, before, after, reason="pods of node linux-2", **more):
 
 def report(*changes):
     """Returns a plan as `hostgw plan --json` prints it."""
-    totals = {"add": 0, "change": 0, "remove": 0, "conflicts": 0, "unknown": 0}
+    totals = {"add": 0, "update": 0, "remove": 0, "conflicts": 0, "unknown": 0}
     for one in changes:
         totals[one["action"]] += 1
     return {"changes": list(changes), "totals": totals}
@@ -26,7 +26,7 @@ class Diffs(unittest.TestCase):
         diff = hostgw.diff_of(
             report(
                 change("add", None, "10.244.1.0/24 dev eth0", source=source),
-                change("change", "net.ipv4.ip_forward = 0", "net.ipv4.ip_forward = 1", "forwarding", drift=True),
+                change("update", "net.ipv4.ip_forward = 0", "net.ipv4.ip_forward = 1", "forwarding", drift=True),
                 change("remove", "10.244.2.0/24 dev eth0", None, "node linux-3 removed"),
             ),
             10,
@@ -52,7 +52,7 @@ class Diffs(unittest.TestCase):
 
     def test_totals(self):
         totals = hostgw.totals_of(report(change("add", None, "a"), change("remove", "b", None)))
-        self.assertEqual(totals, {"add": 1, "change": 0, "remove": 1})
+        self.assertEqual(totals, {"add": 1, "update": 0, "remove": 1})
         self.assertEqual(hostgw.plan_message(totals), "Plan: 1 to add, 0 to update, 1 to remove.")
         nothing = hostgw.totals_of(report())
         self.assertEqual(hostgw.plan_message(nothing), "No changes. This node matches the configuration.")
@@ -66,12 +66,12 @@ class Failures(unittest.TestCase):
         self.assertEqual(message, "cannot apply\nwhy\nthe cause\nhelp: do that")
 
     def test_errors_of_a_configuration_have_their_places(self):
-        mistakes = [{"file": "hostgw.yaml", "line": line, "message": text} for line, text in ((4, "no"), (None, "none"))]
-        message = hostgw.failure_message({"error": {"message": "invalid", "details": [], "mistakes": mistakes}}, 3, "")
+        errors = [{"file": "hostgw.yaml", "line": line, "message": text} for line, text in ((4, "no"), (None, "none"))]
+        message = hostgw.failure_message({"error": {"message": "invalid", "details": [], "errors": errors}}, 3, "")
         self.assertEqual(message, "invalid\nhostgw.yaml:4: no\nhostgw.yaml: none")
 
     def test_errors_of_a_validated_file_are_listed(self):
-        error = {"message": "invalid", "details": [], "mistakes": [{"file": "hostgw.yaml", "line": 4, "message": "no"}]}
+        error = {"message": "invalid", "details": [], "errors": [{"file": "hostgw.yaml", "line": 4, "message": "no"}]}
         document = {"error": {"message": "1 of 1 file are invalid", "details": []}, "files": [{"error": error}]}
         self.assertEqual(hostgw.failure_message(document, 3, ""), "invalid\nhostgw.yaml:4: no")
 
@@ -81,11 +81,11 @@ class Failures(unittest.TestCase):
             self.assertIn("\n! 10.244.1.0/24 via 172.30.0.1", hostgw.failure_message(document, 10, ""))
 
     def test_unknown_parts_are_named(self):
-        plan = dict(report(), unknown=[{"why": "reading nf_tables requires CAP_NET_ADMIN"}])
+        plan = dict(report(), unknown=[{"reason": "reading nf_tables requires CAP_NET_ADMIN"}])
         self.assertIn("reading nf_tables requires CAP_NET_ADMIN", hostgw.failure_message(plan, 9, ""))
 
     def test_the_commands_that_finish_a_rollback_are_listed(self):
-        document = {"error": {"message": "rollback incomplete", "details": []}, "left": ["ip route delete 10.244.1.0/24"]}
+        document = {"error": {"message": "rollback incomplete", "details": []}, "remainingCommands": ["ip route delete 10.244.1.0/24"]}
         message = hostgw.failure_message(document, 7, "")
         self.assertEqual(message, "rollback incomplete\nTo finish the rollback, run:\nip route delete 10.244.1.0/24")
 
@@ -101,7 +101,7 @@ class Failures(unittest.TestCase):
 class Findings(unittest.TestCase):
     def test_errors_count_unless_they_are_ignored(self):
         findings = [{"code": "HG0001", "severity": "error"}, {"code": "HG0002", "severity": "warning"}]
-        codes = lambda *arguments: [one["code"] for one in hostgw.judged(findings, *arguments)]
+        codes = lambda *arguments: [one["code"] for one in hostgw.failing_findings(findings, *arguments)]
         self.assertEqual(codes([], "error"), ["HG0001"])
         self.assertEqual(codes([], "warning"), ["HG0001", "HG0002"])
         self.assertEqual(codes(["HG0001"], "error"), [])

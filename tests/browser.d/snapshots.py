@@ -20,7 +20,7 @@ def route(destination, device, **more):
     next_hop = {"device": device}
     if "gateway" in more:
         next_hop["gateway"] = more.pop("gateway")
-    return {"destination": destination, "table": 254, "metric": 0, "type": "unicast", "next": next_hop, **more}
+    return {"destination": destination, "table": 254, "metric": 0, "type": "unicast", "nextHop": next_hop, **more}
 
 
 for size in (3, 300):
@@ -42,7 +42,7 @@ for size in (3, 300):
         snapshot = {
             "format": 2,
             "takenAt": "2026-11-29T20:00:00Z",
-            "hostName": "</script><b>n2" if node == 2 else f"n{node}",
+            "hostname": "</script><b>n2" if node == 2 else f"n{node}",
             "observed": {
                 "state": {
                     "routes": [
@@ -69,14 +69,14 @@ for size in (3, 300):
                     "firewall": {"chains": []},
                 },
             },
-            "saved": {},
+            "originalSysctls": {},
             "lastApplied": {
                 "id": 1,
-                "occasion": {
+                "metadata": {
                     "command": "apply",
                     "node": f"n{node}",
                     "configHash": hashlib.sha256(text.encode()).hexdigest(),
-                    "at": 1796000000,
+                    "at": "2026-11-30T00:53:20Z",
                 },
                 "state": {"routes": [], "nat": {}, "sysctls": {}},
             },
@@ -85,6 +85,6 @@ for size in (3, 300):
         if node == 2:
             stranger = json.loads(json.dumps(snapshot))
             stranger["observed"]["host"]["addresses"] = []
-            stranger["lastApplied"]["occasion"]["node"] = "gone"
+            stranger["lastApplied"]["metadata"]["node"] = "gone"
             (snapshots / "stranger.json").write_text(json.dumps(stranger))
         (snapshots / f"n{node}.json").write_text(json.dumps(snapshot))

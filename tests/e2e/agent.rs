@@ -285,7 +285,7 @@ fn a_foreign_route_is_not_fought_over_and_the_rest_is_repaired() {
         agent.await_condition("degraded");
         node.hostgw_ok(&["status"]).says("Conflict: ");
         node.observe("ip route del 10.244.1.0/24");
-        agent.await_event("conflictOver", 1);
+        agent.await_event("conflictResolved", 1);
         agent.await_condition("inSync");
         assert!(state(&node).contains("10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87"));
     });

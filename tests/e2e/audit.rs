@@ -66,7 +66,7 @@ fn real_nodes_are_judged() {
 
         let json: Value = serde_json::from_str(&audit(&nodes, &["--json"]).expect(11).stdout).expect("JSON");
         assert_eq!(json["matrix"], serde_json::json!(["1.1w1x", "1x1.1w", "2w1."]), "{json}");
-        assert_eq!(json["apply"], serde_json::json!(["linux-2"]));
+        assert_eq!(json["nodesToApply"], serde_json::json!(["linux-2"]));
         let markdown = audit(&nodes, &["--markdown"]).expect(11).stdout;
         assert!(markdown.contains("- `linux-2`: `no route to the pods of linux-1`"), "{markdown}");
         let html = audit(&nodes, &["--html"]).expect(11).stdout;

@@ -45,7 +45,7 @@ fn only_checks_that_pass_before_the_change_count() {
         let (node, _router) = node_with_router(privilege);
         shorten_neighbor_timeout(&node);
         let mut snapshots = Snapshots::default();
-        let passing = ["tcp: 172.30.0.1:8080", "neighbour: 172.30.0.1", "neighbour: 172.30.0.11"];
+        let passing = ["tcp: 172.30.0.1:8080", "neighbor: 172.30.0.1", "neighbor: 172.30.0.11"];
         node.write("hostgw.yaml", &checked(&passing));
         let before = node.witness();
         snapshots.compare("checks-pass", &node.hostgw_ok(&["apply", "--yes"]));
@@ -53,7 +53,7 @@ fn only_checks_that_pass_before_the_change_count() {
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "apply with checks, and rollback");
 
-        let failing = ["{tcp: 172.30.0.1:9, timeout: 5m}", "neighbour: 172.30.0.77", "neighbour: 10.244.1.9"];
+        let failing = ["{tcp: 172.30.0.1:9, timeout: 5m}", "neighbor: 172.30.0.77", "neighbor: 10.244.1.9"];
         let mixed: Vec<&str> = failing.into_iter().chain(passing).collect();
         node.write("hostgw.yaml", &checked(&mixed));
         snapshots.compare("checks-fail-before", &node.hostgw_ok(&["apply", "--yes"]));
@@ -78,10 +78,10 @@ fn a_change_that_breaks_a_check_is_rolled_back() {
         shorten_neighbor_timeout(&node);
         let mut snapshots = Snapshots::default();
         let (by_router, on_link) =
-            ("{tcp: 10.244.1.9:8080, timeout: 3s}", "{neighbour: 10.244.1.7, timeout: 3s}");
+            ("{tcp: 10.244.1.9:8080, timeout: 3s}", "{neighbor: 10.244.1.7, timeout: 3s}");
         let cases: [(&str, &[&str]); 3] = [
-            ("checks-lose-tcp", &[by_router, "neighbour: 172.30.0.1"]),
-            ("checks-lose-neighbour", &["tcp: 172.30.0.1:8080", on_link]),
+            ("checks-lose-tcp", &[by_router, "neighbor: 172.30.0.1"]),
+            ("checks-lose-neighbor", &["tcp: 172.30.0.1:8080", on_link]),
             ("checks-lose-all", &[by_router, "tcp: 172.30.0.1:9", on_link]),
         ];
         let before = node.witness();
@@ -177,7 +177,7 @@ fn a_plan_does_not_depend_on_checks() {
         };
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
         let without = plans(&node);
-        node.write("hostgw.yaml", &checked(&["neighbour: 172.30.0.77", "tcp: 172.30.0.1:9"]));
+        node.write("hostgw.yaml", &checked(&["neighbor: 172.30.0.77", "tcp: 172.30.0.1:9"]));
         assert_eq!(plans(&node), without);
         assert_eq!(node.run(["ip", "neigh", "show", "172.30.0.77"]), "");
     });

@@ -70,12 +70,12 @@ fn deadline(node: &Namespace) -> SystemTime {
 #[track_caller]
 fn assert_rolls_back_on_time(node: &Namespace, before: &str, after_what: &str) {
     let deadline = deadline(node);
-    let mut in_force = SystemTime::now();
+    let mut in_effect = SystemTime::now();
     node.wait_until("it is rolled back", || {
         let looked = SystemTime::now();
         let is_open = is_open(node);
         if is_open {
-            in_force = looked;
+            in_effect = looked;
         }
         !is_open
     });
@@ -86,7 +86,7 @@ fn assert_rolls_back_on_time(node: &Namespace, before: &str, after_what: &str) {
         "{after_what}: rolled back {:?} late",
         now.duration_since(deadline)
     );
-    assert!(in_force + Duration::from_secs(1) > deadline, "{after_what}: it was looked at too seldom");
+    assert!(in_effect + Duration::from_secs(1) > deadline, "{after_what}: it was looked at too seldom");
     node.assert_unchanged(before, after_what);
 }
 
@@ -112,7 +112,7 @@ fn an_unconfirmed_apply_is_rolled_back() {
 }
 
 #[test]
-fn a_confirmed_apply_stays_in_force() {
+fn a_confirmed_apply_stays_in_effect() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -126,7 +126,7 @@ fn a_confirmed_apply_stays_in_force() {
         assert_eq!(json["pending"]["node"], "linux-1");
         assert_eq!(json["pending"]["id"], 1);
         node.hostgw_ok(&["plan"]).says("No changes").warns("may be rolled back");
-        node.hostgw_ok(&["status", "--history"]).says("1 (open)");
+        node.hostgw_ok(&["status", "--history"]).says("1 (unfinished)");
         snapshots.compare("confirm", &node.hostgw_ok(&["confirm"]));
         snapshots.compare("confirm-apply", &end(&node, child).expect(0));
         snapshots.compare("confirm-already", &node.hostgw(&["confirm"]).expect(8));

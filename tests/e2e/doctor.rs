@@ -367,7 +367,7 @@ fn a_firewall_that_drops_neighbor_discovery_is_a_finding() {
         node.hostgw(&["doctor"]).expect(0).says("no findings");
         node.sh("ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; ip6tables-nft -P INPUT DROP");
         node.hostgw(&["doctor"]).expect(11).says(
-            "error[HG1046]: the policy of chain INPUT of table ip6 filter drops neighbor solicitations to this node on eth0, \
+            "error[HG1046]: the policy of chain `INPUT` in table `ip6 filter` drops neighbor solicitations to this node on eth0, \
              so it does not answer other nodes over IPv6",
         );
         node.sh("ip6tables-nft -I INPUT -p icmpv6 -j ACCEPT");
@@ -558,7 +558,7 @@ fn the_chains_of_kube_proxy_flannel_and_docker_are_no_finding() {
                  iptables-nft -D FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT");
         node.hostgw(&["doctor"])
             .expect(11)
-            .says("error[HG1004]: the policy of chain FORWARD of table ip filter drops packets between");
+            .says("error[HG1004]: the policy of chain `FORWARD` in table `ip filter` drops packets between");
     });
 }
 

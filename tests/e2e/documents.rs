@@ -30,9 +30,9 @@ fn document(outcome: &Outcome, code: i32, schema: &str) -> Value {
 
 /// The document of a command that changes the node.
 #[track_caller]
-fn transaction(outcome: &Outcome, code: i32, meaning: &str) -> Value {
+fn transaction(outcome: &Outcome, code: i32, name: &str) -> Value {
     let document = document(outcome, code, "transaction");
-    assert_eq!((&document["exitCode"], &document["meaning"]), (&json!(code), &json!(meaning)), "{outcome}");
+    assert_eq!((&document["exitCode"], &document["outcome"]), (&json!(code), &json!(name)), "{outcome}");
     assert_eq!(document.get("error").is_some(), code > 2, "{outcome}");
     document
 }
@@ -52,30 +52,30 @@ fn a_change_prints_one_document() {
 
         let outcome = node.hostgw(&["apply", "--yes", "--json"]);
         snapshots.compare("json-apply", &outcome);
-        let applied = transaction(&outcome, 0, "done");
+        let applied = transaction(&outcome, 0, "success");
         assert_eq!(applied["transaction"], 1);
-        assert_eq!(applied["done"], json!({ "add": 6, "change": 1, "remove": 0 }));
+        assert_eq!(applied["done"], json!({ "add": 6, "update": 1, "remove": 0 }));
         assert_eq!((&applied["verified"], &applied["rolledBack"]), (&json!(true), &json!(false)));
 
-        let again = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 0, "done");
+        let again = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 0, "success");
         assert_eq!((&again["done"], &again["transaction"]), (&nothing, &nothing));
         assert_eq!(again["planned"]["changes"], json!([]));
 
         transaction(&node.hostgw(&["rollback", "--json"]), 8, "declined");
         let outcome = node.hostgw(&["rollback", "--yes", "--json"]);
         snapshots.compare("json-rollback", &outcome);
-        let undone = transaction(&outcome, 0, "done");
+        let undone = transaction(&outcome, 0, "success");
         assert_eq!((&undone["transaction"], &undone["rolledBack"]), (&json!(1), &json!(true)));
-        assert_eq!(undone["done"], json!({ "add": 0, "change": 1, "remove": 6 }));
-        let nothing_left = transaction(&node.hostgw(&["rollback", "--yes", "--json"]), 0, "done");
+        assert_eq!(undone["done"], json!({ "add": 0, "update": 1, "remove": 6 }));
+        let nothing_left = transaction(&node.hostgw(&["rollback", "--yes", "--json"]), 0, "success");
         assert_eq!(nothing_left["rolledBack"], false);
 
         node.hostgw_ok(&["apply", "--yes"]);
         transaction(&node.hostgw(&["destroy", "--json"]), 8, "declined");
         let outcome = node.hostgw(&["destroy", "--yes", "--json"]);
         snapshots.compare("json-destroy", &outcome);
-        assert_eq!(transaction(&outcome, 0, "done")["done"]["remove"], 6);
-        assert_eq!(transaction(&node.hostgw(&["cancel", "--json"]), 0, "done")["rolledBack"], false);
+        assert_eq!(transaction(&outcome, 0, "success")["done"]["remove"], 6);
+        assert_eq!(transaction(&node.hostgw(&["cancel", "--json"]), 0, "success")["rolledBack"], false);
         snapshots.conclude();
     });
 }
@@ -88,7 +88,7 @@ fn a_refused_change_prints_one_document() {
         for verb in ["apply", "destroy", "rollback", "confirm", "cancel"] {
             let outcome = node.hostgw(&[verb, "--json", "--no-such-flag"]);
             let error = document(&outcome, 64, "error");
-            assert_eq!(error["error"]["meaning"], "usage", "{outcome}");
+            assert_eq!(error["error"]["outcome"], "usageError", "{outcome}");
             assert_eq!(outcome.stderr, "");
         }
         transaction(&node.hostgw(&["confirm", "--json"]), 8, "declined");
@@ -99,7 +99,7 @@ fn a_refused_change_prints_one_document() {
         node.sh("ip route del 10.244.1.0/24");
         node.write("hostgw.yaml", &RECIPE.replace("10.244.1.0/24", "10.244.1.7/24"));
         let invalid = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 3, "invalid");
-        assert_eq!(invalid["error"]["mistakes"][0]["path"], "nodes[1].podCIDR");
+        assert_eq!(invalid["error"]["errors"][0]["path"], "nodes[1].podCIDR");
         node.assert_unchanged(&before, "refused changes");
     });
 }
@@ -113,12 +113,12 @@ fn end(node: &Namespace, child: Child) -> Outcome {
 fn a_confirmation_prints_one_document() {
     each(|privilege| {
         let node = node(privilege);
-        for (verb, decision, code, meaning) in
-            [("confirm", "confirmed", 0, "done"), ("cancel", "cancelled", 8, "declined")]
+        for (verb, decision, code, name) in
+            [("confirm", "confirmed", 0, "success"), ("cancel", "canceled", 8, "declined")]
         {
             let child = pending(&node, "10m", &["--json"]);
-            let decided = transaction(&node.hostgw(&[verb, "--json"]), 0, "done");
-            let applied = transaction(&end(&node, child), code, meaning);
+            let decided = transaction(&node.hostgw(&[verb, "--json"]), 0, "success");
+            let applied = transaction(&end(&node, child), code, name);
             for document in [&decided, &applied] {
                 assert_eq!(document["confirmation"]["decision"], decision, "{document:#}");
                 assert_eq!(document["confirmation"]["transaction"], applied["transaction"]);
@@ -133,7 +133,7 @@ fn a_confirmation_prints_one_document() {
         assert_eq!((&expired["done"], &expired["rolledBack"]), (&Value::Null, &json!(true)));
         // Confirmed by another command.
         let child = pending(&node, "10m", &["--json"]);
-        let undone = transaction(&node.hostgw(&["rollback", "--yes", "--json"]), 0, "done");
+        let undone = transaction(&node.hostgw(&["rollback", "--yes", "--json"]), 0, "success");
         assert_eq!(undone["rolledBack"], true);
         transaction(&end(&node, child), 8, "declined");
     });
@@ -149,26 +149,26 @@ fn a_failed_change_prints_one_document() {
         let before = node.witness();
         let undone = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 6, "rolledBack");
         assert_eq!((&undone["rolledBack"], &undone["verified"]), (&json!(true), &json!(true)));
-        assert_eq!((&undone["done"], &undone["left"]), (&Value::Null, &json!([])));
+        assert_eq!((&undone["done"], &undone["remainingCommands"]), (&Value::Null, &json!([])));
         node.assert_unchanged(&before, "an apply whose check failed");
 
         let node = super::node(privilege);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
         let child = pending(&node, "10m", &["--json"]);
         node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.7");
-        let cancelled = transaction(&node.hostgw(&["cancel", "--json"]), 7, "rollbackIncomplete");
+        let canceled = transaction(&node.hostgw(&["cancel", "--json"]), 7, "rollbackIncomplete");
         let applied = transaction(&end(&node, child), 7, "rollbackIncomplete");
-        assert_eq!(applied["error"]["cause"]["meaning"], "declined", "{applied:#}");
-        for document in [&cancelled, &applied] {
+        assert_eq!(applied["error"]["cause"]["outcome"], "declined", "{applied:#}");
+        for document in [&canceled, &applied] {
             assert_eq!((&document["rolledBack"], &document["verified"]), (&json!(false), &json!(false)));
             let left: Vec<&str> =
-                document["left"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+                document["remainingCommands"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
             assert!(left.iter().any(|command| command.starts_with("ip route")), "{document:#}");
         }
         // The next apply rolls back first, as far as possible, and reports it.
         node.sh("ip route del 10.244.1.0/24");
-        let recovered = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 0, "done");
-        assert_eq!(recovered["recovered"], applied["transaction"], "{recovered:#}");
+        let recovered = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 0, "success");
+        assert_eq!(recovered["recoveredTransaction"], applied["transaction"], "{recovered:#}");
         assert!(recovered["warnings"][0].as_str().unwrap().contains("interrupted"), "{recovered:#}");
     });
 }
@@ -202,8 +202,8 @@ fn a_validation_prints_one_document() {
         assert_eq!(valid["files"][0], json!({ "file": "hostgw.yaml", "valid": true, "nodes": 3 }));
 
         // The same error has the same form everywhere.
-        let mistakes = &validated["files"][2]["error"]["mistakes"];
-        assert_eq!(mistakes[0]["related"]["message"], "first used here", "{mistakes:#}");
+        let errors = &validated["files"][2]["error"]["errors"];
+        assert_eq!(errors[0]["related"]["message"], "first used here", "{errors:#}");
         for arguments in [
             &["plan", "--json", "-f", "twice.yaml"][..],
             &["plan", "--all-nodes", "--json", "-f", "twice.yaml"],
@@ -211,7 +211,7 @@ fn a_validation_prints_one_document() {
             &["diff", "--json", "hostgw.yaml", "twice.yaml"],
         ] {
             let error = document(&node.hostgw(arguments), 3, "error");
-            assert_eq!(&error["error"]["mistakes"], mistakes, "{arguments:?}");
+            assert_eq!(&error["error"]["errors"], errors, "{arguments:?}");
         }
     });
 }

@@ -234,7 +234,7 @@ impl Bench {
         ["ICMP", "TCP", "UDP", "outside"].into_iter().filter(is_lost).collect::<Vec<_>>().join(" ")
     }
 
-    /// Compares what doctor says with what packets do while `install` is in force. Returns what is different.
+    /// Compares what doctor says with what packets do while `install` is in effect. Returns what is different.
     fn compare(&self, case: &str, install: &str, says: &str, lost: &str) -> Option<String> {
         let node = "node linux-1";
         self.cluster.sh(node, install);

@@ -19,7 +19,7 @@ struct Scenario {
 }
 
 /// Checks that the machine at the other end of the cable answers.
-const CHECKS: &str = "\nchecks: [{tcp: '172.30.0.1:8080'}, {neighbour: 172.30.0.1}]\n";
+const CHECKS: &str = "\nchecks: [{tcp: '172.30.0.1:8080'}, {neighbor: 172.30.0.1}]\n";
 
 /// Plans that add, change and remove, and one with checks.
 fn scenarios() -> [Scenario; 4] {

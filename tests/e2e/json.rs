@@ -18,7 +18,7 @@ fn a_plan_has_the_agreed_fields() {
         assert_eq!(plan["node"], "linux-1");
         assert_eq!(
             plan["totals"],
-            json!({ "add": 4, "change": 2, "remove": 0, "conflicts": 1, "unknown": 0 }),
+            json!({ "add": 4, "update": 2, "remove": 0, "conflicts": 1, "unknown": 0 }),
             "{plan:#}"
         );
         let changes = plan["changes"].as_array().expect("a list");
@@ -29,7 +29,7 @@ fn a_plan_has_the_agreed_fields() {
                 .unwrap_or_else(|| panic!("{plan:#}"))
         };
         let route = change("10.244.1.0/24");
-        assert_eq!(route["action"], "change");
+        assert_eq!(route["action"], "update");
         assert_eq!(route["kind"], "route");
         assert_eq!(route["before"]["text"], "10.244.1.0/24 via 172.30.0.9 dev eth0 proto 87");
         assert_eq!(route["after"]["text"], "10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87");
@@ -139,9 +139,9 @@ fn errors_are_json_if_json_is_requested() {
         assert_eq!(unknown["error"]["hint"], "did you mean linux-2?");
         node.write("hostgw.yaml", &RECIPE.replace("10.244.1.0/24", "10.244.1.7/24"));
         let invalid = failure(&node, &["plan", "--json"], 3);
-        let mistake = &invalid["error"]["mistakes"][0];
-        assert_eq!(mistake["path"], "nodes[1].podCIDR", "{invalid:#}");
-        assert!(mistake["line"].is_u64() && mistake["column"].is_u64(), "{invalid:#}");
+        let invalid_value = &invalid["error"]["errors"][0];
+        assert_eq!(invalid_value["path"], "nodes[1].podCIDR", "{invalid:#}");
+        assert!(invalid_value["line"].is_u64() && invalid_value["column"].is_u64(), "{invalid:#}");
         failure(&node, &["validate", "--json"], 3);
     });
 }
@@ -151,13 +151,13 @@ fn status_for_programs() {
     each(|privilege| {
         let node = node(privilege);
         let nothing = node.hostgw_ok(&["status", "--json"]).json();
-        assert_eq!(nothing["last"], Value::Null);
+        assert_eq!(nothing["lastTransaction"], Value::Null);
         node.hostgw_ok(&["apply", "--yes"]);
         let status = node.hostgw_ok(&["status", "--json"]).json();
         assert_eq!(status["format"], 1);
-        assert_eq!(status["owned"]["routes"].as_array().map(Vec::len), Some(3), "{status:#}");
-        assert_eq!(status["last"]["node"], "linux-1");
-        assert_eq!(status["open"], Value::Null);
+        assert_eq!(status["managed"]["routes"].as_array().map(Vec::len), Some(3), "{status:#}");
+        assert_eq!(status["lastTransaction"]["node"], "linux-1");
+        assert_eq!(status["unfinished"], Value::Null);
         assert_eq!(status["drift"]["changes"], json!([]));
         node.sh("ip route del 10.244.1.0/24");
         let drifted = node.hostgw_ok(&["status", "--json"]).json();

@@ -331,7 +331,7 @@ fn migrate(privilege: Privilege, setup: Setup, arguments: &[&str]) -> SetUpNode 
     let plan = node.hostgw(&["plan", "--adopt", "--json", "--detailed-exitcode"]).expect(2).json();
     for change in plan["changes"].as_array().expect("a list") {
         if change["kind"] == "route" {
-            assert_eq!(change["action"], "change", "{setup:?}: {change:#}");
+            assert_eq!(change["action"], "update", "{setup:?}: {change:#}");
         }
         assert_ne!(change["kind"], "sysctl", "{setup:?}: {change:#}");
         assert_ne!(change["action"], "remove", "{setup:?}: {change:#}");
@@ -443,7 +443,7 @@ fn the_result_has_a_document() {
         let outcome = machine.node.hostgw_ok(&["import", "--live", "--json"]);
         let document = outcome.json();
         accept(&strict("import"), &outcome.to_string(), &document);
-        let warned: Vec<_> = document["warnings"].as_array().unwrap().iter().map(|it| &it["rule"]).collect();
+        let warned: Vec<_> = document["warnings"].as_array().unwrap().iter().map(|it| &it["code"]).collect();
         assert_eq!(warned, ["HG1119", "HG1120"]);
         assert_eq!(document["nodes"], 5);
         let kinds: Vec<&str> =

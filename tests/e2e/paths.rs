@@ -284,7 +284,7 @@ fn an_apply_says_that_a_firewall_drops_pod_traffic() {
         node.sh("iptables-nft -P FORWARD DROP");
         let applied = node.hostgw(&["apply", "--yes"]).expect(0);
         applied
-            .warns("error[HG1004]: applied, but the policy of chain FORWARD of table ip filter drops packets between")
+            .warns("error[HG1004]: applied, but the policy of chain `FORWARD` in table `ip filter` drops packets between")
             .warns("Some pod traffic is lost or diverted; see the warnings above.");
         assert!(!applied.stderr.contains("and verified"), "{applied}");
         node.sh("iptables-nft -P FORWARD ACCEPT; ip route del 10.244.1.0/24");

@@ -473,18 +473,18 @@ fn install_all(node: &Namespace) {
 }
 
 /// The files in the output of a `--json` command, each with its state and its problem.
-fn persisted_files(outcome: &Outcome) -> Vec<(String, String, String)> {
+fn boot_files(outcome: &Outcome) -> Vec<(String, String, String)> {
     let document = outcome.json();
-    let schema = if document["owned"].is_object() { "status" } else { "plan" };
+    let schema = if document["managed"].is_object() { "status" } else { "plan" };
     accept(&strict(schema), &outcome.command, &document);
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let files = document["persisted"].as_array().into_iter().flatten();
+    let files = document["bootFiles"].as_array().into_iter().flatten();
     files.map(|file| (text(&file["program"]), text(&file["state"]), text(&file["problem"]))).collect()
 }
 
 /// The programs whose files are outdated according to a plan.
 fn outdated(node: &Namespace) -> Vec<String> {
-    let files = persisted_files(&in_etc(node, "hostgw plan --node linux-1 --json"));
+    let files = boot_files(&in_etc(node, "hostgw plan --node linux-1 --json"));
     assert_eq!(files.len(), INSTALLED.len(), "{files:?}");
     assert!(files.iter().all(|(_, state, _)| ["current", "outdated"].contains(&state.as_str())), "{files:?}");
     files.into_iter().filter(|(_, state, _)| state == "outdated").map(|(program, ..)| program).collect()
@@ -535,7 +535,7 @@ fn a_file_is_outdated_if_it_would_restore_something_else() {
         }
         let document = in_etc(&node, "hostgw apply --yes --node linux-1 --json").expect(0).json();
         assert_eq!(
-            document["planned"]["persisted"].as_array().map(Vec::len),
+            document["planned"]["bootFiles"].as_array().map(Vec::len),
             Some(INSTALLED.len()),
             "{document}"
         );
@@ -544,14 +544,14 @@ fn a_file_is_outdated_if_it_would_restore_something_else() {
         status.says(
             "Boot file: /etc/network/if-up.d/hostgw (for ifupdown) is out of date: it would bring back",
         );
-        for file in in_etc(&node, "hostgw status --json").expect(0).json()["persisted"].as_array().unwrap() {
+        for file in in_etc(&node, "hostgw status --json").expect(0).json()["bootFiles"].as_array().unwrap() {
             if let Some(remedy) = file["remedy"].as_str() {
                 in_etc(&node, remedy).expect(0);
             }
         }
         assert_eq!(outdated(&node), Vec::<String>::new());
         assert_eq!(
-            persisted_files(&in_etc(&node, "hostgw status --json"))
+            boot_files(&in_etc(&node, "hostgw status --json"))
                 .iter()
                 .filter(|file| file.1 != "current")
                 .count(),
@@ -569,7 +569,7 @@ fn a_file_is_outdated_if_it_would_restore_something_else() {
 fn rollback_and_destroy_name_files_that_would_restore_removed_objects() {
     each(|privilege| {
         let node = node_with_etc(privilege);
-        let status = || persisted_files(&in_etc(&node, "hostgw status --json"));
+        let status = || boot_files(&in_etc(&node, "hostgw status --json"));
         in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
         assert_eq!(status(), []);
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
@@ -694,7 +694,7 @@ fn a_stale_drop_in_restores_a_route_until_its_remedy_is_applied() {
     machine.wait_for("ip route show 10.244.2.0/24 | grep -q 'proto 87'");
     let plan = machine.hostgw(&["plan", "--node", "linux-1", "--json"]).expect(0).json();
     assert_eq!(plan["totals"]["remove"], 1, "{plan}");
-    let remedy = plan["persisted"][0]["remedy"].as_str().expect("a remedy").to_owned();
+    let remedy = plan["bootFiles"][0]["remedy"].as_str().expect("a remedy").to_owned();
     machine.hostgw(&["apply", "--yes", "--node", "linux-1"]).expect(0);
     machine.sh(&format!("hostgw() {{ \"$HOSTGW\" \"$@\"; }}\n{remedy}"));
     reconfigure(&machine, "eth0");

@@ -22,7 +22,7 @@ fn a_dry_run_changes_nothing_and_takes_no_lock() {
             node.hostgw(&[verb, "--dry-run", "--detailed-exitcode"]).expect(2);
             let document =
                 node.hostgw(&[verb, "--dry-run", "--json", "--detailed-exitcode"]).expect(2).json();
-            assert_eq!((&document["dryRun"], &document["meaning"]), (&true.into(), &"changes".into()));
+            assert_eq!((&document["dryRun"], &document["outcome"]), (&true.into(), &"changes".into()));
             assert_eq!(document["planned"]["totals"]["remove"], 6);
             assert!(document["done"].is_null(), "{document:#}");
         }
@@ -78,7 +78,7 @@ fn the_detailed_exit_code_tells_whether_something_changed() {
         assert_eq!(code(&["rollback", "--yes"]), 2);
         assert_eq!(code(&["rollback", "--yes"]), 0);
         let applied = node.hostgw(&["apply", "--yes", "--json", "--detailed-exitcode"]).expect(2).json();
-        assert_eq!((&applied["exitCode"], &applied["meaning"]), (&2.into(), &"changes".into()));
+        assert_eq!((&applied["exitCode"], &applied["outcome"]), (&2.into(), &"changes".into()));
         assert_eq!(code(&["destroy", "--yes"]), 2);
         assert_eq!(code(&["destroy", "--yes"]), 0);
         node.hostgw(&["status", "--history", "--detailed-exitcode"]).expect(64);

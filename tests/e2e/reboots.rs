@@ -64,7 +64,7 @@ fn comes_in_sync(node: &Namespace, agent: &mut Child) -> bool {
         let report = node.state_dir().and_then(|dir| fs::read(dir.join("agent.json")).ok());
         let report: Value = report.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let report = &report["content"];
-        if report["condition"] == "inSync" && report["process"] == agent.id() {
+        if report["condition"] == "inSync" && report["pid"] == agent.id() {
             return true;
         }
         if agent.try_wait().expect("our child").is_some() {

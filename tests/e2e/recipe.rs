@@ -12,7 +12,7 @@ const TABLE: &str = r#"table ip hostgw {
 "#;
 
 #[test]
-fn the_recipe_is_applied_and_stays_in_force() {
+fn the_recipe_is_applied_and_stays_in_effect() {
     each(|privilege| {
         let node = node(privilege);
         let mut snapshots = Snapshots::default();

@@ -157,7 +157,7 @@ fn ipv6_switches_are_restored_on_every_interface() {
 
 /// A rollback that could not begin reopened the committed transaction, and the next apply undid it.
 #[test]
-fn a_rollback_that_cannot_begin_leaves_the_apply_in_force() {
+fn a_rollback_that_cannot_begin_leaves_the_apply_in_effect() {
     each(|privilege| {
         let node = node(privilege);
         apply(&node, RECIPE);

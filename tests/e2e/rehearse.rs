@@ -62,7 +62,7 @@ fn tcp_is_tested_too() {
         );
         let outcome = rehearse(&node, &["--json"], 1);
         // In the other direction, the rule drops the answer.
-        assert_eq!(failing(&outcome), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
+        assert_eq!(failing(&outcome), ["podToPod linux-1 linux-2", "podToPod linux-2 linux-1"]);
         let reasons = reasons(&outcome);
         assert!(
             matches!(&*reasons, [reason] if reason.starts_with("TCP connections fail: dropped by the rule with handle 2 in chain forward")),
@@ -81,7 +81,7 @@ fn a_copy_that_lacks_a_filter_says_so() {
         rehearse(&node, &[], 0)
             .says("IPsec policies: not copied")
             .says("warning: this node can drop or divert packets that the copy does not, because the copy lacks IPsec policies");
-        assert_eq!(rehearse(&node, &["--json"], 0).json()["isComplete"], false);
+        assert_eq!(rehearse(&node, &["--json"], 0).json()["complete"], false);
     });
 }
 
@@ -96,7 +96,7 @@ fn the_recipe_works_on_a_healthy_node() {
         // The node is already as planned.
         node.hostgw_ok(&["apply", "--yes"]);
         let again = rehearse(&node, &["--json"], 0).json();
-        assert_eq!((&again["totals"]["add"], &again["works"]), (&Value::from(0), &Value::from(true)));
+        assert_eq!((&again["totals"]["add"], &again["passed"]), (&Value::from(0), &Value::from(true)));
         assert!(
             again["connections"].as_array().unwrap().iter().all(|it| it["workedBefore"] == true),
             "{again}"
@@ -116,10 +116,10 @@ fn a_node_in_another_network_is_behind_the_router() {
         assert_eq!(
             failing(&outcome),
             [
-                "pod-to-pod linux-1 linux-3",
-                "node-to-pod linux-1 linux-3",
-                "pod-to-pod linux-3 linux-1",
-                "node-to-pod linux-3 linux-1"
+                "podToPod linux-1 linux-3",
+                "nodeToPod linux-1 linux-3",
+                "podToPod linux-3 linux-1",
+                "nodeToPod linux-3 linux-1"
             ]
         );
         let reasons = reasons(&outcome);
@@ -220,7 +220,8 @@ fn rules_of_iptables_that_drop_packets_are_named() {
         let handle = node.run(["nft", "-a", "list", "chain", "ip", "filter", "OTHER"]);
         let rule = handle.lines().find(|line| line.contains("drop")).expect("the rule");
         let handle = rule.rsplit(' ').next().unwrap();
-        outcome.says(&format!("dropped by the rule with handle {handle} in chain OTHER of table ip filter"));
+        outcome
+            .says(&format!("dropped by the rule with handle {handle} in chain `OTHER` in table `ip filter`"));
         if privilege == Privilege::Root {
             let mut snapshots = Snapshots::default();
             snapshots.compare("rehearse-firewall", &outcome);
@@ -229,7 +230,7 @@ fn rules_of_iptables_that_drop_packets_are_named() {
             outcome.says("unknown: no permission to list them");
         }
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
+        assert_eq!(failing(&json), ["podToPod linux-1 linux-2", "podToPod linux-2 linux-1"]);
     });
 }
 
@@ -241,7 +242,10 @@ fn queues_to_programs_are_reported() {
         let node = healthy(privilege);
         node.observe("iptables-nft -A FORWARD -d 10.244.1.0/24 -j NFQUEUE --queue-num 3");
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(json.json()["omissions"][0]["object"], "the queue of chain FORWARD of table ip filter");
+        assert_eq!(
+            json.json()["omissions"][0]["object"],
+            "the queue of chain `FORWARD` in table `ip filter`"
+        );
         let reasons = reasons(&json);
         assert!(reasons[0].starts_with("queued by the rule with handle "), "{reasons:?}");
     });
@@ -254,8 +258,8 @@ fn a_forward_policy_of_drop_is_named() {
         let node = healthy(privilege);
         node.observe("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/24 -d 10.244.2.0/24 -j ACCEPT");
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(reasons(&json), ["dropped by the policy of chain FORWARD of table ip filter"]);
-        assert!(failing(&json).contains(&"pod-to-outside linux-1 outside".to_owned()), "{json}");
+        assert_eq!(reasons(&json), ["dropped by the policy of chain `FORWARD` in table `ip filter`"]);
+        assert!(failing(&json).contains(&"podToOutside linux-1 outside".to_owned()), "{json}");
     });
 }
 
@@ -290,9 +294,9 @@ fn sets_maps_and_verdict_maps_decide_in_the_copy() {
         );
         node.sh("nft -f rules.nft");
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(failing(&json), ["pod-to-pod linux-1 win-1"]);
+        assert_eq!(failing(&json), ["podToPod linux-1 win-1"]);
         let reasons = reasons(&json);
-        assert!(reasons[0].contains("in chain refuse of table inet guard"), "{reasons:?}");
+        assert!(reasons[0].contains("in chain `refuse` in table `inet guard`"), "{reasons:?}");
     });
 }
 
@@ -309,7 +313,7 @@ fn marks_that_divert_packets_are_followed() {
         );
         let json = rehearse(&node, &["--json"], 1);
         // Replies to the other node's pod are marked, too.
-        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
+        assert_eq!(failing(&json), ["podToPod linux-1 linux-2", "podToPod linux-2 linux-1"]);
     });
 }
 
@@ -324,7 +328,7 @@ fn a_foreign_policy_rule_is_the_reason() {
         let json = rehearse(&node, &["--json"], 1);
         let reasons = reasons(&json);
         assert!(reasons.iter().any(|reason| reason.contains("99")), "{reasons:?}");
-        assert!(failing(&json).contains(&"pod-to-pod linux-1 linux-2".to_owned()), "{json}");
+        assert!(failing(&json).contains(&"podToPod linux-1 linux-2".to_owned()), "{json}");
     });
 }
 
@@ -348,10 +352,10 @@ fn nat_that_catches_pod_traffic_is_named() {
         let node = healthy(privilege);
         node.observe("iptables-nft -t nat -A POSTROUTING -s 10.244.0.0/24 -o eth0 -m statistic --mode nth --every 1 --packet 0 -j MASQUERADE");
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-1 win-1"]);
+        assert_eq!(failing(&json), ["podToPod linux-1 linux-2", "podToPod linux-1 win-1"]);
         let reasons = reasons(&json);
         assert!(reasons[0].starts_with("masqueraded by the rule with handle "), "{reasons:?}");
-        assert!(reasons[0].contains("in chain POSTROUTING of table ip nat"), "{reasons:?}");
+        assert!(reasons[0].contains("in chain `POSTROUTING` in table `ip nat`"), "{reasons:?}");
     });
 }
 
@@ -366,7 +370,7 @@ fn iptables_legacy_is_copied() {
             return;
         }
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
+        assert_eq!(failing(&json), ["podToPod linux-1 linux-2", "podToPod linux-2 linux-1"]);
         let rule = "iptables-legacy -t filter -A FORWARD -d 10.244.1.0/24 -m ttl --ttl-gt 3 -j DROP";
         assert_eq!(reasons(&json), [format!("dropped by `{rule}`")]);
         assert_eq!(json.json()["copied"]["legacyTables"], 1);
@@ -430,7 +434,7 @@ fn a_pod_behind_a_host_route() {
         node.await_ipv6_addresses();
         node.write("hostgw.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_2, NODE_3]));
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-3", "pod-to-pod linux-3 linux-1"]);
+        assert_eq!(failing(&json), ["podToPod linux-1 linux-3", "podToPod linux-3 linux-1"]);
         assert_eq!(
             json.json()["omissions"]
                 .as_array()

@@ -451,7 +451,7 @@ fn the_script_escapes_what_hostgw_escapes() {
     assert_eq!(raw, "a\\xffb\\xc0\\x80c\\xed\\xa0\\x80d\\xf4\\x90\\x80\\x80e\\xe2\\x80\n");
 }
 
-/// The kernel allows everything except white space, `/` and `:` in an interface name.
+/// The kernel allows everything except whitespace, `/` and `:` in an interface name.
 #[test]
 fn remaining_commands_quote_unusual_interface_names() {
     each(|privilege| {

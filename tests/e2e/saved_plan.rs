@@ -66,7 +66,7 @@ fn a_saved_plan_can_be_shown_on_any_machine_in_every_format() {
         piped.says("Saved plan for node linux-1");
         elsewhere.write("no-plan.json", "{}");
         elsewhere.hostgw(&["show", "no-plan.json"]).expect(3).warns("is not a saved plan");
-        elsewhere.hostgw(&["show", "--json", "no-plan.json"]).expect(3).says("\"meaning\": \"invalid\"");
+        elsewhere.hostgw(&["show", "--json", "no-plan.json"]).expect(3).says("\"outcome\": \"invalid\"");
         snapshots.conclude();
     });
 }
@@ -80,7 +80,7 @@ fn a_plan_is_written_through_links_and_pipes() {
                  timeout 9 cat pipe >read & \"$HOSTGW\" plan --out pipe; wait; test -p pipe
                  \"$HOSTGW\" plan --out link; test -L link");
         for file in ["file", "read"] {
-            node.sh(&format!("grep -q '\"what\": \"hostgw plan\"' {file}"));
+            node.sh(&format!("grep -q '\"kind\": \"savedPlan\"' {file}"));
         }
         node.hostgw_ok(&["apply", "link"]);
     });
@@ -278,7 +278,7 @@ fn only_the_owner_can_read_a_plan() {
         }
         assert_eq!(node.sh("ls -A | grep new || true"), "", "no temporary file stays");
         for place in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
-            node.sh(&format!("\"$HOSTGW\" plan --out {place} | grep -q '\"what\": \"hostgw plan\"'"));
+            node.sh(&format!("\"$HOSTGW\" plan --out {place} | grep -q '\"kind\": \"savedPlan\"'"));
         }
         node.sh("\"$HOSTGW\" plan --out /dev/null; test -c /dev/null");
     });

@@ -145,7 +145,7 @@ fn a_wrong_gateway_is_named() {
         snapshots.compare("simulate-wrong-gateway", &outcome);
         snapshots.conclude();
         let json: Value = machine.hostgw(&["simulate", "--json"]).expect(1).json();
-        assert_eq!(json["works"], false);
+        assert_eq!(json["passed"], false);
         let lost =
             json["connections"].as_array().unwrap().iter().find(|pair| pair["works"] == false).unwrap();
         assert_eq!(

@@ -56,16 +56,16 @@ impl Examination {
 /// Removes what snapshots of earlier versions do not contain.
 fn as_before(json: &mut serde_json::Value) {
     for (list, keys) in [
-        ("Interfaces", &["Metric", "Connection"][..]),
-        ("Addresses", &["Length"]),
+        ("Interfaces", &["Metric", "ConnectionState"][..]),
+        ("Addresses", &["PrefixLength"]),
         ("Routes", &["Protocol"]),
-        ("Made", &["Protocol"]),
+        ("Derived", &["Protocol"]),
     ] {
         for entry in json[list].as_array_mut().unwrap() {
             let entry = entry.as_object_mut().unwrap();
             keys.iter().for_each(|key| assert!(entry.remove(*key).is_some(), "{key}"));
-            if list == "Made" {
-                entry["Active"] = (-1).into();
+            if list == "Derived" {
+                entry["ActiveMetric"] = (-1).into();
             }
         }
     }

@@ -167,7 +167,7 @@ fn random_machine() -> impl Strategy<Value = Machine> {
         for (interface, forwards) in machine.interfaces.iter_mut().skip(1).zip(forwarding) {
             interface.forwarding.insert("IPv4", forwards);
         }
-        let state = serde_json::json!({ "Format": 1, "Owned": owned, "Forwarding": [] });
+        let state = serde_json::json!({ "Format": 1, "Managed": owned, "Forwarding": [] });
         machine.files.insert("C:\\Program Files\\hostgw\\state.json".to_owned(), state.to_string());
         machine
     })

@@ -10,7 +10,7 @@ use crate::support::powershell::{Fault, Machine, Outcome, real, run, run_both};
 const HOSTILE: &str = "e\u{1b}]0;t\u{7}\u{9b}5m\u{7f}\u{202e}\u{200b}\u{e0001}\r\n\tFORGED\u{e9}";
 const SHOWN: &str = "e\\u{1b}]0;t\\u{7}\\u{9b}5m\\u{7f}\\u{202e}\\u{200b}\\u{e0001}\\r\\n\\tFORGED\u{e9}";
 
-/// A machine with such names for the management interface and another one.
+/// A machine with such names for the egress interface and another one.
 fn hostile() -> Machine {
     let mut machine = machine();
     machine.interfaces[1].alias = HOSTILE.to_owned();

@@ -197,7 +197,7 @@ impl Judged {
                     let totals = plan.totals();
                     let totals = format!(
                         "Plan: {} to add, {} to update, {} to remove. Nothing was changed.\n",
-                        totals.add, totals.change, totals.remove
+                        totals.add, totals.update, totals.remove
                     );
                     assert!(outcome.stdout.ends_with(&totals), "{totals}{}", outcome.stdout);
                 }
@@ -519,13 +519,13 @@ fn nothing_is_guessed_from_an_older_snapshot() {
     let older = |cluster: &Cluster, machine: &mut Machine, has_derived: bool| {
         let collected = run(machine, &windows_collector(cluster, 1, &PROVENANCE), &[]);
         let mut json: serde_json::Value = serde_json::from_str(&collected.stdout).unwrap();
-        for (list, key) in [("Addresses", "Length"), ("Interfaces", "Metric")] {
+        for (list, key) in [("Addresses", "PrefixLength"), ("Interfaces", "Metric")] {
             for entry in json[list].as_array_mut().unwrap() {
                 assert!(entry.as_object_mut().unwrap().remove(key).is_some());
             }
         }
         if !has_derived {
-            assert!(json.as_object_mut().unwrap().remove("Made").is_some());
+            assert!(json.as_object_mut().unwrap().remove("Derived").is_some());
         }
         let observed = WindowsObserved::parse("older", &json.to_string()).unwrap();
         let desired = plan::windows_desired(cluster, 1).unwrap();

@@ -172,7 +172,8 @@ fn a_disconnected_interface_carries_nothing() {
     assert_eq!(warnings(&outcome), Vec::<&str>::new());
     machine.interfaces[1].is_connected = false;
     let outcome = run_both(&mut machine, &script, &["-WhatIf"]);
-    let words = "HG0860: the management interface vEthernet (Ethernet) is disconnected, so no packets pass through it";
+    let words =
+        "HG0860: the egress interface vEthernet (Ethernet) is disconnected, so no packets pass through it";
     assert_eq!(warnings(&outcome), [words]);
 }
 

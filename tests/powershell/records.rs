@@ -167,7 +167,7 @@ fn every_field_of_every_record_is_validated_before_use() {
 /// The fields that a script uses.
 fn fields_of(record: &Value) -> Vec<String> {
     let mut found = vec!["/Format".to_owned()];
-    for list in ["Owned", "Forwarding", "Changes"] {
+    for list in ["Managed", "Forwarding", "Changes"] {
         let Some(items) = record.get(list).and_then(Value::as_array) else { continue };
         found.push(format!("/{list}"));
         for (at, item) in items.iter().enumerate() {

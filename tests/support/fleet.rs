@@ -54,11 +54,11 @@ fn linux(loaded: &Loaded, index: usize) -> Value {
     }
     let connected = |destination: &str, device: &str, source: &str| {
         json!({"destination": destination, "table": 254, "metric": 0, "protocol": 2, "scope": "link",
-               "type": "unicast", "next": {"device": device}, "source": source})
+               "type": "unicast", "nextHop": {"device": device}, "source": source})
     };
     let local = |address: &str, device: &str| {
         json!({"destination": format!("{address}/32"), "table": 255, "metric": 0, "protocol": 2, "scope": "host",
-               "type": {"other": 2}, "next": {"device": device}, "source": address})
+               "type": {"other": 2}, "nextHop": {"device": device}, "source": address})
     };
     let gateway = gateway.to_string();
     let rule = |priority: u32, table: u32| json!({"family": "ipv4", "priority": priority, "selector": {}, "action": {"lookup": table}, "protocol": 2});
@@ -66,7 +66,7 @@ fn linux(loaded: &Loaded, index: usize) -> Value {
     json!({
         "format": 2,
         "takenAt": "2026-11-29T20:00:00Z",
-        "hostName": node.name,
+        "hostname": node.name,
         "observed": {
             "state": state,
             "host": {
@@ -78,7 +78,7 @@ fn linux(loaded: &Loaded, index: usize) -> Value {
                 ],
                 "foreign": [
                     {"destination": "0.0.0.0/0", "table": 254, "metric": 0, "protocol": 3, "scope": "global",
-                     "type": "unicast", "next": {"gateway": "172.31.255.254", "device": "eth0"}},
+                     "type": "unicast", "nextHop": {"gateway": "172.31.255.254", "device": "eth0"}},
                     connected(&prefix.to_string(), "cni0", &gateway),
                     connected("172.16.0.0/12", "eth0", &own),
                     local(&gateway, "cni0"),
@@ -88,11 +88,11 @@ fn linux(loaded: &Loaded, index: usize) -> Value {
                 "firewall": {"chains": []},
             },
         },
-        "saved": {},
+        "originalSysctls": {},
         "lastApplied": {
             "id": 1,
-            "occasion": {"command": "apply", "node": node.name, "file": "hostgw.yaml",
-                         "configHash": loaded.document.hash(), "at": 1_796_000_000},
+            "metadata": {"command": "apply", "node": node.name, "file": "hostgw.yaml",
+                         "configHash": loaded.document.hash(), "at": "2026-11-30T00:53:20Z"},
             "state": {"routes": [], "nat": {}, "sysctls": {}},
         },
     })
@@ -107,11 +107,11 @@ fn windows(loaded: &Loaded, index: usize) -> Value {
     let alias = "vEthernet (Ethernet)";
     let route = |destination: String, next_hop: String, metric: u32| {
         json!({"Index": 5, "Alias": alias, "Destination": destination, "NextHop": next_hop,
-               "Active": metric, "Persistent": metric, "Protocol": "NetMgmt"})
+               "ActiveMetric": metric, "PersistentMetric": metric, "Protocol": "NetMgmt"})
     };
     let mut routes =
         vec![json!({"Index": 5, "Alias": alias, "Destination": "0.0.0.0/0", "NextHop": "172.31.255.254",
-                                 "Active": 256, "Persistent": -1, "Protocol": "Dhcp"})];
+                                 "ActiveMetric": 256, "PersistentMetric": -1, "Protocol": "Dhcp"})];
     let mut owned = Vec::new();
     for wanted in &desired.state.routes {
         let next_hop = wanted.next_hop.expect("a next hop").to_string();
@@ -120,21 +120,21 @@ fn windows(loaded: &Loaded, index: usize) -> Value {
     }
     let interface = |index: u32, alias: &str| {
         json!({"Index": index, "Alias": alias, "Family": "IPv4", "Forwarding": "Enabled", "Metric": 25,
-               "Connection": "Connected"})
+               "ConnectionState": "Connected"})
     };
     json!({
         "Format": 1,
         "System": "windows",
         "Node": node.name,
-        "At": "2026-11-29T20:00:00Z",
+        "TakenAt": "2026-11-29T20:00:00Z",
         "Interfaces": [interface(5, alias), interface(9, "vEthernet (cbr0_ep)")],
         "Addresses": [
-            {"Index": 5, "Address": own, "Length": 12},
-            {"Index": 9, "Address": gateway, "Length": 24},
+            {"Index": 5, "Address": own, "PrefixLength": 12},
+            {"Index": 9, "Address": gateway, "PrefixLength": 24},
         ],
         "Routes": routes,
-        "Made": [],
-        "Owned": owned,
+        "Derived": [],
+        "Managed": owned,
         "Forwarding": [],
     })
 }

@@ -418,7 +418,7 @@ pub(super) mod tests {
     pub fn record(id: u64) -> Record {
         Record {
             id,
-            meta: TransactionMeta::new(Command::Apply, 0),
+            metadata: TransactionMeta::new(Command::Apply, 0),
             totals: Totals::default(),
             touched: Touched::default(),
             before: State::default(),

@@ -5,7 +5,7 @@
   const size = report.nodes.length;
   const STATES = {
     w: ["works", "works", "packets take the planned path"],
-    d: ["detour", "detour", "packets take an unplanned path"],
+    d: ["diverted", "diverted", "packets take an unplanned path"],
     u: ["unknown", "unknown", "unknown: no snapshot or no pod interface"],
     x: ["lost", "lost", "packets are lost"],
     ".": ["nothing", "not applicable", "not applicable"],
@@ -48,7 +48,7 @@
   });
 
   const { pairs } = report;
-  const total = pairs.working + pairs.detours + pairs.unknown + pairs.lost;
+  const total = pairs.working + pairs.diverted + pairs.unknown + pairs.lost;
   let kept = null; // the pair that was clicked
 
   const nodeButton = (name) => make("button", { class: "node", type: "button", onclick: () => showNode(name) }, name);
@@ -72,10 +72,10 @@
     make("div", { class: isBad ? "tile bad" : "tile" }, make("b", {}, number.toLocaleString("en-US")), label);
 
   const summary = () => {
-    const times = report.oldest ? ` Snapshots from ${report.oldest} to ${report.newest}.` : "";
+    const times = report.oldestSnapshot ? ` Snapshots from ${report.oldestSnapshot} to ${report.newestSnapshot}.` : "";
     byId("about").append(`${report.file}, SHA-256 ${report.configHash.slice(0, 12)}.${times}`);
     const errors = report.findings.filter((finding) => finding.severity === "error").length;
-    const { working, detours, unknown, lost, oneWay } = report.pairs;
+    const { working, diverted, unknown, lost, oneWay } = report.pairs;
     byId("tiles").append(
       tile(size, "nodes", false),
       tile(report.snapshots, "snapshots", report.snapshots < size),
@@ -84,9 +84,9 @@
       tile(working, "working pairs", false),
       tile(lost, "pairs lost", lost > 0),
       ...(oneWay ? [tile(oneWay, "one-way pairs", true)] : []),
-      ...(detours ? [tile(detours, "detours", false)] : []),
+      ...(diverted ? [tile(diverted, "diverted pairs", false)] : []),
       ...(unknown ? [tile(unknown, "unknown pairs", false)] : []),
-      tile(report.apply.length, "nodes need an apply", report.apply.length > 0));
+      tile(report.nodesToApply.length, "nodes need an apply", report.nodesToApply.length > 0));
     byId("findings").append(...(report.findings.length
       ? report.findings.map((finding) => findingElement(finding))
       : [make("p", {}, "No findings.")]));
@@ -171,11 +171,11 @@
   // The nodes.
   let limit = ROWS_AT_ONCE;
   const isBad = (node) => !node.snapshot || node.lost > 0 || report.applySet.has(node.name) || findingsOf.has(node.name);
-  report.applySet = new Set(report.apply);
+  report.applySet = new Set(report.nodesToApply);
   const changes = (node) => {
     if (!node.changes) return "";
-    const { add, change, remove, conflicts } = node.changes;
-    const parts = [[add, "+"], [change, "~"], [remove, "-"]].filter(([number]) => number > 0)
+    const { add, update, remove, conflicts } = node.changes;
+    const parts = [[add, "+"], [update, "~"], [remove, "-"]].filter(([number]) => number > 0)
       .map(([number, sign]) => `${sign}${number}`);
     if (conflicts > 0) parts.push(many(conflicts, "conflict"));
     return parts.join(" ");

@@ -116,7 +116,7 @@ impl PodPrefixOrigin {
 /// The contents of the configuration.
 #[derive(Debug, Clone)]
 pub(super) struct LiveDocument<'a> {
-    pub host_name: &'a Untrusted,
+    pub hostname: &'a Untrusted,
     /// The programs that set up the routes and the firewall.
     pub plugins: &'a [&'static str],
     /// Whether hostgw itself added all routes.
@@ -174,8 +174,8 @@ impl LiveDocument<'_> {
             [] => "routes that were added by hand".to_owned(),
             plugins => format!("the routes of {}", plugins.join(" and ")),
         };
-        // The host name is the only text that others choose, and it must not end the comment.
-        let host = printable(self.host_name.as_raw());
+        // The hostname is the only text that others choose, and it must not end the comment.
+        let host = printable(self.hostname.as_raw());
         format!(
             "# Imported by hostgw on node {host}, from {by}.\n\
              # The kernel does not know the names of the other nodes: rename them as in `kubectl get nodes -o wide`.\n"

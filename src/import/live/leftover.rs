@@ -281,7 +281,7 @@ fn routes(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
         let destination = route.destination;
         let is_adopted = scope.adopted.iter().any(|adopted| adopted.key() == route.key());
         let is_replaced = scope.adopted.iter().any(|adopted| adopted.destination == destination);
-        let is_on_link = scope.prefixes.contains(&destination) && route.next.gateway.is_none();
+        let is_on_link = scope.prefixes.contains(&destination) && route.next_hop.gateway.is_none();
         let is_forwarding = route.kind == RouteType::Unicast && (is_replaced || is_on_link);
         let is_block = is_calico_block(route) && scope.own.contains(&destination);
         !route.is_owned() && !is_adopted && (is_forwarding || is_block)

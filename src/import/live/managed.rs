@@ -33,7 +33,7 @@ impl<'a> Managed<'a> {
     /// The routes that make pod gateways reachable.
     pub fn on_link(&self) -> impl Iterator<Item = &'a Route> + use<'a> {
         let is_on_link = |route: &&Route| {
-            route.kind == RouteType::Unicast && route.next.gateway.is_none() && route.hops().count() == 1
+            route.kind == RouteType::Unicast && route.next_hop.gateway.is_none() && route.hops().count() == 1
         };
         self.routes().filter(is_on_link)
     }

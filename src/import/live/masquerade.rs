@@ -278,7 +278,7 @@ fn address_of(bytes: &[u8]) -> Option<IpAddr> {
 fn matched_prefix(terms: &[Term], family: Family, field: Field) -> Option<MatchedPrefix> {
     let start = field.offset(family);
     let at = terms.iter().position(
-        |term| matches!(term, Term::Load { what: PacketPart::Header { offset, .. }, .. } if *offset == start),
+        |term| matches!(term, Term::Load { part: PacketPart::Header { offset, .. }, .. } if *offset == start),
     )?;
     let mut bits = None;
     for term in &terms[at + 1..] {

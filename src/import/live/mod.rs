@@ -49,8 +49,8 @@ use source_address::{SourceAddresses, SourceFacts};
 /// What was read on the node.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveSources<'a> {
-    /// The host name.
-    pub host_name: Option<&'a str>,
+    /// The hostname.
+    pub hostname: Option<&'a str>,
     /// The managed objects.
     pub state: &'a State,
     /// Everything else.
@@ -74,7 +74,7 @@ pub struct LiveOptions {
     pub egress_interface: Option<String>,
     /// The pod CIDRs of the node. `Some` without any for a machine without pods; `None` to determine them.
     pub pod_cidrs: Option<Vec<IpNet>>,
-    /// The name of the node; `None` for the host name.
+    /// The name of the node; `None` for the hostname.
     pub node_name: Option<String>,
 }
 
@@ -166,7 +166,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         .map(|family| (*family, on_link.iter().any(|route| route.family() == *family)))
         .collect();
     let next_hop = nodes::next_hop(&nodes, &reachable);
-    let host_name = Untrusted::from(sources.host_name.unwrap_or("this machine"));
+    let hostname = Untrusted::from(sources.hostname.unwrap_or("this machine"));
     let nat = match (managed.nat(), &sources.host.firewall) {
         (Some(own), _) => own,
         (None, None) => NatChoice::DEFAULT,
@@ -213,7 +213,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     let routing: Vec<&'static str> =
         plugins.iter().copied().filter(|plugin| plugin::adds_routes(plugin)).collect();
     let text = LiveDocument {
-        host_name: &host_name,
+        hostname: &hostname,
         plugins: &routing,
         is_managed: with_source.iter().all(|route| route.is_owned()),
         prefixes: &prefixes,
@@ -230,7 +230,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     }
     .text(options.format);
     validate(&text, options.format)?;
-    let script = leftover::script(&host_name, &leftovers, &families, &plugins);
+    let script = leftover::script(&hostname, &leftovers, &families, &plugins);
     Ok(LiveImport { text, nodes: nodes.len(), findings, leftovers, script })
 }
 
@@ -414,8 +414,8 @@ fn needs_onlink(view: &NodeView<'_>, common: &CommonOptions, routes: &[NodeRoute
     };
     routes.iter().any(|NodeRoute { route, hop }| {
         !matches!(hop, RouteHop::PodGateway(_))
-            && route.next.onlink
-            && route.next.gateway.is_some_and(|gateway| !covers(gateway))
+            && route.next_hop.onlink
+            && route.next_hop.gateway.is_some_and(|gateway| !covers(gateway))
     })
 }
 

@@ -134,7 +134,7 @@ struct Neighbors<'a> {
 impl<'a> Neighbors<'a> {
     fn entries(&self) -> impl Iterator<Item = &'a NeighborEntry> {
         let entries = self.view.host.neighbors.iter();
-        entries.filter(|entry| entry.device == self.common.device && !entry.is_silent)
+        entries.filter(|entry| entry.device == self.common.device && !entry.unanswered)
     }
 
     /// The hardware address of a neighbor.
@@ -216,9 +216,9 @@ pub(super) fn usual_addresses(
                 && !prefixes.iter().any(|prefix| prefix.contains(&local.address))
         });
         let reaches = |local: &&InterfaceAddress| {
-            routes
-                .iter()
-                .any(|found| found.route.next.gateway.is_some_and(|gateway| local.prefix.contains(&gateway)))
+            routes.iter().any(|found| {
+                found.route.next_hop.gateway.is_some_and(|gateway| local.prefix.contains(&gateway))
+            })
         };
         let all: Vec<_> = of_device.collect();
         let best = all.iter().copied().find(reaches).or_else(|| all.first().copied());
@@ -246,7 +246,7 @@ pub(super) fn own(
         name: options
             .node_name
             .clone()
-            .or_else(|| sources.host_name.map(ToOwned::to_owned))
+            .or_else(|| sources.hostname.map(ToOwned::to_owned))
             .unwrap_or_else(|| "this-node".to_owned()),
         pod_cidrs: own.to_vec(),
         addresses,

@@ -50,7 +50,7 @@ impl<'a> NodeView<'a> {
     fn has_gateways(&self, device: &Untrusted) -> bool {
         self.routes
             .iter()
-            .any(|route| route.next.gateway.is_some() && route.next.device.as_ref() == Some(device))
+            .any(|route| route.next_hop.gateway.is_some() && route.next_hop.device.as_ref() == Some(device))
     }
 }
 
@@ -75,7 +75,7 @@ impl PodInterface<'_> {
         }
         let block = private_block(self.cidr);
         let is_among_routes = view.added(Family::from(self.cidr)).any(|route| {
-            route.next.gateway.is_some()
+            route.next_hop.gateway.is_some()
                 && route.destination.prefix_len() == self.cidr.prefix_len()
                 && private_block(route.destination) == block
         });
@@ -133,7 +133,8 @@ pub(super) fn own(
     if cidrs.len() < 2 || is_one_interface(&ranked) {
         return Ok(cidrs);
     }
-    let is_by_gateway = |route: &Route| route.next.gateway.is_some() && route.destination.prefix_len() > 0;
+    let is_by_gateway =
+        |route: &Route| route.next_hop.gateway.is_some() && route.destination.prefix_len() > 0;
     if !view.added(family).any(is_by_gateway) {
         return Ok(Vec::new());
     }
@@ -151,7 +152,7 @@ pub(super) fn is_calico_block(route: &Route) -> bool {
 /// The networks that somebody made reachable on an interface with gateways, as the recipe does for all pods.
 pub(super) fn on_link(view: &NodeView<'_>, family: Family) -> Vec<IpNet> {
     let is_on_link = |route: &&Route| {
-        let device = route.next.device.as_ref();
+        let device = route.next_hop.device.as_ref();
         device.is_some_and(|device| route.is_on_link(device.as_raw()) && view.has_gateways(device))
     };
     view.added(family).filter(is_on_link).map(|route| route.destination).collect()

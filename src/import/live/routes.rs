@@ -64,13 +64,13 @@ impl KnownPods<'_> {
                 .any(|prefix| prefix.contains(&destination) && *prefix != destination);
         }
         if route.is_owned() {
-            return route.next.gateway.is_some();
+            return route.next_hop.gateway.is_some();
         }
         if PLUGIN_PROTOCOLS.iter().any(|(number, _)| *number == route.protocol) {
             return true;
         }
         let is_by_default_gateway =
-            route.next.gateway.is_some_and(|gateway| default_gateways.contains(&gateway));
+            route.next_hop.gateway.is_some_and(|gateway| default_gateways.contains(&gateway));
         self.own.iter().any(|own| {
             own.prefix_len() == destination.prefix_len()
                 && private_block(*own) == private_block(destination)
@@ -87,11 +87,11 @@ impl KnownPods<'_> {
             .routes
             .iter()
             .filter(|route| route.destination.prefix_len() == 0)
-            .filter_map(|route| route.next.gateway)
+            .filter_map(|route| route.next_hop.gateway)
             .collect();
         let mut by_destination: BTreeMap<IpNet, &Route> = BTreeMap::new();
         for route in view.added(self.family).filter(|route| self.leads_to_pods(route, &default_gateways)) {
-            let name = route.next.device.as_ref().map_or("", |device| device.as_raw());
+            let name = route.next_hop.device.as_ref().map_or("", |device| device.as_raw());
             let kind = view.host.link(name).and_then(|link| link.kind.as_ref()).map(Untrusted::as_raw);
             if let Some(tunnel) = plugin::of_tunnel(name, kind) {
                 let message = format!(
@@ -111,7 +111,7 @@ impl KnownPods<'_> {
                 return Err(not_describable(message, "replace it with a route that has one next hop"));
             }
             // A network of pods on this node itself, such as another bridge.
-            if route.next.gateway.is_none() {
+            if route.next_hop.gateway.is_none() {
                 continue;
             }
             if PodCidr::new(route.destination).is_err() {
@@ -137,10 +137,10 @@ fn with_hops<'a>(routes: Vec<&'a Route>, default_gateways: &[IpAddr]) -> Vec<Nod
     // A single node may also be the default gateway of the others.
     let is_router = |gateway: IpAddr| {
         default_gateways.contains(&gateway)
-            && routes.iter().filter(|route| route.next.gateway == Some(gateway)).count() > 1
+            && routes.iter().filter(|route| route.next_hop.gateway == Some(gateway)).count() > 1
     };
     let hop = |route: &Route| {
-        let gateway = route.next.gateway?;
+        let gateway = route.next_hop.gateway?;
         Some(match route.destination.contains(&gateway) {
             true => RouteHop::PodGateway(gateway),
             false if is_router(gateway) => RouteHop::Router(gateway),
@@ -204,7 +204,7 @@ pub(super) fn common_options(
         })
     };
     differs("interfaces", "pass the one that all nodes are on with --egress-interface", &|route| {
-        route.next.device == first.next.device
+        route.next_hop.device == first.next_hop.device
     })?;
     differs("routing tables", "move them to one table first", &|route| route.table == first.table)?;
     // The metric of an IPv6 route can be the kernel's default or the same number in the configuration.
@@ -215,7 +215,7 @@ pub(super) fn common_options(
     let of_node = on_link.first().map(|route| route.mtu);
     let largest = || all.iter().map(|route| route.mtu).collect::<Option<Vec<u32>>>()?.into_iter().max();
     Ok(CommonOptions {
-        device: first.next.device.clone().unwrap_or_default(),
+        device: first.next_hop.device.clone().unwrap_or_default(),
         table: first.table,
         metric,
         mtu: of_node.unwrap_or_else(largest),

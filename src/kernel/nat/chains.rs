@@ -248,8 +248,8 @@ impl Elements {
             return vec![Term::Map { register, fields: self.fields.clone(), map }];
         }
         // Values of another kind, such as ports.
-        let what = PacketPart::Other("map".into());
-        vec![self.member(register, false), Term::Load { into, what }]
+        let part = PacketPart::Other("map".into());
+        vec![self.member(register, false), Term::Load { into, part }]
     }
 }
 

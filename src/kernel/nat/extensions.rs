@@ -113,9 +113,9 @@ fn decoded(name: &str, expression: &RawExpression<'_>) -> Option<Vec<Term>> {
 }
 
 /// Loads a part of the packet and matches it with a range.
-fn part(what: PacketPart, range: KeyRange, not: bool) -> Vec<Term> {
+fn part(part: PacketPart, range: KeyRange, not: bool) -> Vec<Term> {
     let member = Term::Member { register: SCRATCH, set: vec![range], fields: Vec::new(), not };
-    vec![Term::Load { into: SCRATCH, what }, member]
+    vec![Term::Load { into: SCRATCH, part }, member]
 }
 
 /// Matches the ports at `offset`, unless the range is all of them.
@@ -136,7 +136,7 @@ fn tcp(info: &Info<'_>) -> Option<Vec<Term>> {
     if mask != 0 || inversions & 4 != 0 {
         let operator = if inversions & 4 != 0 { Operator::Unequal } else { Operator::Equal };
         terms.extend([
-            Term::Load { into: SCRATCH, what: PacketPart::Transport { offset: 13, length: 1 } },
+            Term::Load { into: SCRATCH, part: PacketPart::Transport { offset: 13, length: 1 } },
             Term::Mask { from: SCRATCH, into: SCRATCH, mask: vec![mask], invert: vec![0] },
             Term::Compare { register: SCRATCH, operator, value: vec![flags] },
         ]);
@@ -167,7 +167,7 @@ fn multiport(info: &Info<'_>) -> Option<Vec<Term>> {
         _ => return Some(vec![Term::Varies("multiport".into())]),
     };
     let member = Term::Member { register: SCRATCH, set, fields: Vec::new(), not };
-    Some(vec![Term::Load { into: SCRATCH, what: PacketPart::Transport { offset, length: 2 } }, member])
+    Some(vec![Term::Load { into: SCRATCH, part: PacketPart::Transport { offset, length: 2 } }, member])
 }
 
 /// `struct xt_addrtype_info_v1`: source, destination, flags.
@@ -231,7 +231,7 @@ pub(super) fn of_target(expression: &RawExpression<'_>) -> Vec<Term> {
 fn mark(info: &Info<'_>) -> Option<Vec<Term>> {
     let (mark, mask) = (info.word(0)?, info.word(4)?);
     Some(vec![
-        Term::Load { into: SCRATCH, what: PacketPart::Mark },
+        Term::Load { into: SCRATCH, part: PacketPart::Mark },
         Term::Mask {
             from: SCRATCH,
             into: SCRATCH,

@@ -98,8 +98,8 @@ pub(super) fn unavailable_hint(errno: Errno) -> Option<&'static str> {
 
 fn unknown(families: &[Family], Unavailable { why, hint }: Unavailable) -> Vec<Unknown> {
     let unknown = |family: &Family| Unknown {
-        what: StatePart::Nat { family: *family },
-        why: why.into(),
+        part: StatePart::Nat { family: *family },
+        reason: why.into(),
         hint: Some(hint.into()),
     };
     families.iter().map(unknown).collect()
@@ -367,8 +367,8 @@ mod tests {
         for errno in [Errno::INVAL, Errno::PROTONOSUPPORT, Errno::OPNOTSUPP] {
             let Some(reason) = unavailable(errno) else { panic!("{errno}") };
             let unknown = unknown(&[Family::V6], reason);
-            assert_eq!(unknown[0].what, StatePart::Nat { family: Family::V6 });
-            assert_eq!(unknown[0].why, "this kernel does not support nf_tables");
+            assert_eq!(unknown[0].part, StatePart::Nat { family: Family::V6 });
+            assert_eq!(unknown[0].reason, "this kernel does not support nf_tables");
             assert_eq!(
                 unknown[0].hint.as_ref().map(crate::text::Untrusted::as_raw),
                 Some("run `modprobe nf_tables`")

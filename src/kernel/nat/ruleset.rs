@@ -197,7 +197,7 @@ impl Ruleset {
         for rule in self.rules.iter().filter(queues) {
             altered.push(Omission::new(
                 format!(
-                    "the queue of chain {} of {}",
+                    "the queue of chain `{}` in {}",
                     rule.name(abi::rule::CHAIN),
                     described_table(&rule.table)
                 ),
@@ -207,7 +207,7 @@ impl Ruleset {
         for table in &self.flowtables {
             if table.flags(attribute::FLOWTABLE_FLAGS) & FLOWTABLE_OFFLOAD != 0 {
                 let object = format!(
-                    "flowtable {} of {}",
+                    "flowtable `{}` in {}",
                     table.name(abi::other::NAME),
                     described_table(&table.table)
                 );
@@ -281,11 +281,11 @@ pub(super) fn family_name(number: u8) -> &'static str {
 }
 
 fn described_table((family, name): &TableKey) -> String {
-    format!("table {} {name}", family_name(*family))
+    format!("table `{} {name}`", family_name(*family))
 }
 
 fn described_chain(chain: &DumpedObject) -> String {
-    format!("chain {} of {}", chain.name(abi::chain::NAME), described_table(&chain.table))
+    format!("chain `{}` in {}", chain.name(abi::chain::NAME), described_table(&chain.table))
 }
 
 /// Divides the units into batches that fit the send buffer of an unprivileged socket: 208 KiB by default.

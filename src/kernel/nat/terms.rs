@@ -52,7 +52,7 @@ fn term(expression: &RawExpression<'_>) -> Term {
         b"notrack" => Term::Untrack,
         b"limit" => limit(expression),
         b"numgen" | b"hash" => match number(get(expression.data, expr::PAYLOAD_DREG)) {
-            Some(into) => Term::Load { into, what: PacketPart::Varies(name()) },
+            Some(into) => Term::Load { into, part: PacketPart::Varies(name()) },
             None => Term::Varies(name()),
         },
         b"quota" | b"connlimit" => Term::Varies(name()),
@@ -173,7 +173,7 @@ fn unknown_load(expression: &RawExpression<'_>) -> Term {
         _ => expr::PAYLOAD_DREG,
     };
     match number(get(expression.data, register)) {
-        Some(into) => Term::Load { into, what: PacketPart::Other(nft_word(expression)) },
+        Some(into) => Term::Load { into, part: PacketPart::Other(nft_word(expression)) },
         None => Term::Condition(nft_word(expression)),
     }
 }
@@ -193,20 +193,20 @@ fn payload(expression: &RawExpression<'_>) -> Option<Term> {
     let into = field(expr::PAYLOAD_DREG)?;
     let length = usize::try_from(field(expr::PAYLOAD_LEN)?).ok()?;
     let offset = usize::try_from(field(expr::PAYLOAD_OFFSET)?).ok()?;
-    let what = match field(expr::PAYLOAD_BASE)? {
+    let part = match field(expr::PAYLOAD_BASE)? {
         expr::NETWORK_HEADER => PacketPart::Header { offset, length },
         key::TRANSPORT_HEADER => PacketPart::Transport { offset, length },
         key::LINK_HEADER => PacketPart::Other("ether".into()),
         // The payload of the transport protocol.
         _ => PacketPart::Varies("payload".into()),
     };
-    Some(Term::Load { into, what })
+    Some(Term::Load { into, part })
 }
 
 /// Decodes the load of packet metadata. Returns `None` for `meta set`, which has no destination register.
 fn meta(expression: &RawExpression<'_>) -> Option<Term> {
     let into = number(get(expression.data, key::META_DREG))?;
-    let what = match number(get(expression.data, key::META_KEY))? {
+    let part = match number(get(expression.data, key::META_KEY))? {
         key::META_MARK => PacketPart::Mark,
         key::META_IIF => PacketPart::InputIndex,
         key::META_OIF => PacketPart::OutputIndex,
@@ -226,13 +226,13 @@ fn meta(expression: &RawExpression<'_>) -> Option<Term> {
         time if key::META_TIME.contains(&time) => PacketPart::Varies("time".into()),
         other => PacketPart::Other(numbered("meta", &META_WORDS, other)),
     };
-    Some(Term::Load { into, what })
+    Some(Term::Load { into, part })
 }
 
 /// Decodes the load of connection properties. Returns `None` for `ct … set`.
 fn ct(expression: &RawExpression<'_>) -> Option<Term> {
     let into = number(get(expression.data, key::CT_DREG))?;
-    let what = match number(get(expression.data, key::CT_KEY))? {
+    let part = match number(get(expression.data, key::CT_KEY))? {
         key::CT_STATE => PacketPart::State,
         key::CT_DIRECTION => PacketPart::ConnectionDirection,
         key::CT_STATUS => PacketPart::ConnectionStatus,
@@ -240,7 +240,7 @@ fn ct(expression: &RawExpression<'_>) -> Option<Term> {
         key::CT_PACKETS | key::CT_BYTES | key::CT_AVERAGE => PacketPart::Varies("volume".into()),
         other => PacketPart::Other(numbered("ct", &CT_WORDS, other)),
     };
-    Some(Term::Load { into, what })
+    Some(Term::Load { into, part })
 }
 
 fn fib(expression: &RawExpression<'_>) -> Option<Term> {
@@ -248,7 +248,7 @@ fn fib(expression: &RawExpression<'_>) -> Option<Term> {
     let into = field(expr::FIB_DREG)?;
     /// The mark is the one that the model looks routes up for.
     const REVERSE: u32 = key::FIB_SADDR | key::FIB_PRESENT;
-    let what = match (field(expr::FIB_RESULT)?, field(expr::FIB_FLAGS)? & !key::FIB_MARK) {
+    let part = match (field(expr::FIB_RESULT)?, field(expr::FIB_FLAGS)? & !key::FIB_MARK) {
         (expr::FIB_ADDRTYPE, expr::FIB_DADDR) => PacketPart::DestinationType,
         (expr::FIB_ADDRTYPE, key::FIB_SADDR) => PacketPart::SourceType,
         (key::FIB_OIF, REVERSE) => PacketPart::ReturnRoute { by_input: false },
@@ -257,7 +257,7 @@ fn fib(expression: &RawExpression<'_>) -> Option<Term> {
         }
         _ => return None,
     };
-    Some(Term::Load { into, what })
+    Some(Term::Load { into, part })
 }
 
 fn bitwise(expression: &RawExpression<'_>) -> Option<Term> {

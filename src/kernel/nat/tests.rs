@@ -364,9 +364,9 @@ fn without_the_capability_nat_is_unknown() {
         set_capabilities(None, sets).expect("fewer");
         let (tables, unknown) = observe(&Family::ALL).expect("no error");
         assert_eq!(tables, Tables::default());
-        let what: Vec<_> = unknown.iter().map(|unknown| unknown.what.clone()).collect();
+        let what: Vec<_> = unknown.iter().map(|unknown| unknown.part.clone()).collect();
         assert_eq!(what, Family::ALL.map(|family| StatePart::Nat { family }));
-        assert_eq!(unknown[0].why, "reading nf_tables requires CAP_NET_ADMIN");
+        assert_eq!(unknown[0].reason, "reading nf_tables requires CAP_NET_ADMIN");
         assert_eq!(
             unknown[0].hint.as_ref().map(crate::text::Untrusted::as_raw),
             Some("run as root, or with CAP_NET_ADMIN")

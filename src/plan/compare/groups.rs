@@ -49,9 +49,9 @@ impl NodeGroups {
         let part: Vec<Member> = members.iter().copied().filter(|member| owners.contains(member)).collect();
         if part.len() == 1 {
             deltas.iter_mut().for_each(|delta| delta.only = None);
-            self.add(NodeStatus::Stays, &part, deltas);
+            self.add(NodeStatus::Existing, &part, deltas);
         } else if !deltas.is_empty() {
-            self.groups.push(NodeGroup { status: NodeStatus::Stays, members: part, deltas });
+            self.groups.push(NodeGroup { status: NodeStatus::Existing, members: part, deltas });
         }
     }
 

@@ -72,12 +72,12 @@ pub struct Member {
     pub new: Option<usize>,
 }
 
-/// Whether a node stays, is added or is removed.
+/// Whether a node is existing, new or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeStatus {
     /// It is in both files.
-    Stays,
+    Existing,
     /// It is only in the new file, or has another operating system there.
     New,
     /// It is only in the old file.
@@ -176,8 +176,8 @@ pub struct ComparisonTotals {
     pub nodes: usize,
     /// Objects added.
     pub add: usize,
-    /// Objects changed.
-    pub change: usize,
+    /// Objects updated.
+    pub update: usize,
     /// Objects removed.
     pub remove: usize,
 }
@@ -195,7 +195,7 @@ impl ObjectChange {
         };
         match (before, after) {
             (false, _) => Action::Add,
-            (true, true) => Action::Change,
+            (true, true) => Action::Update,
             (true, false) => Action::Remove,
         }
     }
@@ -205,7 +205,7 @@ impl NodeStatus {
     /// Returns the file whose routes the node gains or loses, unless it is in both.
     const fn only_side(self) -> Option<Side> {
         match self {
-            Self::Stays => None,
+            Self::Existing => None,
             Self::New => Some(Side::New),
             Self::Removed => Some(Side::Old),
         }
@@ -250,7 +250,7 @@ impl Comparison {
             for delta in &group.deltas {
                 *match delta.item.action() {
                     Action::Add => &mut totals.add,
-                    Action::Change => &mut totals.change,
+                    Action::Update => &mut totals.update,
                     Action::Remove => &mut totals.remove,
                 } += group.reach(delta);
             }

@@ -130,7 +130,7 @@ fn deltas_of_variant(
     let cause = match status {
         NodeStatus::New => Cause::Configured(Side::New, Purpose::Masquerade),
         NodeStatus::Removed => Cause::Configured(Side::Old, Purpose::Masquerade),
-        NodeStatus::Stays => Cause::Changed(changed_keys(pairing, family, members)),
+        NodeStatus::Existing => Cause::Changed(changed_keys(pairing, family, members)),
     };
     let lines = NatChange { family, before, after }.lines();
     lines

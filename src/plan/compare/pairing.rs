@@ -135,7 +135,7 @@ impl<'a> NodePairing<'a> {
         let os = |node: Option<(&Cluster, &Node)>| node.map(|(_, node)| node.os);
         match (os(self.before(member)), os(self.after(member))) {
             (Some(_), None) => NodeStatus::Removed,
-            (before, after) if before == after => NodeStatus::Stays,
+            (before, after) if before == after => NodeStatus::Existing,
             _ => NodeStatus::New,
         }
     }
@@ -149,7 +149,7 @@ impl<'a> NodePairing<'a> {
     /// Groups the nodes by operating system and status.
     pub fn groups(&self) -> Vec<PairedNodes> {
         let systems = [OperatingSystem::Linux, OperatingSystem::Windows];
-        let statuses = [NodeStatus::Stays, NodeStatus::New, NodeStatus::Removed];
+        let statuses = [NodeStatus::Existing, NodeStatus::New, NodeStatus::Removed];
         let empty = |os| statuses.map(|status| PairedNodes { os, status, members: Vec::new() });
         let mut groups: Vec<PairedNodes> = systems.into_iter().flat_map(empty).collect();
         for member in self.members() {
@@ -190,11 +190,11 @@ impl<'a> NodePairing<'a> {
             side.map_or_else(PerFamily::default, |(cluster, node)| route_sources(cluster, node))
         };
         let (before, after) = (sources(self.before(member)), sources(self.after(member)));
-        let is_changed = |family| status == NodeStatus::Stays && before.get(family) != after.get(family);
+        let is_changed = |family| status == NodeStatus::Existing && before.get(family) != after.get(family);
         RouteVariant {
             changed_sources: Family::ALL.map(is_changed),
             egress_change: match status {
-                NodeStatus::Stays => self.egress_change(member),
+                NodeStatus::Existing => self.egress_change(member),
                 NodeStatus::New | NodeStatus::Removed => EgressChange::Unchanged,
             },
             mtu_before: mtu(self.before(member)).filter(|_| status != NodeStatus::New),
@@ -220,7 +220,7 @@ impl<'a> NodePairing<'a> {
         members: &[Member],
     ) -> Vec<(NodeStatus, Vec<Member>, EgressChange)> {
         let (unchanged, changed): (Vec<_>, Vec<_>) = members.iter().partition(|member| {
-            status != NodeStatus::Stays || self.egress_change(**member) == EgressChange::Unchanged
+            status != NodeStatus::Existing || self.egress_change(**member) == EgressChange::Unchanged
         });
         vec![(status, unchanged, EgressChange::Unchanged), (status, changed, EgressChange::Changed)]
     }

@@ -180,7 +180,7 @@ pub(super) fn deltas<S: Borrow<RouteSlot>>(
         })
     };
     let is_concerned =
-        |slot: &S| status != NodeStatus::Stays || !variant.is_unchanged() || slot.borrow().differs();
+        |slot: &S| status != NodeStatus::Existing || !variant.is_unchanged() || slot.borrow().differs();
     slots.filter(is_concerned).filter_map(delta).collect()
 }
 
@@ -189,7 +189,7 @@ pub(super) fn deltas<S: Borrow<RouteSlot>>(
 pub(super) fn owner_deltas(pairing: &NodePairing<'_>, slots: &[RouteSlot]) -> Vec<Delta> {
     let mut deltas = Vec::new();
     let stays = |member: &Member| {
-        pairing.os(*member) == OperatingSystem::Linux && pairing.status(*member) == NodeStatus::Stays
+        pairing.os(*member) == OperatingSystem::Linux && pairing.status(*member) == NodeStatus::Existing
     };
     for slot in slots {
         let (Some((before, _)), Some((after, _))) = (&slot.before, &slot.after) else { continue };
@@ -229,7 +229,7 @@ pub(super) fn node_key(members: &[Member], key: &'static str) -> Option<ConfigKe
 
 fn with_device(mut route: Route, device: Option<&str>) -> Route {
     if route.kind == RouteType::Unicast {
-        route.next.device = device.map(Into::into);
+        route.next_hop.device = device.map(Into::into);
     }
     route
 }
@@ -361,7 +361,7 @@ fn replacement_cause(
     after: &Route,
 ) -> Cause {
     let mut keys = Vec::new();
-    if before.next.gateway != after.next.gateway {
+    if before.next_hop.gateway != after.next_hop.gateway {
         keys.push(match owner {
             Some(member) => next_hop_key(pairing, member, after.destination),
             None => global(&["clusterPrefix"]),

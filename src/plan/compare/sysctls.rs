@@ -41,7 +41,7 @@ fn deltas_of_part(
         NodeStatus::Removed => BTreeMap::new(),
         _ => desired::sysctls(pairing.new, presence.after),
     };
-    let has_changed = status == NodeStatus::Stays && presence.changes();
+    let has_changed = status == NodeStatus::Existing && presence.changes();
     let pods_key = || node_key(members, "podCIDR").filter(|_| has_changed);
     let delta = |key: &SysctlKey, before: Option<&Untrusted>, after: Option<&Untrusted>, cause| Delta {
         item: ObjectChange::Sysctl { key: key.clone(), before: before.cloned(), after: after.cloned() },

@@ -429,7 +429,7 @@ impl WindowsPart<'_> {
                 let key = node_key(members, "podCIDR").filter(|_| presence.changes());
                 Cause::Changed(vec![key.unwrap_or_else(|| global(&["clusterPrefix"]))])
             });
-            deltas.extend([Role::Management, Role::Pod].map(|interface| Delta {
+            deltas.extend([Role::Egress, Role::Pod].map(|interface| Delta {
                 item: ObjectChange::Forwarding {
                     forwarding: Forwarding { interface, family },
                     before,

@@ -74,7 +74,7 @@ pub fn windows_desired(cluster: &Cluster, index: usize) -> Option<WindowsDesired
             origins.push(origin);
         }
         if node.has_pods() {
-            let forwarding = [Role::Management, Role::Pod].map(|interface| Forwarding { interface, family });
+            let forwarding = [Role::Egress, Role::Pod].map(|interface| Forwarding { interface, family });
             state.forwarding.extend(forwarding);
         }
     }

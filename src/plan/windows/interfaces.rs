@@ -30,7 +30,7 @@ pub struct InterfaceRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundInterfaces {
     /// The egress interface.
-    pub management: Result<InterfaceRef, Diagnostic>,
+    pub egress: Result<InterfaceRef, Diagnostic>,
     /// The interface with the pod gateway. A machine without pods has none.
     pub pod: Result<Option<InterfaceRef>, Diagnostic>,
 }
@@ -38,16 +38,16 @@ pub struct FoundInterfaces {
 impl FoundInterfaces {
     /// Returns both interfaces, or else why they were not found.
     pub(super) fn both(self) -> Result<(InterfaceRef, Option<InterfaceRef>), Vec<Diagnostic>> {
-        match (self.management, self.pod) {
-            (Ok(management), Ok(pod)) => Ok((management, pod)),
-            (management, pod) => Err([management.err(), pod.err()].into_iter().flatten().collect()),
+        match (self.egress, self.pod) {
+            (Ok(egress), Ok(pod)) => Ok((egress, pod)),
+            (egress, pod) => Err([egress.err(), pod.err()].into_iter().flatten().collect()),
         }
     }
 
     /// Iterates over the interfaces that were found.
     pub fn iter(&self) -> impl Iterator<Item = (Role, &InterfaceRef)> {
         let pod = self.pod.as_ref().ok().and_then(Option::as_ref);
-        [(Role::Management, self.management.as_ref().ok()), (Role::Pod, pod)]
+        [(Role::Egress, self.egress.as_ref().ok()), (Role::Pod, pod)]
             .into_iter()
             .filter_map(|(role, found)| Some((role, found?)))
     }
@@ -69,7 +69,7 @@ impl<'a> NodeInterfaces<'a> {
     /// Returns `true` if a route is only in the persistent store and its interface no longer exists, so that it has no
     /// effect.
     pub fn is_orphan(&self, route: &ObservedRoute) -> bool {
-        route.active.is_none() && !self.aliases.contains_key(&route.index)
+        route.active_metric.is_none() && !self.aliases.contains_key(&route.index)
     }
 
     /// Returns the interfaces with one of `addresses`.
@@ -84,12 +84,12 @@ impl<'a> NodeInterfaces<'a> {
         self.aliases.iter().filter(|(_, alias)| matches(alias)).map(|(index, _)| *index).collect()
     }
 
-    /// Finds the management interface and the pod interface.
+    /// Finds the egress interface and the pod interface.
     pub fn find(&self, cluster: &Cluster, node: &Node) -> FoundInterfaces {
         let addresses: Vec<IpAddr> = node.addresses.iter().map(|(_, address)| *address).collect();
         let gateways: Vec<IpAddr> = node.pod_gateways().collect();
         let alias = cluster.egress_interface_of(node).map(InterfaceName::as_str);
-        let management = match alias {
+        let egress = match alias {
             Some(alias) => self.with_alias(&[alias]),
             None => self.with_address(&addresses),
         };
@@ -98,8 +98,8 @@ impl<'a> NodeInterfaces<'a> {
         let sought = alias
             .map_or_else(|| format!("has address {}", or(&addresses)), |alias| format!("is named {alias}"));
         FoundInterfaces {
-            management: self.unique(&management, &format!("interface that {sought}")).map_err(|message| {
-                Diagnostic::new(Rule::NoManagementInterface, message)
+            egress: self.unique(&egress, &format!("interface that {sought}")).map_err(|message| {
+                Diagnostic::new(Rule::WindowsEgressMissing, message)
                     .with_remedy("correct the node's address or egressInterface in the configuration")
             }),
             pod: match node.has_pods() {
@@ -138,7 +138,7 @@ impl<'a> NodeInterfaces<'a> {
 }
 
 impl WindowsObserved {
-    /// Finds the management interface and the pod interface of `node`.
+    /// Finds the egress interface and the pod interface of `node`.
     #[must_use]
     pub fn find_interfaces(&self, cluster: &Cluster, node: &Node) -> FoundInterfaces {
         NodeInterfaces::new(self).find(cluster, node)

@@ -16,7 +16,9 @@ mod traffic;
 pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
 pub(super) use desired::{to_master, to_node, to_own_pods};
 pub use interfaces::{FoundInterfaces, InterfaceRef, POD_ALIASES};
-pub use observed::{Interface, ObservedRoute, OwnedRoute, SavedForwarding, WindowsAddress, WindowsObserved};
+pub use observed::{
+    Interface, ManagedRoute, ObservedRoute, SavedForwarding, WindowsAddress, WindowsObserved,
+};
 pub use off_link::RequiredLink;
 pub use paths::{WindowsPaths, WindowsReach};
 pub use plan::{

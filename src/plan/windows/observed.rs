@@ -29,7 +29,7 @@ pub struct WindowsObserved {
     /// The node that the script was rendered for.
     pub node: String,
     /// The time of the snapshot, as in RFC 3339.
-    pub at: String,
+    pub taken_at: String,
     /// Every interface, once for each address family it supports.
     pub interfaces: Vec<Interface>,
     /// The addresses of all interfaces.
@@ -37,10 +37,10 @@ pub struct WindowsObserved {
     /// Every route except those that Windows derives from addresses.
     pub routes: Vec<ObservedRoute>,
     /// The routes in the active store that Windows derives from addresses. Snapshots of earlier versions omit them.
-    #[serde(default, rename = "Made")]
+    #[serde(default)]
     pub derived: Vec<ObservedRoute>,
     /// The routes that hostgw manages, according to the record on the node.
-    pub owned: Vec<OwnedRoute>,
+    pub managed: Vec<ManagedRoute>,
     /// The forwarding settings from before hostgw, according to the record on the node.
     pub forwarding: Vec<SavedForwarding>,
 }
@@ -62,14 +62,14 @@ pub struct Interface {
     pub metric: Option<u32>,
     /// `Connected` or `Disconnected`. Snapshots of earlier versions omit it.
     #[serde(default)]
-    pub connection: Option<String>,
+    pub connection_state: Option<String>,
 }
 
 impl Interface {
     /// Returns `true` if no packets pass through the interface.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.connection.as_deref() == Some("Disconnected")
+        self.connection_state.as_deref() == Some("Disconnected")
     }
 }
 
@@ -85,7 +85,7 @@ pub struct WindowsAddress {
     pub address: IpAddr,
     /// The length of the prefix that is on-link. Snapshots of earlier versions omit it.
     #[serde(default)]
-    pub length: Option<u8>,
+    pub prefix_length: Option<u8>,
 }
 
 /// A route in one of the two stores, or in both.
@@ -106,11 +106,11 @@ pub struct ObservedRoute {
     /// The metric in the active store. The file has -1 if the route is not there.
     #[serde(deserialize_with = "metric")]
     #[schemars(with = "i64")]
-    pub active: Option<u32>,
+    pub active_metric: Option<u32>,
     /// The metric in the persistent store. The file has -1 if the route is not there.
     #[serde(deserialize_with = "metric")]
     #[schemars(with = "i64")]
-    pub persistent: Option<u32>,
+    pub persistent_metric: Option<u32>,
     /// The source of the route, such as `NetMgmt`, `Dhcp` or `Local`. Snapshots of earlier versions omit it.
     #[serde(default)]
     pub protocol: Option<String>,
@@ -119,14 +119,14 @@ pub struct ObservedRoute {
 impl ObservedRoute {
     /// Returns the metric of a route that Windows derives from an address. Snapshots of earlier versions omit it.
     pub(super) fn derived_metric(&self) -> u32 {
-        self.active.unwrap_or(WindowsRoute::DEFAULT_METRIC)
+        self.active_metric.unwrap_or(WindowsRoute::DEFAULT_METRIC)
     }
 }
 
 /// A route that hostgw manages.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
-pub struct OwnedRoute {
+pub struct ManagedRoute {
     /// The interface's alias.
     pub alias: String,
     /// `-DestinationPrefix`.
@@ -170,8 +170,8 @@ impl WindowsObserved {
 
     /// Returns the managed routes by alias, destination and next hop.
     pub(super) fn owned_keys(&self) -> HashSet<(&str, IpNet, IpAddr)> {
-        let owned = self.owned.iter();
-        owned.map(|route| (route.alias.as_str(), route.destination, route.next_hop)).collect()
+        let managed = self.managed.iter();
+        managed.map(|route| (route.alias.as_str(), route.destination, route.next_hop)).collect()
     }
 
     /// Parses a snapshot; `name` is the file name in errors.

@@ -20,7 +20,7 @@ use crate::{
     text::Untrusted,
 };
 
-/// What must be on the link of the management interface for a route to another node's pods.
+/// What must be on the link of the egress interface for a route to another node's pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequiredLink {
     /// The index of the other node.
@@ -60,11 +60,11 @@ pub(super) enum Adapted {
     Unusable(Diagnostic),
 }
 
-/// What a node reaches on the link of its management interface, and through which gateways it reaches the rest.
+/// What a node reaches on the link of its egress interface, and through which gateways it reaches the rest.
 pub(super) struct NodeLink<'a> {
     cluster: &'a Cluster,
     name: &'a Untrusted,
-    management: &'a InterfaceRef,
+    egress: &'a InterfaceRef,
     on_link: OnLink,
     /// The alias of the interface with each address of this machine.
     local: HashMap<IpAddr, &'a str>,
@@ -80,16 +80,16 @@ impl<'a> NodeLink<'a> {
         name: &'a Untrusted,
         desired: &WindowsDesired,
         observed: &'a WindowsObserved,
-        management: &'a InterfaceRef,
+        egress: &'a InterfaceRef,
     ) -> Self {
         let alias = |index: u32| observed.interfaces.iter().find(|interface| interface.index == index);
         let alias = |index| alias(index).map_or("", |interface| interface.alias.as_str());
         let local: HashMap<IpAddr, &str> =
             observed.addresses.iter().map(|local| (local.address, alias(local.index))).collect();
         let foreign = Foreign::new(desired, observed);
-        let own = observed.addresses.iter().filter(|local| local.index == management.index);
-        let networks = own.clone().filter_map(|local| IpNet::new(local.address, local.length?).ok());
-        let reached = foreign.active().filter(|(route, _)| route.index == management.index);
+        let own = observed.addresses.iter().filter(|local| local.index == egress.index);
+        let networks = own.clone().filter_map(|local| IpNet::new(local.address, local.prefix_length?).ok());
+        let reached = foreign.active().filter(|(route, _)| route.index == egress.index);
         let reached =
             reached.filter(|(route, _)| route.next_hop == WindowsRoute::on_link(route.destination.into()));
         let reached = reached.map(|(route, _)| route.destination).filter(|to| !is_multicast(*to));
@@ -103,10 +103,11 @@ impl<'a> NodeLink<'a> {
         Self {
             cluster,
             name,
-            management,
+            egress,
             on_link: networks.chain(reached).filter(|prefix| !is_whole(prefix) && !is_own(prefix)).collect(),
-            has_prefixes: !observed.derived.is_empty() || own.clone().all(|local| local.length.is_some()),
-            routes: foreign.usable(management),
+            has_prefixes: !observed.derived.is_empty()
+                || own.clone().all(|local| local.prefix_length.is_some()),
+            routes: foreign.usable(egress),
             local,
         }
     }
@@ -115,7 +116,7 @@ impl<'a> NodeLink<'a> {
     pub fn adapt(&self, next_hop: IpAddr, required: &RequiredLink) -> Adapted {
         let RequiredLink { peer, on_link, address } = *required;
         let other = &self.cluster.nodes[peer].name;
-        let unusable = UnusableNextHop { next_hop, other, device: &self.management.alias };
+        let unusable = UnusableNextHop { next_hop, other, device: &self.egress.alias };
         if let Some(holder) = self.local.get(&on_link) {
             if on_link != next_hop {
                 return Adapted::Via(next_hop);
@@ -150,7 +151,7 @@ impl<'a> NodeLink<'a> {
             return unknown("interface metrics");
         }
         // Several routes with the same metric are equally good.
-        let mut routes = routes.iter().filter(|route| route.interface == self.management.index);
+        let mut routes = routes.iter().filter(|route| route.interface == self.egress.index);
         let is_usable = |gateway: &IpAddr| !gateway.is_unspecified() && !self.local.contains_key(gateway);
         match routes.find_map(|route| Some(route.next_hop).filter(is_usable)) {
             Some(gateway) => Adapted::Via(gateway),
@@ -178,19 +179,23 @@ impl<'a> Foreign<'a> {
             !self.desired.contains(&route.destination)
                 && !self.owned.contains(&(route.alias.as_str(), route.destination, route.next_hop))
         };
-        let stored =
-            self.observed.routes.iter().filter(is_foreign).filter_map(|route| Some((route, route.active?)));
+        let stored = self
+            .observed
+            .routes
+            .iter()
+            .filter(is_foreign)
+            .filter_map(|route| Some((route, route.active_metric?)));
         let derived = self.observed.derived.iter().filter(is_foreign);
         stored.chain(derived.map(|route| (route, route.derived_metric())))
     }
 
-    /// Returns the active routes whose interfaces are connected, or not known to be disconnected. The management interface
+    /// Returns the active routes whose interfaces are connected, or not known to be disconnected. The egress interface
     /// is treated as if it were connected.
-    fn usable(&self, management: &InterfaceRef) -> ActiveTable {
+    fn usable(&self, egress: &InterfaceRef) -> ActiveTable {
         let table = self.active().filter_map(|(route, metric)| {
             let interface = self.observed.interface(route.index, route.destination.into());
-            let is_usable = route.index == management.index
-                || interface.is_none_or(|interface| !interface.is_disconnected());
+            let is_usable =
+                route.index == egress.index || interface.is_none_or(|interface| !interface.is_disconnected());
             is_usable.then(|| ActiveRoute {
                 destination: route.destination,
                 next_hop: route.next_hop,

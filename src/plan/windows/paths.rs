@@ -57,7 +57,7 @@ pub(super) struct PlannedNode<'a> {
     observed: &'a WindowsObserved,
     /// The interfaces by index and family.
     interfaces: HashMap<(u32, Family), &'a Interface>,
-    management: &'a InterfaceRef,
+    egress: &'a InterfaceRef,
     pod: Option<&'a InterfaceRef>,
     wanted: &'a [ResolvedRoute],
     /// The other routes that remain.
@@ -77,7 +77,7 @@ impl<'a> PlannedNode<'a> {
     pub fn new(
         cluster: &'a Cluster,
         observed: &'a WindowsObserved,
-        (management, pod): (&'a InterfaceRef, Option<&'a InterfaceRef>),
+        (egress, pod): (&'a InterfaceRef, Option<&'a InterfaceRef>),
         wanted: &'a [ResolvedRoute],
         kept: &'a [&'a ObservedRoute],
     ) -> Self {
@@ -91,7 +91,7 @@ impl<'a> PlannedNode<'a> {
             cluster,
             observed,
             interfaces: interfaces.collect(),
-            management,
+            egress,
             pod,
             wanted,
             kept,
@@ -131,9 +131,9 @@ impl<'a> PlannedNode<'a> {
         let desired = self
             .wanted
             .iter()
-            .map(|route| self.active(self.management.index, route.destination, route.next_hop, route.metric));
+            .map(|route| self.active(self.egress.index, route.destination, route.next_hop, route.metric));
         let kept = self.kept.iter().filter_map(|route| {
-            let metric = if moment == Moment::Now { route.active } else { route.persistent }?;
+            let metric = if moment == Moment::Now { route.active_metric } else { route.persistent_metric }?;
             Some(self.active(route.index, route.destination, route.next_hop, metric))
         });
         desired.chain(kept).chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect()
@@ -142,7 +142,7 @@ impl<'a> PlannedNode<'a> {
     /// Returns the routes that are active now.
     fn live_table(&self) -> ActiveTable {
         let live = self.observed.routes.iter().filter_map(|route| {
-            Some(self.active(route.index, route.destination, route.next_hop, route.active?))
+            Some(self.active(route.index, route.destination, route.next_hop, route.active_metric?))
         });
         live.chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect()
     }
@@ -201,17 +201,15 @@ impl<'a> PlannedNode<'a> {
         }
     }
 
-    /// Windows does not use the routes of a disconnected interface. The management interface is judged as if it were
+    /// Windows does not use the routes of a disconnected interface. The egress interface is judged as if it were
     /// connected: HG0860 already reports it.
     fn is_usable(&self, route: &ActiveRoute) -> bool {
         let interface = self.interfaces.get(&(route.interface, route.destination.into()));
-        route.interface == self.management.index
-            || interface.is_none_or(|interface| !interface.is_disconnected())
+        route.interface == self.egress.index || interface.is_none_or(|interface| !interface.is_disconnected())
     }
 
     fn may_use(&self, needed: &ResolvedRoute, route: &ActiveRoute) -> bool {
-        let indexes =
-            InterfaceIndexes { management: self.management.index, pod: self.pod.map(|pod| pod.index) };
+        let indexes = InterfaceIndexes { egress: self.egress.index, pod: self.pod.map(|pod| pod.index) };
         // Addresses of this machine inside its own pod CIDR.
         let is_local = matches!(needed.origin, WindowsOrigin::OwnPods(_))
             && route.destination.prefix_len() == route.destination.max_prefix_len()
@@ -241,8 +239,8 @@ impl<'a> PlannedNode<'a> {
             format!(
                 "has {metric} -NextHop {} on {} ({})",
                 needed.next_hop,
-                self.management.alias,
-                self.metrics(self.management.index, needed.destination, needed.metric)
+                self.egress.alias,
+                self.metrics(self.egress.index, needed.destination, needed.metric)
             )
         };
         let message = format!(
@@ -314,7 +312,7 @@ impl<'a> PlannedNode<'a> {
 
     /// Returns the interfaces that are disconnected, so that nothing passes through them.
     fn disconnected(&self) -> Vec<Diagnostic> {
-        let own = [(Role::Management, Some(self.management)), (Role::Pod, self.pod)];
+        let own = [(Role::Egress, Some(self.egress)), (Role::Pod, self.pod)];
         let families: Vec<Family> = self.cluster.prefixes.families().collect();
         let own = own.into_iter().filter_map(|(role, interface)| Some((role, interface?)));
         own.filter(|(_, interface)| {
@@ -340,6 +338,6 @@ fn is_same(observed: &ObservedRoute, route: &ActiveRoute) -> bool {
 
 /// Returns the stores that contain a route.
 fn stores(route: &ObservedRoute) -> Vec<&'static str> {
-    let stores = [("ActiveStore", route.active), ("PersistentStore", route.persistent)];
+    let stores = [("ActiveStore", route.active_metric), ("PersistentStore", route.persistent_metric)];
     stores.into_iter().filter(|(_, metric)| metric.is_some()).map(|(name, _)| name).collect()
 }

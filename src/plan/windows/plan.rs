@@ -120,7 +120,7 @@ impl WindowsPlan {
         for change in &self.changes {
             *match change.action() {
                 Action::Add => &mut totals.add,
-                Action::Change => &mut totals.change,
+                Action::Update => &mut totals.update,
                 Action::Remove => &mut totals.remove,
             } += 1;
         }
@@ -132,7 +132,7 @@ impl WindowsChange {
     fn action(&self) -> Action {
         match self {
             Self::Route(change) => change.action(),
-            Self::Forwarding(_) => Action::Change,
+            Self::Forwarding(_) => Action::Update,
         }
     }
 }
@@ -145,7 +145,7 @@ impl StoreChange {
         match (self.before == none, self.after == none) {
             (true, _) => Action::Add,
             (_, true) => Action::Remove,
-            _ => Action::Change,
+            _ => Action::Update,
         }
     }
 }
@@ -169,10 +169,9 @@ pub fn windows_plan(
 ) -> Result<WindowsPlan, Vec<Diagnostic>> {
     let node = &cluster.nodes[index];
     let machine = NodeInterfaces::new(observed);
-    let (management, pod) = machine.find(cluster, node).both()?;
-    let interfaces =
-        InterfaceIndexes { management: management.index, pod: pod.as_ref().map(|pod| pod.index) };
-    let wanted = WantedRoutes::of(cluster, index, desired, observed, &management);
+    let (egress, pod) = machine.find(cluster, node).both()?;
+    let interfaces = InterfaceIndexes { egress: egress.index, pod: pod.as_ref().map(|pod| pod.index) };
+    let wanted = WantedRoutes::of(cluster, index, desired, observed, &egress);
     if !wanted.problems.is_empty() {
         return Err(wanted.problems);
     }
@@ -187,11 +186,11 @@ pub fn windows_plan(
     let mut keys = HashSet::new();
     let mut kept = Vec::new();
     for ResolvedRoute { destination, next_hop, metric, origin } in wanted.iter().copied() {
-        let key = WindowsRouteKey { index: management.index, destination, next_hop };
+        let key = WindowsRouteKey { index: egress.index, destination, next_hop };
         keys.insert(key);
         let (before, after) = (live.get(&key).copied().unwrap_or_default(), Stores::both(metric));
         if before != after {
-            let (interface, cause) = (management.clone(), WindowsCause::Configured(origin));
+            let (interface, cause) = (egress.clone(), WindowsCause::Configured(origin));
             let change = StoreChange { interface, destination, next_hop, before, after, cause };
             plan.changes.push(WindowsChange::Route(change));
         }
@@ -211,7 +210,7 @@ pub fn windows_plan(
         let diverted = traffic.diverted_by(route, interfaces);
         if machine.is_orphan(route) {
             let is_owned = observed
-                .owned
+                .managed
                 .iter()
                 .any(|owned| (owned.destination, owned.next_hop) == (route.destination, route.next_hop));
             let may_remove = is_owned || policy == ForeignPolicy::Adopt;
@@ -240,9 +239,9 @@ pub fn windows_plan(
         }
     }
     if let Some(pod) = &pod {
-        plan.changes.extend(forwarding(cluster, observed, &management, pod)?);
+        plan.changes.extend(forwarding(cluster, observed, &egress, pod)?);
     }
-    plan.paths = PlannedNode::new(cluster, observed, (&management, pod.as_ref()), &wanted, &kept).judge();
+    plan.paths = PlannedNode::new(cluster, observed, (&egress, pod.as_ref()), &wanted, &kept).judge();
     plan.paths.warnings.extend(skipped);
     Ok(plan)
 }
@@ -257,14 +256,14 @@ pub fn windows_paths(
 ) -> WindowsPaths {
     let machine = NodeInterfaces::new(observed);
     let found = machine.find(cluster, &cluster.nodes[index]);
-    let Ok(management) = &found.management else { return WindowsPaths::default() };
+    let Ok(egress) = &found.egress else { return WindowsPaths::default() };
     let WantedRoutes { routes: wanted, skipped: nodes, .. } =
-        WantedRoutes::of(cluster, index, desired, observed, management);
+        WantedRoutes::of(cluster, index, desired, observed, egress);
     let owned = observed.owned_keys();
     let desired: HashSet<WindowsRouteKey> = wanted
         .iter()
         .map(|route| WindowsRouteKey {
-            index: management.index,
+            index: egress.index,
             destination: route.destination,
             next_hop: route.next_hop,
         })
@@ -276,7 +275,7 @@ pub fn windows_paths(
     };
     let kept: Vec<&ObservedRoute> = observed.routes.iter().filter(is_kept).collect();
     let pod = found.pod.as_ref().ok().and_then(Option::as_ref);
-    let mut paths = PlannedNode::new(cluster, observed, (management, pod), &wanted, &kept).judge();
+    let mut paths = PlannedNode::new(cluster, observed, (egress, pod), &wanted, &kept).judge();
     paths.warnings.extend(skipped(cluster, index, &nodes));
     paths
 }
@@ -290,10 +289,10 @@ pub fn windows_reach(
     observed: &WindowsObserved,
 ) -> WindowsReach {
     let found = NodeInterfaces::new(observed).find(cluster, &cluster.nodes[index]);
-    let Ok(management) = &found.management else { return WindowsReach::nothing(cluster) };
-    let wanted = WantedRoutes::of(cluster, index, desired, observed, management);
+    let Ok(egress) = &found.egress else { return WindowsReach::nothing(cluster) };
+    let wanted = WantedRoutes::of(cluster, index, desired, observed, egress);
     let pod = found.pod.as_ref().ok().and_then(Option::as_ref);
-    let mut reach = PlannedNode::new(cluster, observed, (management, pod), &wanted.routes, &[]).reach();
+    let mut reach = PlannedNode::new(cluster, observed, (egress, pod), &wanted.routes, &[]).reach();
     reach.lost.extend(wanted.unusable);
     reach.skipped = wanted.skipped.into_iter().collect();
     reach
@@ -340,7 +339,7 @@ fn leftover(route: &ObservedRoute) -> Diagnostic {
 }
 
 fn stores(route: &ObservedRoute) -> Stores {
-    Stores { active: route.active, persistent: route.persistent }
+    Stores { active: route.active_metric, persistent: route.persistent_metric }
 }
 
 /// The identity of a route in a store.
@@ -376,16 +375,16 @@ impl WantedRoutes {
         index: usize,
         desired: &WindowsDesired,
         observed: &WindowsObserved,
-        management: &InterfaceRef,
+        egress: &InterfaceRef,
     ) -> Self {
         let name = &cluster.nodes[index].name;
-        let link = LazyCell::new(|| NodeLink::new(cluster, name, desired, observed, management));
+        let link = LazyCell::new(|| NodeLink::new(cluster, name, desired, observed, egress));
         let mut wanted = Self { routes: Vec::with_capacity(desired.state.routes.len()), ..Self::default() };
         let (mut skipped, mut reported) = (HashSet::new(), HashSet::new());
         for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {
-            let gateway = || default_gateway(observed, management, route.family());
+            let gateway = || default_gateway(observed, egress, route.family());
             let Some(next_hop) = route.next_hop.or_else(gateway) else {
-                wanted.problems.push(no_gateway(route, management));
+                wanted.problems.push(no_gateway(route, egress));
                 continue;
             };
             let next_hop = match RequiredLink::of(cluster, route, *origin) {
@@ -415,8 +414,8 @@ impl WantedRoutes {
     }
 }
 
-fn no_gateway(route: &WindowsRoute, management: &InterfaceRef) -> Diagnostic {
-    let (destination, alias) = (route.destination_prefix, &management.alias);
+fn no_gateway(route: &WindowsRoute, egress: &InterfaceRef) -> Diagnostic {
+    let (destination, alias) = (route.destination_prefix, &egress.alias);
     Diagnostic::new(
         Rule::NoDefaultRoute,
         format!(
@@ -426,26 +425,26 @@ fn no_gateway(route: &WindowsRoute, management: &InterfaceRef) -> Diagnostic {
     )
 }
 
-/// Returns the gateway of the best default route of the management interface.
-fn default_gateway(observed: &WindowsObserved, management: &InterfaceRef, family: Family) -> Option<IpAddr> {
+/// Returns the gateway of the best default route of the egress interface.
+fn default_gateway(observed: &WindowsObserved, egress: &InterfaceRef, family: Family) -> Option<IpAddr> {
     let is_default = |route: &&ObservedRoute| {
-        route.index == management.index
+        route.index == egress.index
             && route.destination.prefix_len() == 0
             && Family::from(route.destination) == family
     };
     let candidates = observed.routes.iter().filter(is_default);
-    let ranked = candidates.filter_map(|route| Some((route.active?, route.next_hop)));
+    let ranked = candidates.filter_map(|route| Some((route.active_metric?, route.next_hop)));
     ranked.min_by_key(|(metric, _)| *metric).map(|(_, gateway)| gateway)
 }
 
 fn forwarding(
     cluster: &Cluster,
     observed: &WindowsObserved,
-    management: &InterfaceRef,
+    egress: &InterfaceRef,
     pod: &InterfaceRef,
 ) -> Result<Vec<WindowsChange>, Vec<Diagnostic>> {
     let (mut changes, mut problems) = (Vec::new(), Vec::new());
-    for (role, interface) in [(Role::Management, management), (Role::Pod, pod)] {
+    for (role, interface) in [(Role::Egress, egress), (Role::Pod, pod)] {
         for family in cluster.prefixes.families() {
             match observed.interface(interface.index, family) {
                 Some(live) if live.forwarding == "Enabled" => {}

@@ -19,10 +19,10 @@ pub(super) struct ResolvedRoute {
     pub origin: WindowsOrigin,
 }
 
-/// The indexes of the management interface and, if there is one, of the pod interface.
+/// The indexes of the egress interface and, if there is one, of the pod interface.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InterfaceIndexes {
-    pub management: u32,
+    pub egress: u32,
     pub pod: Option<u32>,
 }
 
@@ -41,7 +41,7 @@ impl ResolvedRoute {
     pub fn may_use(&self, next_hop: IpAddr, index: u32, interfaces: InterfaceIndexes) -> bool {
         let is_own = matches!(self.origin, WindowsOrigin::OwnPods(_));
         let is_on_link = next_hop == WindowsRoute::on_link(self.destination.into());
-        (index == interfaces.management && next_hop == self.next_hop)
+        (index == interfaces.egress && next_hop == self.next_hop)
             || (is_own && is_on_link && interfaces.pod == Some(index))
     }
 }

@@ -73,7 +73,6 @@ pub struct Renamed {
 #[serde(rename_all = "camelCase")]
 pub struct BlockReport {
     /// Whether the nodes are new, removed, or in both configurations.
-    #[serde(rename = "standing")]
     pub status: NodeStatus,
     /// The operating system of the nodes.
     #[serde(skip)]
@@ -182,7 +181,7 @@ impl BlockReport {
         for entry in &self.changes {
             *match entry.action {
                 Action::Add => &mut totals.add,
-                Action::Change => &mut totals.change,
+                Action::Update => &mut totals.update,
                 Action::Remove => &mut totals.remove,
             } += entry.on.as_ref().map_or(1, |reach| reach.nodes);
         }

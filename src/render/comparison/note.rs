@@ -35,7 +35,7 @@ pub enum RevisionNote {
         /// The old configuration.
         old: Untrusted,
         /// The number of errors.
-        mistakes: usize,
+        error_count: usize,
     },
 }
 
@@ -55,11 +55,11 @@ impl RevisionNote {
                 )
             }
             Self::Renamed { before, after } => format!("{} was renamed to {}", name(before), name(after)),
-            Self::InvalidBase { old, mistakes } => {
+            Self::InvalidBase { old, error_count } => {
                 format!(
                     "{} is invalid ({}); comparing with an empty configuration",
                     name(old),
-                    count(*mistakes, "error")
+                    count(*error_count, "error")
                 )
             }
         }

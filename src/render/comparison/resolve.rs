@@ -90,7 +90,7 @@ impl Resolver<'_> {
         let has_no_device = |item: &ObjectChange| match item {
             ObjectChange::Route { before, after, .. } => {
                 let has_none =
-                    |route: &Route| route.kind == RouteType::Unicast && route.next.device.is_none();
+                    |route: &Route| route.kind == RouteType::Unicast && route.next_hop.device.is_none();
                 before.iter().chain(after).any(has_none)
             }
             ObjectChange::WindowsRoute { before, after, .. } => {

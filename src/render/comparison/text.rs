@@ -196,8 +196,8 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
         let interface = match block.status {
             NodeStatus::New => new,
             NodeStatus::Removed => old,
-            NodeStatus::Stays if old == new => new,
-            NodeStatus::Stays => format!("{old} -> {new}"),
+            NodeStatus::Existing if old == new => new,
+            NodeStatus::Existing => format!("{old} -> {new}"),
         };
         plain_line(printable(&format!("  {word} {interface} on {names}")))
     };
@@ -206,7 +206,7 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
 
 /// The number of changes of each kind.
 pub(in crate::render) fn counts(totals: ComparisonTotals) -> String {
-    format!("{} to add, {} to update, {} to remove", totals.add, totals.change, totals.remove)
+    format!("{} to add, {} to update, {} to remove", totals.add, totals.update, totals.remove)
 }
 
 /// The totals as a sentence.
@@ -228,11 +228,11 @@ fn summary(report: &ComparisonReport, palette: &Palette) -> String {
             text.push_str(&format!("{}\n", palette.remove.apply_to(line)));
         }
     };
-    let stays = report.blocks.iter().filter(|block| block.status == NodeStatus::Stays);
+    let existing = report.blocks.iter().filter(|block| block.status == NodeStatus::Existing);
     let mut seen = HashSet::new();
     add(
         "To remove",
-        fold_if_many(stays.flat_map(removed_objects).filter(|name| seen.insert(name.clone())).collect()),
+        fold_if_many(existing.flat_map(removed_objects).filter(|name| seen.insert(name.clone())).collect()),
     );
     add("Removed nodes", fold_if_many(removed_nodes(report)));
     text

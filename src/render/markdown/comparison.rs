@@ -59,7 +59,7 @@ fn block_title(report: &ComparisonReport, block: &BlockReport) -> String {
 
 fn removals(report: &ComparisonReport) -> Vec<Removals> {
     let mut removals = Vec::new();
-    for block in report.blocks.iter().filter(|block| block.status == NodeStatus::Stays) {
+    for block in report.blocks.iter().filter(|block| block.status == NodeStatus::Existing) {
         let changes = block.changes.iter().zip(&block.to_removed_nodes);
         let removed = changes.filter(|(entry, _)| entry.action == Action::Remove);
         let objects: Vec<Removal> = removed

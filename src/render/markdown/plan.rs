@@ -82,7 +82,7 @@ fn changes(report: &Report, kind: ObjectKind) -> ChangeSection {
     let lines: Vec<RankedLine> = entries
         .map(|entry| {
             let importance =
-                if entry.action == Action::Change { Importance::Change } else { Importance::Add };
+                if entry.action == Action::Update { Importance::Change } else { Importance::Add };
             RankedLine { importance, line: change_line(entry, &palette) }
         })
         .collect();

@@ -79,10 +79,10 @@ function Format-Found([int] $count) {
     return [string] $count
 }
 
-# Returns the management interface, the pod interface, and the problems in finding them. A machine without pods has no pod
+# Returns the egress interface, the pod interface, and the problems in finding them. A machine without pods has no pod
 # interface.
 function Get-NodeInterfaces {
-    $interfaces = @{ Management = $null; Pod = $null; Problems = @(); Remedies = @() }
+    $interfaces = @{ Egress = $null; Pod = $null; Problems = @(); Remedies = @() }
     $aliases = Get-Aliases
     $holders = @()
     $podHolders = @()
@@ -99,7 +99,7 @@ function Get-NodeInterfaces {
     }
     $names = @($aliases.Values | Sort-Object -Unique) -join ', '
     if ($holders.Count -eq 1) {
-        $interfaces.Management = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
+        $interfaces.Egress = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
     } else {
         $criterion = 'has address ' + ($Addresses -join ' or ')
         if ($InterfaceAlias -ne '') { $criterion = 'is named ' + $InterfaceAlias }
@@ -119,13 +119,13 @@ function Get-NodeInterfaces {
     return $interfaces
 }
 
-# Returns the gateway of the best default route on the management interface.
-function Get-DefaultGateway($live, $management, [string] $everything) {
+# Returns the gateway of the best default route on the egress interface.
+function Get-DefaultGateway($live, $egress, [string] $everything) {
     $best = $null
     foreach ($key in (Get-Sorted $live.Keys)) {
         $route = $live[$key]
-        if ($route.Destination -ne $everything -or $route.Index -ne $management.Index -or $route.Active -lt 0) { continue }
-        if ($null -eq $best -or $route.Active -lt $best.Active) { $best = $route }
+        if ($route.Destination -ne $everything -or $route.Index -ne $egress.Index -or $route.ActiveMetric -lt 0) { continue }
+        if ($null -eq $best -or $route.ActiveMetric -lt $best.ActiveMetric) { $best = $route }
     }
     if ($null -eq $best) { return '' }
     return $best.NextHop
@@ -159,7 +159,7 @@ function Get-OwnedKey([string] $alias, [string] $destination, [string] $nextHop)
 function New-RouteChange($now, $active, $persistent, [string] $why) {
     return @{
         Kind = 'route'; Index = $now.Index; Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop
-        BeforeActive = $now.Active; BeforePersistent = $now.Persistent
+        BeforeActive = $now.ActiveMetric; BeforePersistent = $now.PersistentMetric
         AfterActive = $active; AfterPersistent = $persistent; Why = $why
     }
 }
@@ -176,9 +176,9 @@ function Get-DesiredRoutes($plan, $interfaces, $state, $live) {
     $link = $null
     foreach ($route in $Routes) {
         $nextHop = $route.NextHop
-        if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Management $route.Everything }
+        if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Egress $route.Everything }
         if ($nextHop -eq '') {
-            $plan.Problems += 'the gateway for ' + $route.Destination + ' is unknown, because ' + $interfaces.Management.Alias +
+            $plan.Problems += 'the gateway for ' + $route.Destination + ' is unknown, because ' + $interfaces.Egress.Alias +
                 ' has no default route: set defaultGateway for node ' + $Node + ' in the configuration'
             continue
         }
@@ -187,11 +187,11 @@ function Get-DesiredRoutes($plan, $interfaces, $state, $live) {
             $nextHop = Get-AdaptedNextHop $plan $interfaces $link $route
             if ($nextHop -eq '') { continue }
         }
-        $now = $live[(Get-Key $interfaces.Management.Index $route.Destination $nextHop)]
+        $now = $live[(Get-Key $interfaces.Egress.Index $route.Destination $nextHop)]
         if ($null -eq $now) {
             $now = @{
-                Index = $interfaces.Management.Index; Alias = $interfaces.Management.Alias
-                Destination = $route.Destination; NextHop = $nextHop; Active = $Absent; Persistent = $Absent
+                Index = $interfaces.Egress.Index; Alias = $interfaces.Egress.Alias
+                Destination = $route.Destination; NextHop = $nextHop; ActiveMetric = $Absent; PersistentMetric = $Absent
                 Protocol = 'NetMgmt'
             }
         }
@@ -255,7 +255,7 @@ function Get-NeededRoute($destinations, [string] $destination) {
 # Returns whether packets of a desired route may use a live route. The node's own pods are on-link on its pod interface,
 # too.
 function Test-Planned($entry, $interfaces, $route) {
-    if ($route.Index -eq $interfaces.Management.Index -and $route.NextHop -eq $entry.Now.NextHop) { return $true }
+    if ($route.Index -eq $interfaces.Egress.Index -and $route.NextHop -eq $entry.Now.NextHop) { return $true }
     return $entry.Role -eq 'own' -and $route.Index -eq $interfaces.Pod.Index -and $route.NextHop -eq $entry.Now.NextHop
 }
 
@@ -284,7 +284,7 @@ function Get-MisplacedAddresses($destinations, $interfaces, $derived) {
 # ---- Orphans: persistent routes of interfaces that no longer exist. They carry no traffic and never conflict.
 
 function Test-Orphan($route) {
-    return $route.Alias -eq '' -and $route.Active -lt 0
+    return $route.Alias -eq '' -and $route.ActiveMetric -lt 0
 }
 
 # hostgw removes orphans that it manages or adopts, if Windows still knows the index of their interface.
@@ -342,7 +342,7 @@ function Remove-Orphans($orphans) {
 function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $plan = @{
         Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @(); Remedy = ''
-        Owned = (New-Object System.Collections.ArrayList); Traffic = (New-Object System.Collections.ArrayList)
+        Managed = (New-Object System.Collections.ArrayList); Traffic = (New-Object System.Collections.ArrayList)
         Skipped = (New-Object System.Collections.ArrayList)
         Faults = @(); Later = @(); Unverified = ''; IsDisconnected = $false
     }
@@ -357,8 +357,8 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
     foreach ($entry in $desired) {
         $now = $entry.Now
         $keys[(Get-Key $now.Index $now.Destination $now.NextHop)] = $true
-        [void] $plan.Owned.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
-        if ($now.Active -ne $entry.Metric -or $now.Persistent -ne $entry.Metric) {
+        [void] $plan.Managed.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
+        if ($now.ActiveMetric -ne $entry.Metric -or $now.PersistentMetric -ne $entry.Metric) {
             [void] $additions.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
         }
     }
@@ -384,7 +384,7 @@ function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
     $owned = @{}
     # The interface of an orphan no longer has a name.
     $orphaned = @{}
-    foreach ($route in @($state.Owned)) {
+    foreach ($route in @($state.Managed)) {
         $owned[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true
         $orphaned[(Get-OwnedKey '' $route.Destination $route.NextHop)] = $true
     }
@@ -414,7 +414,7 @@ function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
             if ($null -ne $affected -and $now.Destination -eq $needed.Now.Destination) {
                 $plan.Conflicts += Format-Conflict $now $affected
             }
-            [void] $plan.Traffic.Add((New-Candidate $now $needed ($null -eq $affected) $now.Persistent))
+            [void] $plan.Traffic.Add((New-Candidate $now $needed ($null -eq $affected) $now.PersistentMetric))
         }
     }
     $plan.Managed = $managed.Count
@@ -443,7 +443,7 @@ function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
         $saved[[string] $entry.Alias + ' ' + $entry.Family] = $true
         $plan.Forwarding += $entry
     }
-    $forwarders = @($interfaces.Management, $interfaces.Pod)
+    $forwarders = @($interfaces.Egress, $interfaces.Pod)
     if ($null -eq $interfaces.Pod) { $forwarders = @() }
     foreach ($interface in $forwarders) {
         foreach ($family in $Families) {
@@ -453,7 +453,7 @@ function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
                 continue
             }
             if ($now -eq 'Enabled') { continue }
-            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'forwarding: required on every node with pods'
+            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'forwarding is required on every node with pods'
             if (-not $saved.ContainsKey([string] $interface.Alias + ' ' + $family)) {
                 $plan.Forwarding += @{ Alias = $interface.Alias; Family = $family; Value = $now }
             }
@@ -704,7 +704,7 @@ function Read-Journal([string] $path) {
 function Format-State($plan) {
     return ConvertTo-Json @{
         Format = 1; Node = $Node; ConfigHash = $ConfigHash; At = [DateTime]::UtcNow.ToString('o')
-        Owned = @($plan.Owned.ToArray()); Forwarding = @($plan.Forwarding)
+        Managed = @($plan.Managed.ToArray()); Forwarding = @($plan.Forwarding)
     } -Depth 5 -Compress
 }
 
@@ -726,8 +726,8 @@ function Invoke-Changes($changes) {
 # Returns the steps that restore a route from its live state to the state before a change.
 function Get-UndoSteps($live, $change) {
     $now = $live[(Get-Key $change.Index $change.Destination $change.NextHop)]
-    if ($null -eq $now) { $now = @{ Active = $Absent; Persistent = $Absent } }
-    return ,(Get-Steps $now.Active $now.Persistent $change.BeforeActive $change.BeforePersistent)
+    if ($null -eq $now) { $now = @{ ActiveMetric = $Absent; PersistentMetric = $Absent } }
+    return ,(Get-Steps $now.ActiveMetric $now.PersistentMetric $change.BeforeActive $change.BeforePersistent)
 }
 
 # Restores the state from before the changes of a journal, in reverse order.
@@ -840,7 +840,7 @@ function Write-DamagedState([string] $why) {
     $old = $StateFile + '.old'
     try {
         $state = ConvertFrom-State (Read-RecordText $old)
-        Write-Detail ('The previous version is intact and lists ' + @($state.Owned).Count + ' routes.')
+        Write-Detail ('The previous version is intact and lists ' + @($state.Managed).Count + ' routes.')
         Write-Help ('restore that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
             ' -Destination ' + (Format-Path $StateFile))
     } catch {
@@ -864,7 +864,7 @@ function Write-DamagedLast([string] $why) {
 }
 
 # Verifies that the live state matches the plan. Returns the plan for it, which is empty.
-function Assert-InForce($interfaces, [bool] $removeAll) {
+function Assert-InEffect($interfaces, [bool] $removeAll) {
     $recheck = Get-Plan $interfaces (Read-State) $removeAll
     $lines = @($recheck.Conflicts) + @($recheck.Problems)
     foreach ($change in $recheck.Changes) { $lines += Format-Change $change }
@@ -882,7 +882,7 @@ function Invoke-Plan($plan, $interfaces, [bool] $removeAll) {
     try {
         $before = Get-Baseline $plan $interfaces $removeAll
         Invoke-Changes $plan.Changes
-        $after = Assert-InForce $interfaces $removeAll
+        $after = Assert-InEffect $interfaces $removeAll
         if (-not $removeAll) { Assert-Paths $before $after $interfaces }
         $plan.Faults = $after.Faults
         $plan.Later = $after.Later
@@ -932,8 +932,8 @@ function Save-Ownership($plan, $state, [bool] $removeAll) {
         Remove-File $StateFile
         return
     }
-    $before = (Get-Sorted @($state.Owned | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
-    $after = (Get-Sorted @($plan.Owned | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
+    $before = (Get-Sorted @($state.Managed | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
+    $after = (Get-Sorted @($plan.Managed | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
     if (-not [string]::Equals($before, $after, 'Ordinal')) { Write-File $StateFile (Format-State $plan) }
 }
 

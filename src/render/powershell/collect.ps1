@@ -6,13 +6,13 @@ function Get-LiveState {
         $interfaces += @{
             Index = [int] $interface.InterfaceIndex; Alias = [string] $interface.InterfaceAlias
             Family = [string] $interface.AddressFamily; Forwarding = [string] $interface.Forwarding
-            Metric = [long] $interface.InterfaceMetric; Connection = [string] $interface.ConnectionState
+            Metric = [long] $interface.InterfaceMetric; ConnectionState = [string] $interface.ConnectionState
         }
     }
     $addresses = @()
     foreach ($address in (Get-Existing 'addresses' '')) {
         $addresses += @{
-            Index = [int] $address.InterfaceIndex; Address = [string] $address.IPAddress; Length = [int] $address.PrefixLength
+            Index = [int] $address.InterfaceIndex; Address = [string] $address.IPAddress; PrefixLength = [int] $address.PrefixLength
         }
     }
     $derived = New-Object System.Collections.ArrayList
@@ -21,9 +21,9 @@ function Get-LiveState {
     foreach ($key in (Get-Sorted $live.Keys)) { $routes += $live[$key] }
     $state = Read-State
     return @{
-        Format = 1; System = 'windows'; Node = $Node; At = [DateTime]::UtcNow.ToString('o')
-        Interfaces = @($interfaces); Addresses = @($addresses); Routes = @($routes); Made = @($derived.ToArray())
-        Owned = @($state.Owned); Forwarding = @($state.Forwarding)
+        Format = 1; System = 'windows'; Node = $Node; TakenAt = [DateTime]::UtcNow.ToString('o')
+        Interfaces = @($interfaces); Addresses = @($addresses); Routes = @($routes); Derived = @($derived.ToArray())
+        Managed = @($state.Managed); Forwarding = @($state.Forwarding)
     }
 }
 

@@ -1,7 +1,7 @@
 # ---- Nodes on other links: their routes as `offLink` of the configuration asks. hostgw plan --state decides by the same rules, and
 # uses the same words.
 
-# Returns what this node reaches on the link of its management interface, and the routes to everything else, by bits. Managed
+# Returns what this node reaches on the link of its egress interface, and the routes to everything else, by bits. Managed
 # routes do not count, because they depend on the result.
 function Get-NodeLink($plan, $interfaces, $state) {
     $link = @{ Local = @{}; Networks = @(); Routes = @{}; Links = (Get-Links); Reported = @{} }
@@ -12,7 +12,7 @@ function Get-NodeLink($plan, $interfaces, $state) {
         $bits = Get-AddressBits $address.IPAddress
         $link.Local[$bits] = [string] $aliases[[string] $address.InterfaceIndex]
         $hosts[$bits] = $true
-        if ([int] $address.InterfaceIndex -ne $interfaces.Management.Index) { continue }
+        if ([int] $address.InterfaceIndex -ne $interfaces.Egress.Index) { continue }
         $length = [int] $address.PrefixLength
         $prefixes[$bits.Substring(0, $bits.IndexOf(':') + 1 + $length)] = $true
     }
@@ -24,7 +24,7 @@ function Get-NodeLink($plan, $interfaces, $state) {
     $foreign = Get-ForeignRoutes $plan $interfaces $state $link.Links
     foreach ($route in $foreign) {
         $isOnLink = @('0.0.0.0', '::') -contains $route.NextHop
-        if ($isOnLink -and $route.Index -eq $interfaces.Management.Index) { $prefixes[(Get-Bits $route.Destination)] = $true }
+        if ($isOnLink -and $route.Index -eq $interfaces.Egress.Index) { $prefixes[(Get-Bits $route.Destination)] = $true }
     }
     foreach ($bits in (Get-Sorted $prefixes.Keys)) {
         $isWhole = $bits.Length -eq $bits.IndexOf(':') + 1
@@ -35,11 +35,11 @@ function Get-NodeLink($plan, $interfaces, $state) {
     return $link
 }
 
-# Returns the active routes on connected interfaces that are neither managed nor will be, in a fixed order. The management
+# Returns the active routes on connected interfaces that are neither managed nor will be, in a fixed order. The egress
 # interface is treated as if it were connected.
 function Get-ForeignRoutes($plan, $interfaces, $state, $links) {
     $managed = @{}
-    foreach ($route in @($state.Owned)) { $managed[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true }
+    foreach ($route in @($state.Managed)) { $managed[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true }
     $desired = @{}
     foreach ($route in $Routes) { $desired[$route.Destination] = $true }
     $active = New-Object System.Collections.ArrayList
@@ -47,11 +47,11 @@ function Get-ForeignRoutes($plan, $interfaces, $state, $links) {
     foreach ($route in $plan.Derived) { [void] $active.Add($route) }
     $foreign = New-Object System.Collections.ArrayList
     foreach ($route in $active) {
-        if ($route.Active -lt 0 -or $desired.ContainsKey($route.Destination)) { continue }
+        if ($route.ActiveMetric -lt 0 -or $desired.ContainsKey($route.Destination)) { continue }
         if ($managed.ContainsKey((Get-OwnedKey $route.Alias $route.Destination $route.NextHop))) { continue }
         $now = $links[(Get-LinkKey $route.Index $route.Destination)]
         $isDisconnected = $null -ne $now -and -not $now.IsConnected
-        if ($isDisconnected -and $route.Index -ne $interfaces.Management.Index) { continue }
+        if ($isDisconnected -and $route.Index -ne $interfaces.Egress.Index) { continue }
         [void] $foreign.Add($route)
     }
     return ,$foreign
@@ -60,7 +60,7 @@ function Get-ForeignRoutes($plan, $interfaces, $state, $links) {
 # Returns the next hop of a route to another node's pods, or '' if it gets none: the node is then among those in
 # $plan.Skipped, or the reason among $plan.Problems.
 function Get-AdaptedNextHop($plan, $interfaces, $link, $route) {
-    $alias = $interfaces.Management.Alias
+    $alias = $interfaces.Egress.Alias
     $bits = Get-AddressBits $route.Link
     $what = 'next hop ' + $route.NextHop + ' of node ' + $route.Peer
     if ($link.Local.ContainsKey($bits)) {
@@ -96,18 +96,18 @@ function Add-Problem($plan, $link, [string] $problem, [string] $remedy) {
     if ($plan.Remedy -eq '') { $plan.Remedy = $remedy }
 }
 
-# Returns the gateway on the management interface through which this node reaches an address, or '' if there is none. Several
+# Returns the gateway on the egress interface through which this node reaches an address, or '' if there is none. Several
 # routes with the same metric are equally good.
 function Get-Gateway($link, $interfaces, [string] $address) {
     $best = $null
     $gateway = ''
     foreach ($route in (Get-LongestMatch $link.Routes (Get-AddressBits $address))) {
-        $total = Get-Total $link.Links $route.Index $route.Destination $route.Active
+        $total = Get-Total $link.Links $route.Index $route.Destination $route.ActiveMetric
         if ($null -eq $best -or $total -lt $best) {
             $best = $total
             $gateway = ''
         }
-        $isUsable = $route.Index -eq $interfaces.Management.Index -and @('0.0.0.0', '::') -notcontains $route.NextHop
+        $isUsable = $route.Index -eq $interfaces.Egress.Index -and @('0.0.0.0', '::') -notcontains $route.NextHop
         if ($total -ne $best -or $gateway -ne '' -or -not $isUsable) { continue }
         if (-not $link.Local.ContainsKey((Get-AddressBits $route.NextHop))) { $gateway = $route.NextHop }
     }

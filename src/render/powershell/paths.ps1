@@ -27,7 +27,7 @@ function Get-LinkKey($index, [string] $destination) {
 function New-Candidate($route, $entry, [bool] $isPlanned, $persistent) {
     return @{
         Route = $route; Entry = $entry; IsPlanned = $isPlanned; Destination = $route.Destination
-        Active = $route.Active; Persistent = $persistent
+        ActiveMetric = $route.ActiveMetric; PersistentMetric = $persistent
     }
 }
 
@@ -117,8 +117,8 @@ function Format-Prefix([string] $bits) {
 # Returns the stores that contain a route.
 function Get-Stores($route) {
     $stores = @()
-    if ($route.Active -ge 0) { $stores += 'ActiveStore' }
-    if ($route.Persistent -ge 0) { $stores += 'PersistentStore' }
+    if ($route.ActiveMetric -ge 0) { $stores += 'ActiveStore' }
+    if ($route.PersistentMetric -ge 0) { $stores += 'PersistentStore' }
     return ,$stores
 }
 
@@ -160,7 +160,7 @@ function Add-DerivedCandidates($plan, $interfaces, $destinations) {
         if ($null -eq $entry -or $entry.Role -ne 'own') { continue }
         $length = [int] $route.Destination.Split('/')[1]
         $isAddress = $length -eq 128 -or ($length -eq 32 -and $route.Destination.IndexOf(':') -lt 0)
-        [void] $plan.Traffic.Add((New-Candidate $route $entry ($isAddress -or (Test-Planned $entry $interfaces $route)) $route.Active))
+        [void] $plan.Traffic.Add((New-Candidate $route $entry ($isAddress -or (Test-Planned $entry $interfaces $route)) $route.ActiveMetric))
     }
 }
 
@@ -170,11 +170,11 @@ function Set-Faults($plan, $interfaces, $destinations) {
     $links = Get-Links
     $plan.Faults = Get-DisconnectedFaults $plan $links $interfaces
     $known = @{}
-    foreach ($fault in (Get-Faults $plan $interfaces $destinations $links 'Active')) {
+    foreach ($fault in (Get-Faults $plan $interfaces $destinations $links 'ActiveMetric')) {
         $plan.Faults += $fault
         $known[$fault.Destination] = $true
     }
-    foreach ($fault in (Get-Faults $plan $interfaces $destinations $links 'Persistent')) {
+    foreach ($fault in (Get-Faults $plan $interfaces $destinations $links 'PersistentMetric')) {
         if ($known.ContainsKey($fault.Destination)) { continue }
         $fault.Text = 'after the next restart, ' + $fault.Text
         $plan.Later += $fault
@@ -183,7 +183,7 @@ function Set-Faults($plan, $interfaces, $destinations) {
 
 function Get-DisconnectedFaults($plan, $links, $interfaces) {
     $faults = @()
-    foreach ($entry in @(@{ Role = 'management'; Now = $interfaces.Management }, @{ Role = 'pod'; Now = $interfaces.Pod })) {
+    foreach ($entry in @(@{ Role = 'egress'; Now = $interfaces.Egress }, @{ Role = 'pod'; Now = $interfaces.Pod })) {
         if ($null -eq $entry.Now) { continue }
         $isConnected = $true
         foreach ($family in $Families) {
@@ -191,7 +191,7 @@ function Get-DisconnectedFaults($plan, $links, $interfaces) {
             if ($null -ne $link -and -not $link.IsConnected) { $isConnected = $false }
         }
         if ($isConnected) { continue }
-        if ($entry.Role -eq 'management') { $plan.IsDisconnected = $true }
+        if ($entry.Role -eq 'egress') { $plan.IsDisconnected = $true }
         $text = 'the ' + $entry.Role + ' interface ' + $entry.Now.Alias + ' is disconnected, so no packets pass through it'
         $faults += New-Fault $Codes.Disconnected '' $text 'connect it, or enable it with `Enable-NetAdapter`; `Get-NetAdapter` shows its state'
     }
@@ -199,15 +199,15 @@ function Get-DisconnectedFaults($plan, $links, $interfaces) {
 }
 
 # Returns the candidates by destination, with their total metrics in a store, and the desired routes among them. Windows
-# does not use the routes of a disconnected interface. The management interface is judged as if it were connected.
-function Get-Groups($plan, $interfaces, $links, [string] $store) {
+# does not use the routes of a disconnected interface. The egress interface is judged as if it were connected.
+function Get-Groups($plan, $interfaces, $links, [string] $metricKey) {
     $groups = @{}
     foreach ($candidate in $plan.Traffic) {
-        $metric = $candidate[$store]
+        $metric = $candidate[$metricKey]
         if ($metric -lt 0) { continue }
         $route = $candidate.Route
         $link = $links[(Get-LinkKey $route.Index $route.Destination)]
-        if ($null -ne $link -and -not $link.IsConnected -and $route.Index -ne $interfaces.Management.Index) { continue }
+        if ($null -ne $link -and -not $link.IsConnected -and $route.Index -ne $interfaces.Egress.Index) { continue }
         $entry = $candidate.Entry
         if (-not $groups.ContainsKey($route.Destination)) {
             $groups[$route.Destination] = @{ Entry = $entry; Candidates = (New-Object System.Collections.ArrayList) }
@@ -231,9 +231,9 @@ function Get-Total($links, $index, [string] $destination, $metric) {
 }
 
 # Returns the parts of needed destinations whose packets take a different path than planned.
-function Get-Faults($plan, $interfaces, $destinations, $links, [string] $store) {
+function Get-Faults($plan, $interfaces, $destinations, $links, [string] $metricKey) {
     $faults = @()
-    $groups = Get-Groups $plan $interfaces $links $store
+    $groups = Get-Groups $plan $interfaces $links $metricKey
     $byBits = @{}
     foreach ($destination in $groups.Keys) { $byBits[(Get-Bits $destination)] = $destination }
     $sorted = Get-Sorted $byBits.Keys
@@ -341,7 +341,7 @@ function Get-Sample($plan) {
         $bits = Get-Bits $entry.Now.Destination
         $inside = New-Object System.Collections.ArrayList
         foreach ($candidate in $plan.Traffic) {
-            if ($candidate.Active -lt 0 -or $candidate.Entry.Now.Destination -ne $entry.Now.Destination) { continue }
+            if ($candidate.ActiveMetric -lt 0 -or $candidate.Entry.Now.Destination -ne $entry.Now.Destination) { continue }
             $other = Get-Bits $candidate.Destination
             if ($other.Length -gt $bits.Length) { [void] $inside.Add($other) }
         }
@@ -419,12 +419,12 @@ function Get-Baseline($plan, $interfaces, [bool] $removeAll) {
 function Test-WorkedBefore($before, $fault, $interfaces) {
     $way = $before.Answers.Ways[$fault.Address]
     if ($null -ne $way) { return $way.IsPlanned }
-    if ($null -eq $before.ByBits) { $before.ByBits = Get-RoutesByBits @($before.Routes | Where-Object { $_.Active -ge 0 }) }
+    if ($null -eq $before.ByBits) { $before.ByBits = Get-RoutesByBits @($before.Routes | Where-Object { $_.ActiveMetric -ge 0 }) }
     $used = Get-LongestMatch $before.ByBits (Get-AddressBits $fault.Address)
     if ($used.Count -eq 0) { return $false }
     $candidates = New-Object System.Collections.ArrayList
     foreach ($route in $used) {
-        $total = Get-Total $before.Links $route.Index $route.Destination $route.Active
+        $total = Get-Total $before.Links $route.Index $route.Destination $route.ActiveMetric
         [void] $candidates.Add(@{ Route = $route; Metric = 0; Total = $total; IsPlanned = (Test-Planned $fault.Entry $interfaces $route) })
     }
     return $null -eq (Get-Culprit $candidates)

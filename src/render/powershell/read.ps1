@@ -52,7 +52,7 @@ function Format-Printable([string] $text) {
 }
 
 # Makes JSON printable: a hidden character in a string becomes \uXXXX, which parses to the same character. Outside of
-# strings, JSON contains only white space.
+# strings, JSON contains only whitespace.
 function Format-PrintableJson([string] $json) {
     $lines = New-Object System.Collections.ArrayList
     foreach ($line in $json.Replace([string] [char] 13, '').Split([char] 10)) {
@@ -155,7 +155,7 @@ function New-LiveRoute($route, $aliases) {
     return @{
         Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
         Destination = [string] $route.DestinationPrefix; NextHop = [string] $route.NextHop
-        Active = $Absent; Persistent = $Absent; Protocol = [string] $route.Protocol
+        ActiveMetric = $Absent; PersistentMetric = $Absent; Protocol = [string] $route.Protocol
     }
 }
 
@@ -172,16 +172,16 @@ function Get-LiveRoutes($derived) {
                 $local[$key] = $true
                 if ($null -ne $derived -and $store -eq 'ActiveStore') {
                     $entry = New-LiveRoute $route $aliases
-                    $entry.Active = [int] $route.RouteMetric
+                    $entry.ActiveMetric = [int] $route.RouteMetric
                     [void] $derived.Add($entry)
                 }
                 continue
             }
             if (-not $live.ContainsKey($key)) { $live[$key] = New-LiveRoute $route $aliases }
             if ($store -eq 'ActiveStore') {
-                $live[$key].Active = [int] $route.RouteMetric
+                $live[$key].ActiveMetric = [int] $route.RouteMetric
             } else {
-                $live[$key].Persistent = [int] $route.RouteMetric
+                $live[$key].PersistentMetric = [int] $route.RouteMetric
             }
         }
     }
@@ -233,7 +233,7 @@ function Assert-TextFields($record, $names) {
 
 function ConvertFrom-State([string] $text) {
     $state = ConvertFrom-Record $text
-    foreach ($route in @(Get-Field $state 'Owned' 'list')) { Assert-TextFields $route @('Alias', 'Destination', 'NextHop') }
+    foreach ($route in @(Get-Field $state 'Managed' 'list')) { Assert-TextFields $route @('Alias', 'Destination', 'NextHop') }
     foreach ($entry in @(Get-Field $state 'Forwarding' 'list')) { Assert-TextFields $entry @('Alias', 'Family', 'Value') }
     return $state
 }
@@ -253,5 +253,5 @@ function Read-State {
     } catch {
         throw ('cannot use ' + $StateFile + ': ' + (Get-Reason $_))
     }
-    return @{ Owned = @(); Forwarding = @() }
+    return @{ Managed = @(); Forwarding = @() }
 }

@@ -142,7 +142,7 @@ can_run_nft() {
 }
 
 # The table of a file in the form that this nft prints, or nothing. Loads it in a temporary network namespace. If that
-# is not possible, reproduces the white space of nft.
+# is not possible, reproduces the whitespace of nft.
 printed_by_nft() {
     [ -s "$2" ] || return 0
     if can_run_nft; then
@@ -265,7 +265,7 @@ plan_routes() {
             if (!deleted[j] && !is_wanted(where, held[where, j])) last[++lasts] = "route del " held[where, j]
     }
     # Returns whether the wanted routes come first, without other managed routes after them.
-    function in_force(where,    i) {
+    function in_effect(where,    i) {
         if (has[where] < wants[where]) return 0
         for (i = 1; i <= has[where]; i++) {
             if (i <= wants[where] ? held[where, i] != want[where, i] : owned(held[where, i])) return 0
@@ -323,7 +323,7 @@ plan_routes() {
         held[where, has[where]] = $0
     }
     END {
-        for (at = 1; at <= count; at++) if (!in_force(places[at])) change(places[at])
+        for (at = 1; at <= count; at++) if (!in_effect(places[at])) change(places[at])
         for (at = 1; at <= key_count; at++) {
             where = keys[at]
             is_removed = 0

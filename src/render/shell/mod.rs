@@ -132,7 +132,7 @@ fn routes(cluster: &Cluster, desired: &Desired) -> String {
             let mut route = route.clone();
             let is_unicast = route.kind == RouteType::Unicast;
             if is_unicast {
-                route.next.device.get_or_insert_with(|| FOUND_BY_ADDRESS.into());
+                route.next_hop.device.get_or_insert_with(|| FOUND_BY_ADDRESS.into());
             }
             let other = if is_unicast { ON_LINK } else { UNASSIGNED };
             let purpose = desired
@@ -163,7 +163,7 @@ fn pod_gateway_routes(cluster: &Cluster, desired: &Desired) -> String {
 /// Returns on-link routes first, because the gateways of other routes are reached through them.
 fn on_link_first(state: &State) -> impl Iterator<Item = &Route> {
     let (on_link, others): (Vec<_>, Vec<_>) =
-        state.routes.iter().partition(|route| route.next.gateway.is_none());
+        state.routes.iter().partition(|route| route.next_hop.gateway.is_none());
     on_link.into_iter().chain(others)
 }
 

@@ -294,11 +294,11 @@ impl Wiring {
             let is_of_pod = |route: &&Route| {
                 route.destination.prefix_len() == route.destination.max_prefix_len()
                     && cidr.contains(&route.destination)
-                    && route.next.gateway.is_none()
+                    && route.next_hop.gateway.is_none()
             };
             let routes = host.foreign.iter().chain(&host.others).filter(is_of_pod);
             let mut usable = routes.filter_map(|route| {
-                let link = host.link(route.next.device.as_ref()?.as_raw()).filter(|link| link.up)?;
+                let link = host.link(route.next_hop.device.as_ref()?.as_raw()).filter(|link| link.up)?;
                 let is_veth = link.kind.as_ref().is_some_and(|kind| *kind == "veth") && link.master.is_none();
                 let is_known = !matches!(self.pod, PodSide::Routed(known) if known != link.index);
                 (is_veth && is_known).then_some((link.index, route.destination))

@@ -140,7 +140,7 @@ pub struct Namespace {
     /// The folder for configuration files and the state directory.
     folder: PathBuf,
     holder: Holder,
-    /// The network and the host name, if a thread of this process can enter them.
+    /// The network and the hostname, if a thread of this process can enter them.
     entrance: Option<[fs::File; 2]>,
 }
 
@@ -329,7 +329,7 @@ fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     }
 }
 
-/// Moves this thread into a network namespace and a host name, for the rest of its life.
+/// Moves this thread into a network namespace and a hostname, for the rest of its life.
 fn enter([network, host]: &[fs::File; 2]) {
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
     let kinds = [LinkNameSpaceType::Network, LinkNameSpaceType::HostNameAndNISDomainName];

@@ -11,7 +11,7 @@ use super::{
 /// The arguments of a call.
 #[derive(Debug, Default)]
 pub struct Arguments {
-    /// By lower-case name; a switch has no value.
+    /// By lowercase name; a switch has no value.
     pub named: HashMap<String, Option<Value>>,
     pub positional: Vec<Value>,
 }

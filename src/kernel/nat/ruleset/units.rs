@@ -99,7 +99,7 @@ impl<'a> UnitBuilder<'a> {
         }
         for object in &ruleset.objects {
             let name =
-                format!("object {} of {}", object.name(abi::other::NAME), described_table(&object.table));
+                format!("object `{}` in {}", object.name(abi::other::NAME), described_table(&object.table));
             builder.unit([request(OBJECT, &object.payload, name)]);
         }
         for chain in ruleset.chains.iter().filter(|chain| !is_bound(chain)) {
@@ -107,7 +107,7 @@ impl<'a> UnitBuilder<'a> {
         }
         for table in &ruleset.flowtables {
             let name =
-                format!("flowtable {} of {}", table.name(abi::other::NAME), described_table(&table.table));
+                format!("flowtable `{}` in {}", table.name(abi::other::NAME), described_table(&table.table));
             let payload = masked(&table.payload, attribute::FLOWTABLE_FLAGS, FLOWTABLE_OFFLOAD);
             builder.unit([request(FLOWTABLE, &payload, name)]);
         }
@@ -159,7 +159,7 @@ impl<'a> UnitBuilder<'a> {
     }
 
     fn set_request(&mut self, set: &DumpedObject) -> Result<NftRequest, Malformed> {
-        let name = format!("set {} of {}", set.name(abi::other::NAME), described_table(&set.table));
+        let name = format!("set `{}` in {}", set.name(abi::other::NAME), described_table(&set.table));
         let mut new = request(SET, &set.payload, name);
         put_attribute(&mut new.payload, attribute::SET_ID, &self.next_set.to_be_bytes())?;
         self.next_set += 1;
@@ -186,7 +186,7 @@ impl<'a> UnitBuilder<'a> {
             }
         }
         let name =
-            format!("a rule in chain {} of {}", rule.name(abi::rule::CHAIN), described_table(&rule.table));
+            format!("a rule in chain `{}` in {}", rule.name(abi::rule::CHAIN), described_table(&rule.table));
         let mut new = request(RULE, &acceptable(&rule.payload)?, name);
         if let Some(compat) = compat(rule.table.0, expressions)? {
             put_attribute(&mut new.payload, attribute::RULE_COMPAT, &compat)?;
@@ -292,7 +292,7 @@ fn chain_request(chain: &DumpedObject) -> NftRequest {
 
 fn elements_request(elements: &DumpedObject) -> NftRequest {
     let name = elements.name(abi::elements::SET);
-    let object = format!("elements of set {name} of {}", described_table(&elements.table));
+    let object = format!("elements of set `{name}` in {}", described_table(&elements.table));
     request(ELEMENTS, &elements.payload, object)
 }
 

@@ -19,9 +19,9 @@ pub(super) fn content<'a>(routes: impl Iterator<Item = &'a Route>) -> String {
 fn section(route: &Route) -> String {
     // Lists every field, so that a new one is not forgotten. The drop-in belongs to the file of the interface, and
     // managed routes have neither a type of service nor anything else beyond these fields.
-    let Route { destination, table, tos: _, metric, protocol, scope, kind, next, source, mtu, opaque: _ } =
+    let Route { destination, table, tos: _, metric, protocol, scope, kind, next_hop, source, mtu, opaque: _ } =
         route;
-    let NextHop { gateway, device: _, onlink } = next;
+    let NextHop { gateway, device: _, onlink } = next_hop;
     let mut text = format!("\n[Route]\nDestination={destination}\n");
     let mut line = |key: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "{key}={value}");

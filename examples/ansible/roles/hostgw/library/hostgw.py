@@ -133,7 +133,7 @@ id:
   returned: V(apply), V(confirm), V(rollback), V(destroy)
   type: int
   sample: 3
-until:
+deadline:
   description: When the pending apply is rolled back unless it is confirmed.
   returned: V(apply) with O(confirm), if something was changed
   type: str
@@ -155,7 +155,7 @@ totals:
   description: The numbers of changes.
   returned: V(plan), V(apply), V(rollback), V(destroy), V(status)
   type: dict
-  sample: {add: 6, change: 1, remove: 0}
+  sample: {add: 6, update: 1, remove: 0}
 findings:
   description: The findings of C(hostgw doctor), as C(hostgw doctor --json) prints them.
   returned: V(doctor)
@@ -188,7 +188,7 @@ MAX_LISTED = 20
 def totals_of(report):
     """Returns the numbers of changes in a plan."""
     totals = report["totals"]
-    return dict((name, totals[name]) for name in ("add", "change", "remove"))
+    return dict((name, totals[name]) for name in ("add", "update", "remove"))
 
 
 def counted(number, noun):
@@ -200,7 +200,7 @@ def plan_message(totals):
     """Returns a summary of a plan."""
     if not any(totals.values()):
         return "No changes. This node matches the configuration."
-    return "Plan: {add} to add, {change} to update, {remove} to remove.".format(**totals)
+    return "Plan: {add} to add, {update} to update, {remove} to remove.".format(**totals)
 
 
 def commented(item, change):
@@ -241,11 +241,11 @@ def listed(lines):
 def error_lines(error):
     """Returns an error of hostgw as lines: what failed, the details, and the remedy."""
     lines = [error["message"]] + [str(detail) for detail in error.get("details") or []]
-    mistakes = []
-    for mistake in error.get("mistakes") or []:
-        place = mistake["file"] if mistake.get("line") is None else "{file}:{line}".format(**mistake)
-        mistakes.append("{0}: {1}".format(place, mistake["message"]))
-    lines += listed(mistakes)
+    errors = []
+    for item in error.get("errors") or []:
+        place = item["file"] if item.get("line") is None else "{file}:{line}".format(**item)
+        errors.append("{0}: {1}".format(place, item["message"]))
+    lines += listed(errors)
     if error.get("cause"):
         lines += error_lines(error["cause"])
     if error.get("hint"):
@@ -268,15 +268,15 @@ def failure_message(document, code, stderr):
         )
     unknown = report.get("unknown") or []
     if unknown and not lines:
-        lines = ["part of the live state could not be read"] + [part["why"] for part in unknown]
-    if document.get("left"):
-        lines += ["To finish the rollback, run:"] + listed(document["left"])
+        lines = ["part of the live state could not be read"] + [part["reason"] for part in unknown]
+    if document.get("remainingCommands"):
+        lines += ["To finish the rollback, run:"] + listed(document["remainingCommands"])
     if not lines:
         lines = stderr.strip().splitlines()[-MAX_LISTED:] or ["hostgw exited with code {0}".format(code)]
     return "\n".join(lines)
 
 
-def judged(findings, ignore, fail_on):
+def failing_findings(findings, ignore, fail_on):
     """Returns the findings that make an examination fail."""
     severities = ("error", "warning") if fail_on == "warning" else ("error",)
     return [one for one in findings if one["severity"] in severities and one["code"] not in ignore]
@@ -300,7 +300,7 @@ def undo_step(transactions, pending, since):
     newer = [one["id"] for one in transactions if one["id"] > since]
     if len(newer) > 1:
         raise ValueError(
-            "transactions {0} are newer than {1}, so somebody else has changed this node during the rollout; review "
+            "transactions {0} are newer than {1}, so this node was also changed outside this rollout; review "
             "`hostgw status --history` on the node, then run `hostgw rollback` there".format(
                 ", ".join(str(one) for one in sorted(newer)), since
             )
@@ -410,7 +410,7 @@ class Hostgw(object):
         """Applies, and returns as soon as the apply is pending. The command keeps waiting for its confirmation."""
         before = self.expect("status")
         if before.get("pending"):
-            self.module.fail_json(msg="another apply is pending: apply {id} rolls back at {until}".format(**before["pending"]))
+            self.module.fail_json(msg="another apply is pending: apply {id} rolls back at {deadline}".format(**before["pending"]))
         results = self.plan()
         if not results["changed"]:
             return dict(results, id=None)
@@ -431,8 +431,8 @@ class Hostgw(object):
             while child.poll() is None:
                 pending = self.expect("status").get("pending")
                 if pending and pending.get("configHash") == wanted:
-                    results["id"], results["until"] = pending["id"], pending["until"]
-                    results["msg"] = "Apply {id} is in effect and rolls back at {until} unless it is confirmed.".format(
+                    results["id"], results["deadline"] = pending["id"], pending["deadline"]
+                    results["msg"] = "Apply {id} is in effect and rolls back at {deadline} unless it is confirmed.".format(
                         **pending
                     )
                     return results
@@ -464,7 +464,7 @@ class Hostgw(object):
             if unconfirmed and unconfirmed["id"] > since:
                 if unconfirmed.get("failure"):
                     self.module.fail_json(msg="the rollback is incomplete: {0}".format(unconfirmed["failure"]))
-                text = "Apply {id} was not confirmed by {until}: this node has rolled back by itself.".format(**unconfirmed)
+                text = "Apply {id} was not confirmed by {deadline}: this node has rolled back by itself.".format(**unconfirmed)
                 return {"changed": False, "id": unconfirmed["id"], "msg": text}
             return {"changed": False, "id": None, "msg": "Nothing to roll back."}
         return self.undo(step, number)
@@ -499,18 +499,18 @@ class Hostgw(object):
         if code not in (0, 11) or document is None:
             self.fail(code, document, stderr)
         findings = document["findings"]
-        serious = judged(findings, self.params["ignore"], self.params["fail_on"])
+        serious = failing_findings(findings, self.params["ignore"], self.params["fail_on"])
         results = {"changed": False, "findings": findings[:MAX_LISTED], "exit_code": code}
         if serious:
             self.module.fail_json(msg="\n".join(listed([finding_text(one) for one in serious])), **results)
         for finding in findings[:MAX_LISTED]:
             self.module.warn(finding_text(finding))
-        results["msg"] = "{0}, but no failures.".format(counted(len(findings), "finding")) if findings else "No findings."
+        results["msg"] = "{0}, none severe enough to fail.".format(counted(len(findings), "finding")) if findings else "No findings."
         return results
 
     def status(self):
         status, history = self.expect("status"), self.expect("status", "--history")
-        totals = totals_of(status["drift"]) if status.get("drift") else {"add": 0, "change": 0, "remove": 0}
+        totals = totals_of(status["drift"]) if status.get("drift") else {"add": 0, "update": 0, "remove": 0}
         drift = any(totals.values())
         return {
             "changed": False,
@@ -518,7 +518,7 @@ class Hostgw(object):
             "pending": status.get("pending"),
             "agent": status.get("agent"),
             "totals": totals,
-            "msg": "Drift: {add} to add, {change} to update, {remove} to remove.".format(**totals) if drift else "No drift.",
+            "msg": "Drift: {add} to add, {update} to update, {remove} to remove.".format(**totals) if drift else "No drift.",
         }
 
     def snapshot(self):

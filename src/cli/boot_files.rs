@@ -18,8 +18,7 @@ use crate::{
     reconcile::last_applied,
     record::{Command, LastApplied},
     render::{
-        ApplyHook, Freshness, Persist, PersistHeader, PersistedFile, PersistedState, UnrecognizedHeader,
-        freshness,
+        ApplyHook, BootFile, BootFileState, Freshness, Persist, PersistHeader, UnrecognizedHeader, freshness,
     },
     state::State,
     text::{self, ShellCommand, ShellWord, Untrusted},
@@ -100,7 +99,7 @@ fn read(path: &Path) -> Option<RenderedFile> {
 }
 
 /// Compares the files with the state that they should restore.
-pub(super) fn judge(found: &[RenderedFile], basis: &Basis) -> Vec<PersistedFile> {
+pub(super) fn judge(found: &[RenderedFile], basis: &Basis) -> Vec<BootFile> {
     found.iter().map(|found| found.judge(basis)).collect()
 }
 
@@ -108,7 +107,7 @@ pub(super) fn judge(found: &[RenderedFile], basis: &Basis) -> Vec<PersistedFile>
 pub(super) const UNREADABLE: &str = "this version of hostgw cannot read the applied configuration";
 
 /// Compares the files on this node with the last applied configuration.
-pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
+pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<BootFile> {
     let found = find();
     if found.is_empty() {
         return Vec::new();
@@ -117,8 +116,8 @@ pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
         return judge(&found, &Basis::Unknown("there is no record of an apply"));
     };
     let applied = applied(last);
-    let file = last.meta.file.as_ref().map_or("FILE", Untrusted::as_raw);
-    let basis = match (&applied, last.meta.command) {
+    let file = last.metadata.file.as_ref().map_or("FILE", Untrusted::as_raw);
+    let basis = match (&applied, last.metadata.command) {
         (_, Command::Destroy) => Basis::Nothing,
         (Some((state, node)), Command::Apply) => Basis::Wanted { state, node, file },
         (None, Command::Apply) => Basis::Unknown(UNREADABLE),
@@ -133,13 +132,13 @@ pub(super) fn warn_after_rollback(dir: &StateDir, output: &Output) {
         None if dir.last_committed().is_ok_and(|record| record.is_none()) => judge(&find(), &Basis::Nothing),
         last => judge_by_last(last.as_ref()),
     };
-    files.iter().filter_map(PersistedFile::warning).for_each(|warning| output.diagnostic(&warning));
+    files.iter().filter_map(BootFile::warning).for_each(|warning| output.diagnostic(&warning));
 }
 
 /// Returns the desired state under the last applied configuration. The applied state can also contain sysctls that
 /// were restored to their original values.
 fn applied(last: &LastApplied) -> Option<(State, String)> {
-    let node = last.meta.node.as_ref()?.as_raw();
+    let node = last.metadata.node.as_ref()?.as_raw();
     let cluster = last.load()?.cluster;
     let (index, _) = cluster.node(node)?;
     let desired = plan::desired(&cluster, index, &OriginalSysctls::default()).ok()?;
@@ -154,10 +153,10 @@ impl RenderedFile {
         })
     }
 
-    fn judge(&self, basis: &Basis) -> PersistedFile {
+    fn judge(&self, basis: &Basis) -> BootFile {
         let (state, problem, remedy) = self.verdict(basis);
         let header = self.header.as_ref().ok();
-        PersistedFile {
+        BootFile {
             path: text::path(&self.path),
             program: header.map(|header| header.persist.name().to_owned()),
             node: header.map(|header| header.node.clone().into()),
@@ -168,12 +167,12 @@ impl RenderedFile {
         }
     }
 
-    fn verdict(&self, basis: &Basis) -> (PersistedState, Option<String>, Option<String>) {
+    fn verdict(&self, basis: &Basis) -> (BootFileState, Option<String>, Option<String>) {
         let header = match &self.header {
             Ok(header) => header,
             Err(why) => {
                 let problem = format!("could not be checked: {why}");
-                return (PersistedState::Unknown, Some(problem), Some(self.removal(None)));
+                return (BootFileState::Unknown, Some(problem), Some(self.removal(None)));
             }
         };
         let (wanted, node, file) = match basis {
@@ -181,15 +180,15 @@ impl RenderedFile {
             Basis::Nothing => {
                 let problem = "would restore objects that hostgw no longer manages".to_owned();
                 let removal = self.removal(header.persist.reload());
-                return (PersistedState::Outdated, Some(problem), Some(removal));
+                return (BootFileState::Outdated, Some(problem), Some(removal));
             }
             Basis::Unknown(why) => {
-                return (PersistedState::Unknown, Some(format!("could not be checked: {why}")), None);
+                return (BootFileState::Unknown, Some(format!("could not be checked: {why}")), None);
             }
         };
         let renewal = || Some(self.renewal(&header.persist, node, file));
         let outdated =
-            |why: String| (PersistedState::Outdated, Some(format!("is out of date: {why}")), renewal());
+            |why: String| (BootFileState::Outdated, Some(format!("is out of date: {why}")), renewal());
         if header.node != node {
             return outdated(format!("it is for node {}, not {node}", header.node));
         }
@@ -197,8 +196,8 @@ impl RenderedFile {
             return outdated(difference(&restores, &lacks));
         }
         match self.obstacle(header) {
-            Some((why, remedy)) => (PersistedState::Unused, Some(format!("has no effect: {why}")), remedy),
-            None => (PersistedState::Current, None, None),
+            Some((why, remedy)) => (BootFileState::Unused, Some(format!("has no effect: {why}")), remedy),
+            None => (BootFileState::Current, None, None),
         }
     }
 

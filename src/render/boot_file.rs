@@ -11,7 +11,7 @@ use crate::{
 /// A file on this node that restores part of the managed state at boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct PersistedFile {
+pub struct BootFile {
     /// The path of the file.
     pub path: Untrusted,
     /// The program that reads it, as in `render --persist`. Null, like `node` and `configHash`, if the file's header
@@ -22,7 +22,7 @@ pub struct PersistedFile {
     /// The SHA-256 of the configuration it was rendered from, as `sha256sum` prints it.
     pub config_hash: Option<Untrusted>,
     /// Whether it restores the state that it should.
-    pub state: PersistedState,
+    pub state: BootFileState,
     /// The problem: a predicate whose subject is the file.
     pub problem: Option<Untrusted>,
     /// The command that fixes it.
@@ -32,7 +32,7 @@ pub struct PersistedFile {
 /// Whether a file restores the state that it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum PersistedState {
+pub enum BootFileState {
     /// The file restores its part of the state.
     Current,
     /// The file restores something else.
@@ -43,19 +43,19 @@ pub enum PersistedState {
     Unknown,
 }
 
-impl PersistedFile {
+impl BootFile {
     /// Returns a warning about a file that needs attention. `None` if it is current, or if there is nothing to compare it
     /// with.
     #[must_use]
     pub fn warning(&self) -> Option<Diagnostic> {
         let problem = self.problem.as_ref()?;
-        if self.remedy.is_none() && self.state != PersistedState::Unused {
+        if self.remedy.is_none() && self.state != BootFileState::Unused {
             return None;
         }
         let rule = match self.state {
-            PersistedState::Outdated => Rule::PersistedOutdated,
-            PersistedState::Unused => Rule::PersistedUnused,
-            PersistedState::Current | PersistedState::Unknown => Rule::PersistedUnknown,
+            BootFileState::Outdated => Rule::BootFileOutdated,
+            BootFileState::Unused => Rule::BootFileUnused,
+            BootFileState::Current | BootFileState::Unknown => Rule::BootFileUnknown,
         };
         Some(Diagnostic::new(rule, format!("{} {problem}", self.path)).with_remedy_if(self.advice()))
     }
@@ -65,8 +65,8 @@ impl PersistedFile {
     pub fn advice(&self) -> Option<String> {
         let command = self.remedy.as_ref()?;
         Some(match self.state {
-            PersistedState::Unknown => format!("render it again, or remove it with `{command}`"),
-            PersistedState::Current | PersistedState::Outdated | PersistedState::Unused => {
+            BootFileState::Unknown => format!("render it again, or remove it with `{command}`"),
+            BootFileState::Current | BootFileState::Outdated | BootFileState::Unused => {
                 format!("run `{command}`")
             }
         })
