@@ -24,6 +24,8 @@ pub struct Distinctions {
 /// A class of addresses that every rule treats in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressClass {
+    /// Rules for one family, and tables of one, do not see the packets of the other.
+    family: Family,
     itself: Option<IpAddr>,
     region: usize,
 }
@@ -61,9 +63,10 @@ impl Distinctions {
     pub fn class(&self, address: IpAddr) -> AddressClass {
         let is_special = self.is_scattered || self.points.contains(&address);
         let number = address_number(address);
-        let bounds = self.bounds.get(Family::from(address)).map_or(&[][..], Vec::as_slice);
+        let family = Family::from(address);
+        let bounds = self.bounds.get(family).map_or(&[][..], Vec::as_slice);
         let region = bounds.partition_point(|bound| *bound <= number);
-        AddressClass { itself: is_special.then_some(address), region }
+        AddressClass { family, itself: is_special.then_some(address), region }
     }
 
     /// Iterates over the first addresses of everything that the rules distinguish, as numbers. `None` if any two addresses may differ.
@@ -228,6 +231,13 @@ mod tests {
         let load = Term::Load { into: 1, part: PacketPart::Header { offset: 9, length: 1 } };
         let found = distinctions(vec![load, compare(Operator::Equal, &[6])]);
         assert!(are_alike(&found, "10.244.6.10", "10.244.7.10"));
+    }
+
+    #[test]
+    fn addresses_of_different_families_differ() {
+        let found = Distinctions::of(&Firewall::default(), &Host::default());
+        assert!(are_alike(&found, "10.244.6.10", "10.244.7.10"));
+        assert!(!are_alike(&found, "10.244.6.10", "fd00:244:0:1::10"));
     }
 
     #[test]

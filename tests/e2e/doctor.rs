@@ -321,6 +321,40 @@ nodes:
     });
 }
 
+/// Rules that only name interfaces treat all pods of a family alike, and those of the other family not at all.
+#[test]
+fn rules_without_addresses_apply_to_one_family() {
+    each(|privilege| {
+        let node = super::node(privilege);
+        node.observe(
+            "ip link add cni0 type bridge; ip link set cni0 up; sysctl -qw net.ipv6.conf.cni0.accept_dad=0
+             ip address add 10.244.0.1/24 dev cni0; ip address add fd00:244:0:1::1/64 dev cni0 nodad
+             ip address add fd00:30::11/64 dev eth0 nodad",
+        );
+        node.await_ipv6_addresses();
+        let cluster = super::dual_stack::CLUSTER.replacen("egress", "nextHop: node-address\negress", 1);
+        node.write("hostgw.yaml", &cluster);
+        node.hostgw_ok(&["apply", "--yes"]);
+        let is_blocked = |doctor: &str| doctor.contains("error[HG1004]");
+        for (family, other) in [("ip6", "ip"), ("ip", "ip6")] {
+            for interface in ["-i eth0", "-o cni0"] {
+                let rule = format!("{family}tables-nft -A FORWARD {interface} -j DROP");
+                node.sh(&rule);
+                let doctor = node.hostgw(&["doctor"]).expect(11);
+                assert!(is_blocked(&doctor.stdout), "{rule}: {doctor}");
+                let named = |family: &str| doctor.stdout.contains(&format!("in table `{family} filter`"));
+                assert!(named(family) && !named(other), "{rule}: {doctor}");
+                node.sh(&rule.replace("-A", "-D"));
+            }
+        }
+        assert!(!is_blocked(&node.hostgw(&["doctor"]).stdout));
+        node.sh("ip6tables-nft -P FORWARD DROP; ip6tables-nft -A FORWARD -i cni0 -j ACCEPT
+                 ip6tables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT");
+        let doctor = node.hostgw(&["doctor"]).expect(11);
+        assert!(is_blocked(&doctor.stdout), "{doctor}");
+    });
+}
+
 /// A thousand nodes behind the rules of a thousand services, as kube-proxy adds them, and one rule for one of the nodes.
 #[test]
 fn rules_of_many_services_and_a_rule_for_one_of_many_nodes() {
