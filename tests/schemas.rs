@@ -48,7 +48,7 @@ fn comparisons_match_their_schema() {
             "/blocks/0/changes/0/reason",
             "/blocks/0/changes/0/source/file",
             "/blocks/0/changes/0/source/line",
-            "/blocks/0/changes/0/after/route/next",
+            "/blocks/0/changes/0/after/route/nextHop",
         ],
     );
 }

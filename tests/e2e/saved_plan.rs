@@ -306,5 +306,5 @@ fn a_plan_follows_no_files_of_other_users() {
     // The user's own link is followed, and stays.
     node.hostgw_ok(&["plan", "--out", "shared/own"]);
     assert_eq!(node.sh("stat -c '%F %a' shared/own precious"), "symbolic link 777\nregular file 600\n");
-    node.sh("grep -q 'hostgw plan' precious");
+    node.sh("grep -q 'savedPlan' precious");
 }

@@ -341,7 +341,7 @@ function Remove-Orphans($orphans) {
 # routes.
 function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $plan = @{
-        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @(); Remedy = ''
+        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; ManagedCount = 0; Orphans = @(); Remedy = ''
         Managed = (New-Object System.Collections.ArrayList); Traffic = (New-Object System.Collections.ArrayList)
         Skipped = (New-Object System.Collections.ArrayList)
         Faults = @(); Later = @(); Unverified = ''; IsDisconnected = $false
@@ -417,7 +417,7 @@ function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
             [void] $plan.Traffic.Add((New-Candidate $now $needed ($null -eq $affected) $now.PersistentMetric))
         }
     }
-    $plan.Managed = $managed.Count
+    $plan.ManagedCount = $managed.Count
     $plan.Removed = $removed.Count
     return ,$removals
 }
@@ -919,11 +919,11 @@ function Get-MassRemoval($plan) {
     foreach ($entry in $plan.Desired) {
         if ($entry.Role -eq 'node') { $others += 1 }
     }
-    $isMassRemoval = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Managed
+    $isMassRemoval = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.ManagedCount
     if ($plan.Removed -eq 0 -or -not ($isMassRemoval -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
     $left = ''
     if ($others -eq 0) { $left = '; this node would have no routes to other nodes' }
-    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Managed + ' managed routes' + $left + '; nothing was changed'
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.ManagedCount + ' managed routes' + $left + '; nothing was changed'
 }
 
 # Records that matching live routes are managed from now on, and that routes missing from the configuration are not.
