@@ -114,7 +114,7 @@
 //! | what happens between a command and the first write | `src/reconcile/run.rs` | `src/reconcile/turn.rs`, `src/reconcile/apply.rs` |
 //! | the transaction, or what recovery does | `src/apply/transaction.rs` | `src/apply/state_dir`, `src/record/transaction.rs`; `tests/e2e/faults.rs`, `tests/e2e/kills.rs` |
 //! | `apply --confirm` | `src/reconcile/pending.rs` | `src/reconcile/supervisor.rs`, `src/reconcile/decide.rs`; `tests/e2e/confirm.rs` |
-//! | what the agent does, and when | `src/agent/keeper.rs` | `src/agent/pace.rs`, `src/kernel/events.rs`, `src/reconcile/repair.rs`; `tests/e2e/agent.rs`, `tests/e2e/disturbances.rs` |
+//! | what the agent does, and when | `src/agent/keeper/` | `src/agent/pace.rs`, `src/kernel/events.rs`, `src/reconcile/repair.rs`; `tests/e2e/agent.rs`, `tests/e2e/disturbances.rs` |
 //! | what the agent logs | `src/agent/host.rs` | `src/cli/agent_log.rs`, `src/guide/node-agent.md` |
 //! | what `hostgw rehearse` copies | `src/kernel/copy.rs` | `src/kernel/nat/ruleset.rs`, `src/simulate/rehearse.rs`; `tests/e2e/rehearse.rs` |
 //! | the shell script | `src/render/shell/body.sh` | `src/render/shell/mod.rs`; `tests/e2e/render.rs`, `tests/cases/cli/render-linux.out` |
