@@ -7,12 +7,13 @@ use super::{
     journey::spot_text,
     outside,
     remedy::{allow, is_iptables, remove},
+    samples::{Sample, Sampler},
 };
 use crate::{
     diagnose::{Diagnostic, Rule, Severity},
     forwarding::{
-        ChainIndex, Direction, Distinctions, Filtering, ForwardingModel, Packet, Passage, Path, Paths,
-        Redirection, SAMPLE_PORT, Spot, Transport, Treatment, Way,
+        ChainIndex, Direction, Distinctions, Filtering, ForwardingModel, Packet, Passage, Paths, Redirection,
+        Region, SAMPLE_PORT, Spot, Transport, Treatment, Way,
     },
     state::{Firewall, Host, Link, LowerChain, MatchedChains, PacketPart, PolicyRule, TableFamily, Term},
     text::{ShellCommand, Untrusted, count, list},
@@ -48,10 +49,10 @@ impl<'a> Trouble<'a> {
     }
 }
 
-/// The paths and protocols that one kind of trouble affects.
+/// The packets that one kind of trouble affects.
 #[derive(Default)]
 struct Affected {
-    paths: Vec<Path>,
+    samples: Vec<Sample>,
     protocols: BTreeSet<Transport>,
 }
 
@@ -128,8 +129,11 @@ fn between_pods<'a>(
     let distinctions = Distinctions::of(firewall, host);
     // The troubles of each group of packets that no rule distinguishes.
     let mut alike: HashMap<_, Vec<(usize, Transport)>> = HashMap::new();
+    let sampler = Sampler::new(&distinctions, host);
     let mut left = paths.between_pods().take(limit);
-    for path in left.by_ref() {
+    let samples = left.by_ref().flat_map(|path| sampler.samples(path));
+    for sample in samples {
+        let path = &sample.path;
         let Packet { source, destination, input } = &path.packet;
         let output = &path.expected.device;
         let returns = distinctions
@@ -162,10 +166,10 @@ fn between_pods<'a>(
             }
         };
         for (at, transport) in happened {
-            let Affected { paths, protocols } = &mut found[at].1;
+            let Affected { samples, protocols } = &mut found[at].1;
             protocols.insert(transport);
-            if paths.last() != Some(&path) {
-                paths.push(path.clone());
+            if samples.last() != Some(&sample) {
+                samples.push(sample.clone());
             }
         }
         if chains.steps() > MAX_STEPS {
@@ -188,8 +192,9 @@ fn between_pods<'a>(
     let certain = found
         .iter()
         .filter(|(trouble, affected)| trouble.is_certain() && !affected.protocols.iter().all(is_ping));
-    let filtered = certain.flat_map(|(_, affected)| &affected.paths);
-    let filtered = filtered.filter_map(|path| Some((path.node()?.clone(), path.direction))).collect();
+    let filtered = certain.flat_map(|(_, affected)| &affected.samples).filter(|sample| sample.is_whole());
+    let filtered =
+        filtered.filter_map(|sample| Some((sample.path.node()?.clone(), sample.path.direction))).collect();
     let dropping = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
     FilterFindings { findings, dropping, filtered }
 }
@@ -217,7 +222,7 @@ fn troubles<'a>(treatment: &Treatment<'a>, rules: &'a [PolicyRule]) -> Vec<Troub
 }
 
 fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<Diagnostic> {
-    let direction = direction(&affected.paths, all);
+    let direction = direction(&affected.samples, all);
     let packets = &packets(&affected.protocols);
     Some(match trouble {
         Trouble::Filtered(Filtering::Passed) => return None,
@@ -256,23 +261,37 @@ fn packets(protocols: &BTreeSet<Transport>) -> String {
 }
 
 /// Describes the direction of the affected packets, and the affected nodes out of `all` other nodes.
-fn direction(paths: &[Path], all: usize) -> String {
-    let goes = |direction| paths.iter().any(|path| path.direction == direction);
-    let nodes: BTreeSet<&Untrusted> = paths.iter().filter_map(Path::node).collect();
+fn direction(samples: &[Sample], all: usize) -> String {
+    // A trouble of most pods is one of their parts, too.
+    let is_whole = samples.iter().any(Sample::is_whole);
+    let samples: Vec<&Sample> = samples.iter().filter(|sample| !is_whole || sample.is_whole()).collect();
+    let goes = |direction| samples.iter().any(|sample| sample.path.direction == direction);
+    let nodes: BTreeSet<&Untrusted> = samples.iter().filter_map(|sample| sample.path.node()).collect();
     let nodes: Vec<&Untrusted> = nodes.into_iter().collect();
-    let others = match nodes.len() {
+    let peers = match nodes.len() {
         some if some >= all => "other nodes".to_owned(),
         1 => format!("node {}", nodes[0]),
         some => format!("{} ({})", count(some, "node"), list(&nodes, 6)),
     };
+    let within = |part: fn(&Sample) -> Option<Region>| {
+        let parts: Option<Vec<String>> =
+            samples.iter().map(|sample| Some(part(sample)?.to_string())).collect();
+        let Some(mut parts) = parts else { return String::new() };
+        parts.sort_unstable();
+        parts.dedup();
+        format!(" in {}", list(&parts, 3))
+    };
+    let own = format!("this node's pods{}", within(|sample| sample.own));
+    let others = within(|sample| sample.other);
+    let [those, pods] = ["those", "pods"].map(|pods| format!("{pods}{others} on {peers}"));
     match (goes(Direction::Out), goes(Direction::In)) {
-        (true, true) => format!("between this node's pods and those on {others}"),
-        (true, false) => format!("from this node's pods to those on {others}"),
-        (false, _) => format!("from pods on {others} to this node's pods"),
+        (true, true) => format!("between {own} and {those}"),
+        (true, false) => format!("from {own} to {those}"),
+        (false, _) => format!("from {pods} to {own}"),
     }
 }
 
-fn dropped(Affected { paths, protocols }: &Affected, direction: &str, spot: &Spot<'_>) -> Diagnostic {
+fn dropped(Affected { samples, protocols }: &Affected, direction: &str, spot: &Spot<'_>) -> Diagnostic {
     let is_icmp = protocols.iter().all(|protocol| *protocol == Transport::Icmp);
     let (rule, effect) = match is_icmp {
         true => (Rule::PartlyBlocked, ": pods cannot ping each other or learn the MTU of a path"),
@@ -286,7 +305,7 @@ fn dropped(Affected { paths, protocols }: &Affected, direction: &str, spot: &Spo
             Some(_) if !(is_iptables(spot.chain) && spot.chain.name == "FORWARD") => {
                 remove(spot, "traffic between pods")
             }
-            _ => allow(paths, spot),
+            _ => allow(samples.iter().map(|sample| &sample.path), spot),
         },
     )
 }

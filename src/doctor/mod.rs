@@ -3,6 +3,7 @@
 //! - `plan.rs`: whether the node matches the configuration, and what would prevent an apply
 //! - `paths.rs`: the paths of pod packets
 //! - `filter.rs`: what firewalls and the NAT of other programs do with pod packets
+//! - `samples.rs`: the packets that represent all those between pods
 //! - `outside.rs`: the same for packets that leave the cluster
 //! - `remedy.rs`: the command that makes a firewall accept pod packets
 //! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
@@ -25,6 +26,7 @@ mod paths;
 mod plan;
 mod programs;
 mod remedy;
+mod samples;
 mod surroundings;
 mod windows;
 

@@ -17,21 +17,21 @@ fn table(chain: &FirewallChain) -> String {
 
 /// Returns the commands that accept packets between pods: with a rule before the one that drops them or, if the policy of the
 /// chain does, with a rule at the end.
-pub(super) fn allow(paths: &[Path], spot: &Spot<'_>) -> String {
+pub(super) fn allow<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) -> String {
     let chain = spot.chain;
     let is_policy = spot.rule.is_none();
-    let prefixes: BTreeSet<IpNet> = paths.iter().map(|path| path.cluster).collect();
-    let commands = prefixes.iter().map(|prefix| {
-        let is_v4 = prefix.addr().is_ipv4();
+    let prefixes: BTreeSet<(IpNet, IpNet)> = paths.map(|path| (path.from_cluster, path.cluster)).collect();
+    let commands = prefixes.iter().map(|(from, to)| {
+        let is_v4 = from.addr().is_ipv4();
         if is_iptables(chain) && chain.name == "FORWARD" {
             let program = if is_v4 { "iptables" } else { "ip6tables" };
             let option = if is_policy { "-A" } else { "-I" };
-            return format!("`{program} {option} FORWARD -s {prefix} -d {prefix} -j ACCEPT`");
+            return format!("`{program} {option} FORWARD -s {from} -d {to} -j ACCEPT`");
         }
         let verb = if is_policy { "add" } else { "insert" };
         let family = if is_v4 { "ip" } else { "ip6" };
         let (table, name) = (table(chain), &chain.name);
-        format!("`nft {verb} rule {table} {name} {family} saddr {prefix} {family} daddr {prefix} accept`")
+        format!("`nft {verb} rule {table} {name} {family} saddr {from} {family} daddr {to} accept`")
     });
     let commands: Vec<String> = commands.collect();
     format!(

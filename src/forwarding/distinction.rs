@@ -2,11 +2,14 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use ipnet::IpNet;
+
 use crate::{
-    model::{Family, PerFamily, address_number},
+    model::{Family, PerFamily, address_at, address_number, prefix_bounds},
     state::{Firewall, Host, KeyRange, Operator, PacketPart, Term},
 };
 
@@ -28,6 +31,40 @@ pub struct AddressClass {
     family: Family,
     itself: Option<IpAddr>,
     region: usize,
+}
+
+/// Neighboring addresses that no range in a rule separates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// The first address.
+    pub first: IpAddr,
+    /// The last address.
+    pub last: IpAddr,
+}
+
+impl Region {
+    /// Returns `true` for a region that contains the address.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
+
+    fn size(&self) -> u128 {
+        address_number(self.last) - address_number(self.first)
+    }
+}
+
+/// A prefix if the region is one, or else the first and the last address.
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = Family::from(self.first).bits();
+        let prefixes = (0..=bits).filter_map(|length| IpNet::new(self.first, length).ok());
+        let mut prefixes = prefixes.filter(|prefix| prefix.network() == self.first);
+        match prefixes.find(|prefix| prefix.broadcast() == self.last) {
+            Some(prefix) => prefix.fmt(f),
+            None => write!(f, "{} to {}", self.first, self.last),
+        }
+    }
 }
 
 impl Distinctions {
@@ -67,6 +104,39 @@ impl Distinctions {
         let bounds = self.bounds.get(family).map_or(&[][..], Vec::as_slice);
         let region = bounds.partition_point(|bound| *bound <= number);
         AddressClass { family, itself: is_special.then_some(address), region }
+    }
+
+    /// Returns the regions of a prefix, the largest first.
+    #[must_use]
+    pub fn regions(&self, prefix: IpNet) -> Vec<Region> {
+        let family = Family::from(prefix);
+        let (first, last) = prefix_bounds(prefix);
+        let bounds = self.bounds.get(family).map_or(&[][..], Vec::as_slice);
+        let inside =
+            bounds.partition_point(|bound| *bound <= first)..bounds.partition_point(|bound| *bound <= last);
+        let mut starts = vec![first];
+        starts.extend_from_slice(&bounds[inside]);
+        let ends = starts.iter().skip(1).map(|next| next - 1).chain([last]);
+        let region = |(first, last): (&u128, u128)| {
+            Some(Region { first: address_at(family, *first)?, last: address_at(family, last)? })
+        };
+        let mut regions: Vec<Region> = starts.iter().zip(ends).filter_map(region).collect();
+        regions.sort_by_key(|region| std::cmp::Reverse(region.size()));
+        regions
+    }
+
+    /// Returns an address in a region that represents most others: `usual`, if it is one, or else the first one that no rule
+    /// names.
+    #[must_use]
+    pub fn sample(&self, region: &Region, usual: IpAddr) -> Option<IpAddr> {
+        if region.contains(usual) && !self.points.contains(&usual) {
+            return Some(usual);
+        }
+        // The first address of a pod CIDR is that of the network.
+        let candidates =
+            (1..=region.size()).map(|offset| address_number(region.first).saturating_add(offset));
+        let mut addresses = candidates.filter_map(|number| address_at(Family::from(region.first), number));
+        addresses.find(|address| !self.points.contains(address))
     }
 
     /// Iterates over the first addresses of everything that the rules distinguish, as numbers. `None` if any two addresses may differ.
@@ -109,10 +179,12 @@ struct Boundaries {
 
 impl Boundaries {
     fn add_comparison(&mut self, operator: Operator, value: &[u8], mask: Option<&[u8]>) {
-        let is_equality = matches!(operator, Operator::Equal | Operator::Unequal);
         match mask {
-            None if is_equality => self.add_equality(value),
-            None => self.add_bounds(value, value),
+            None => match operator {
+                Operator::Equal | Operator::Unequal => self.add_equality(value),
+                Operator::Less | Operator::GreaterOrEqual => self.add_first(value),
+                Operator::LessOrEqual | Operator::Greater => self.add_last(value),
+            },
             Some(mask) => {
                 let is_prefix =
                     mask.iter().map(|byte| byte.leading_ones() + byte.trailing_zeros()).all(|bits| bits >= 8);
@@ -120,7 +192,8 @@ impl Boundaries {
                 // Shorter values, such as flags, are not addresses.
                 self.is_scattered |= mask.len() >= 4 && !(is_prefix && fits);
                 let last: Vec<u8> = value.iter().zip(mask).map(|(value, mask)| value | !mask).collect();
-                self.add_bounds(value, &last);
+                self.add_first(value);
+                self.add_last(&last);
             }
         }
     }
@@ -128,8 +201,10 @@ impl Boundaries {
     fn add_range(&mut self, range: &KeyRange, mask: Option<&[u8]>) {
         match &range.to {
             Some(to) if *to == range.from && mask.is_none() => self.add_equality(to),
-            Some(to) => self.add_bounds(&range.from, to),
-            None => self.add_bounds(&range.from, &range.from),
+            to => {
+                self.add_first(&range.from);
+                self.add_last(to.as_deref().unwrap_or(&range.from));
+            }
         }
     }
 
@@ -157,14 +232,22 @@ impl Boundaries {
         bounds.extend([filled(0), filled(0xff).saturating_add(1)]);
     }
 
-    /// Adds the first address of the range `first` to `last`, and the first address after it.
-    fn add_bounds(&mut self, first: &[u8], last: &[u8]) {
-        for (length, bounds) in [(4, &mut self.v4), (16, &mut self.v6)] {
-            for value in [first, last].into_iter().flat_map(|value| value.windows(length).step_by(4)) {
-                bounds.extend([number(value), number(value).saturating_add(1)]);
-            }
-        }
+    /// Adds the first address of a range. The value can contain several.
+    fn add_first(&mut self, value: &[u8]) {
+        self.v4.extend(numbers::<4>(value));
+        self.v6.extend(numbers::<16>(value));
     }
+
+    /// Adds the first address after a range that ends with this one.
+    fn add_last(&mut self, value: &[u8]) {
+        self.v4.extend(numbers::<4>(value).map(|last| last.saturating_add(1)));
+        self.v6.extend(numbers::<16>(value).map(|last| last.saturating_add(1)));
+    }
+}
+
+/// Iterates over the addresses that a value can contain.
+fn numbers<const N: usize>(value: &[u8]) -> impl Iterator<Item = u128> + '_ {
+    value.windows(N).step_by(4).map(number)
 }
 
 fn number(bytes: &[u8]) -> u128 {
@@ -231,6 +314,32 @@ mod tests {
         let load = Term::Load { into: 1, part: PacketPart::Header { offset: 9, length: 1 } };
         let found = distinctions(vec![load, compare(Operator::Equal, &[6])]);
         assert!(are_alike(&found, "10.244.6.10", "10.244.7.10"));
+    }
+
+    #[test]
+    fn regions_cover_a_prefix_and_have_samples_that_no_rule_names() {
+        let range = KeyRange { from: vec![10, 244, 1, 195], to: Some(vec![10, 244, 1, 205]) };
+        let member = Term::Member { register: 1, set: vec![range], fields: Vec::new(), not: false };
+        let found = distinctions(vec![member, compare(Operator::Equal, &[10, 244, 1, 10])]);
+        let regions = found.regions("10.244.1.0/24".parse().expect("a prefix"));
+        let texts: Vec<String> = regions.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            ["10.244.1.0 to 10.244.1.194", "10.244.1.206 to 10.244.1.255", "10.244.1.195 to 10.244.1.205"]
+        );
+        let sample = |region: usize, usual: &str| {
+            let sample = found.sample(&regions[region], usual.parse().expect("an address"));
+            sample.expect("a sample").to_string()
+        };
+        assert_eq!(sample(0, "10.244.1.10"), "10.244.1.1");
+        assert_eq!(sample(0, "10.244.1.11"), "10.244.1.11");
+        assert_eq!(sample(2, "10.244.1.11"), "10.244.1.196");
+        let found = distinctions(vec![compare(Operator::Unequal, &[10, 244, 6])]);
+        let regions = found.regions("10.244.4.0/22".parse().expect("a prefix"));
+        let texts: Vec<String> = regions.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["10.244.4.0/23", "10.244.6.0/24", "10.244.7.0/24"]);
+        let whole = Distinctions::default().regions("fd00:244::/64".parse().expect("a prefix"));
+        assert_eq!(whole.iter().map(ToString::to_string).collect::<Vec<_>>(), ["fd00:244::/64"]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod register;
 mod sample;
 mod windows;
 
-pub use distinction::Distinctions;
+pub use distinction::{Distinctions, Region};
 pub use explain::{PathFault, delete_route, explain, faults, faults_unapplied, owner, stop_text};
 pub use firewall::{ChainIndex, Filtering, Passage, Redirection, Spot, Treatment, Way};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};

@@ -50,6 +50,8 @@ pub struct Path {
     pub other: IpNet,
     /// The cluster prefix of the pod that the packet is for; to the outside, of the pod that it comes from.
     pub cluster: IpNet,
+    /// The cluster prefix of the pod that the packet comes from; from the outside, of the pod that it is for.
+    pub from_cluster: IpNet,
     /// The table of the planned route.
     pub table: u32,
     /// The part of a pod CIDR that the path represents; `None` for all of it.
@@ -355,7 +357,11 @@ impl<'a> Paths<'a> {
     fn path(&self, path: PathRef<'_>) -> Path {
         let PathRef { route, node, pod, direction, part, is_of_all, .. } = path;
         let Course { gateway, device, .. } = path.course();
-        let end = if direction == Direction::Out && node.is_some() { route.destination } else { pod.cidr };
+        let is_out = direction == Direction::Out;
+        let end = |is_pod: bool| {
+            let end = if is_pod || node.is_none() { pod.cidr } else { route.destination };
+            self.cluster.prefixes.around(end).copied().unwrap_or(end)
+        };
         Path {
             peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
             direction,
@@ -363,7 +369,8 @@ impl<'a> Paths<'a> {
             expected: Hop { gateway, device: device.clone() },
             own: pod.cidr,
             other: route.destination,
-            cluster: self.cluster.prefixes.around(end).copied().unwrap_or(end),
+            cluster: end(!is_out),
+            from_cluster: end(is_out),
             table: route.table,
             part,
             is_of_all,

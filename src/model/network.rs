@@ -1,8 +1,10 @@
 //! Prefixes that contain other prefixes or addresses.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+
+use super::Family;
 
 /// Returns the smallest prefix that contains all of these; `None` if there are none, or of both families.
 pub fn common_prefix(prefixes: impl Iterator<Item = IpNet>) -> Option<IpNet> {
@@ -29,6 +31,15 @@ pub const fn address_number(address: IpAddr) -> u128 {
         IpAddr::V4(address) => address.to_bits() as u128,
         IpAddr::V6(address) => address.to_bits(),
     }
+}
+
+/// Returns the address of a family with this number.
+#[must_use]
+pub fn address_at(family: Family, number: u128) -> Option<IpAddr> {
+    Some(match family {
+        Family::V4 => Ipv4Addr::from_bits(u32::try_from(number).ok()?).into(),
+        Family::V6 => Ipv6Addr::from_bits(number).into(),
+    })
 }
 
 /// Returns the first and the last address of a prefix as numbers.

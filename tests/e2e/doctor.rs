@@ -355,6 +355,55 @@ fn rules_without_addresses_apply_to_one_family() {
     });
 }
 
+/// A rule for some of the pods of a node concerns these, and one for a single pod is a policy for it.
+#[test]
+fn rules_for_parts_of_a_pod_cidr() {
+    each(|privilege| {
+        let node = super::node(privilege);
+        node.observe(
+            "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
+        );
+        node.write("hostgw.yaml", super::RECIPE);
+        node.hostgw_ok(&["apply", "--yes"]);
+        let doctor = |rules: &str, code: i32| {
+            node.sh(&format!("{rules}\n"));
+            let doctor = node.hostgw(&["doctor"]).expect(code);
+            node.sh("iptables-nft -P FORWARD ACCEPT; iptables-nft -F; iptables-nft -t nat -F POSTROUTING");
+            doctor
+        };
+        doctor("iptables-nft -A FORWARD -d 10.244.1.128/25 -j DROP", 11)
+            .says("drops packets from this node's pods to those in 10.244.1.128/25 on node linux-2\n");
+        doctor("iptables-nft -A FORWARD -s 10.244.0.128/25 -j DROP", 11)
+            .says("drops packets from this node's pods in 10.244.0.128/25 to those on other nodes\n");
+        doctor("iptables-nft -A FORWARD -s 10.244.0.128/25 -d 10.244.1.0/24 -j DROP", 11)
+            .says("drops packets from this node's pods in 10.244.0.128/25 to those on node linux-2\n");
+        doctor("iptables-nft -A FORWARD -s 10.244.1.128/25 -d 10.244.0.128/25 -j DROP", 11)
+            .says("drops packets from pods in 10.244.1.128/25 on node linux-2 to this node's pods in 10.244.0.128/25\n");
+        doctor(
+            "nft add table ip t; nft 'add chain ip t c { type filter hook forward priority 0; }'
+                nft add rule ip t c ip daddr 10.244.1.195-10.244.1.205 drop",
+            11,
+        )
+        .says(
+            "drops packets from this node's pods to those in 10.244.1.195 to 10.244.1.205 on node linux-2\n",
+        );
+        node.sh("nft delete table ip t");
+        doctor(
+            "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/25 -j ACCEPT
+                iptables-nft -A FORWARD -d 10.244.0.0/25 -j ACCEPT",
+            11,
+        )
+        .says("drops packets between this node's pods in 10.244.0.128/25 and those on other nodes\n");
+        doctor("iptables-nft -t nat -A POSTROUTING -s 10.244.0.128/25 -j MASQUERADE", 11)
+            .says("changes the source address of packets from this node's pods in 10.244.0.128/25 to those on other nodes");
+        for pod in ["10.244.1.10", "10.244.1.11", "10.244.1.10/31"] {
+            let rules = format!("iptables-nft -A FORWARD -d {pod} -j DROP");
+            let outcome = doctor(&rules, if pod.ends_with("31") { 11 } else { 0 });
+            assert!(pod.ends_with("31") || !outcome.stdout.contains("HG1004"), "{outcome}");
+        }
+    });
+}
+
 /// A thousand nodes behind the rules of a thousand services, as kube-proxy adds them, and one rule for one of the nodes.
 #[test]
 fn rules_of_many_services_and_a_rule_for_one_of_many_nodes() {
