@@ -108,8 +108,8 @@ const CASES: [(&str, &str, &str); 44] = [
     ("add rule ip fw nat fib daddr type local tcp dport 443 dnat to 10.244.0.99:80", "", ""),
     ("add rule ip fw nat dnat ip to ip daddr map { 192.168.9.1 : 10.244.0.99 }", "", ""),
     ("add rule ip fw nat ip daddr 10.244.1.0/24 drop", "HG1004 drops packets from", "ICMP TCP UDP"),
-    ("add chain ip fw nat { policy drop; }", "HG1004 the policy of chain nat", "ICMP TCP UDP outside"),
-    ("add chain ip fw post { policy drop; }", "HG1004 the policy of chain post", "ICMP TCP UDP outside"),
+    ("add chain ip fw nat { policy drop; }", "HG1004 the policy of chain `nat`", "ICMP TCP UDP outside"),
+    ("add chain ip fw post { policy drop; }", "HG1004 the policy of chain `post`", "ICMP TCP UDP outside"),
     // Keys of several fields, and elements for all other keys.
     (
         "add rule ip fw forward ip saddr . ip daddr { 10.244.0.0/24 . 10.244.1.0/24 } drop",
