@@ -65,7 +65,7 @@ fn tcp_is_tested_too() {
         assert_eq!(failing(&outcome), ["podToPod linux-1 linux-2", "podToPod linux-2 linux-1"]);
         let reasons = reasons(&outcome);
         assert!(
-            matches!(&*reasons, [reason] if reason.starts_with("TCP connections fail: dropped by the rule with handle 2 in chain forward")),
+            matches!(&*reasons, [reason] if reason.starts_with("TCP connections fail: dropped by the rule with handle 2 in chain `forward`")),
             "{reasons:?}"
         );
     });
@@ -511,7 +511,10 @@ fn many_nodes_are_sampled() {
         let nodes: Vec<_> = nodes.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
         node.write("hostgw.yaml", &cluster("", &nodes));
         let json = rehearse(&node, &["--sample", "4", "--seed", "7", "--json"], 0).json();
-        assert_eq!((&json["of"], &json["seed"], &json["node"]), (&59.into(), &7.into(), &"n0".into()));
+        assert_eq!(
+            (&json["otherNodesInConfiguration"], &json["seed"], &json["node"]),
+            (&59.into(), &7.into(), &"n0".into())
+        );
         assert_eq!(json["others"].as_array().unwrap().len(), 4);
         assert_eq!(json["connections"].as_array().unwrap().len(), 19);
         rehearse(&node, &["--sample", "6"], 0)

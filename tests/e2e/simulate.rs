@@ -192,7 +192,7 @@ fn many_nodes_are_sampled() {
             .hostgw(&["simulate", "--network", "172.30.0.0/16", "--sample", "5", "--seed", "7", "--json"])
             .expect(0);
         let json = sampled.json();
-        assert_eq!((&json["of"], &json["seed"]), (&Value::from(200), &Value::from(7)));
+        assert_eq!((&json["nodesInConfiguration"], &json["seed"]), (&Value::from(200), &Value::from(7)));
         assert_eq!(json["nodes"][0]["name"], "n0");
         assert_eq!(json["nodes"][4]["name"], "n199");
         assert_eq!(json["nodes"][4]["totals"]["add"], 203);
