@@ -312,13 +312,34 @@ fn without_rule(
     }
     let table = table_name(path.table);
     let instead = trace.route.map_or_else(String::new, |route| format!(", so the packets follow `{route}`"));
-    let cluster = path.cluster.to_string();
-    let add = ip(family, &["rule", "add", "to", &cluster, "lookup", &table, "priority", "1000"]);
+    let add = use_routes(path, 1000);
     Some((
         Rule::PathLost,
         format!("no policy rule looks up table {table}, which has hostgw's routes{instead}"),
-        Some(format!("add one: `{add}`, or remove routes.table from the configuration")),
+        Some(format!("run {add}, or remove routes.table from the configuration")),
     ))
+}
+
+/// Returns the commands that add policy rules by which pod traffic uses hostgw's routes, the last one with this priority.
+fn use_routes(path: &Path, priority: u32) -> String {
+    let family = Family::from(path.packet.destination);
+    let rule = |to: IpNet, table: u32, priority: u32| {
+        let [to, table, priority] = [to.to_string(), table_name(table), priority.to_string()];
+        format!("`{}`", ip(family, &["rule", "add", "to", &to, "lookup", &table, "priority", &priority]))
+    };
+    let others = rule(path.cluster, path.table, priority);
+    if path.table == MAIN_TABLE {
+        return others;
+    }
+    // Only the main table has the route to this node's own pods, which routes to the cluster prefix would divert.
+    format!("{} and {others}", rule(path.own, MAIN_TABLE, priority.saturating_sub(1)))
+}
+
+/// Returns the command that adds a policy rule for this node's own pods, whose packets one of hostgw's routes diverts.
+fn use_main_table(path: &Path, priority: u32) -> String {
+    let words =
+        ["rule", "add", "to", &path.own.to_string(), "lookup", "main", "priority", &priority.to_string()];
+    ip(Family::from(path.own), &words)
 }
 
 /// Returns the code, the reason and the remedy.
@@ -407,28 +428,20 @@ fn by_route(
         Some(rule) => (
             Rule::PathByRule,
             format!("the policy rule `{rule}` leads to the route {shown}, which {does}"),
-            Some(
-                match rule.priority.checked_sub(1).filter(|priority| *priority > 0 && path.node().is_some()) {
-                    Some(before) => format!(
-                        "if the rule is not meant for pods, {}; otherwise, add a rule before it that uses hostgw's routes for pod traffic: `{}`",
-                        remove_rule(rule),
-                        ip(
-                            rule.family,
-                            &[
-                                "rule",
-                                "add",
-                                "to",
-                                &path.cluster.to_string(),
-                                "lookup",
-                                &table_name(path.table),
-                                "priority",
-                                &before.to_string()
-                            ]
-                        )
-                    ),
-                    None => format!("if the rule is not meant for pods, {}", remove_rule(rule)),
-                },
-            ),
+            Some(match rule.priority.checked_sub(1).filter(|before| *before > 1) {
+                Some(before) if route.is_owned() && path.own.contains(&path.packet.destination) => {
+                    format!(
+                        "add a rule before it for this node's own pods: `{}`",
+                        use_main_table(path, before)
+                    )
+                }
+                Some(before) if path.node().is_some() => format!(
+                    "if the rule is not meant for pods, {}; otherwise, add a rule before it that uses hostgw's routes for pod traffic: {}",
+                    remove_rule(rule),
+                    use_routes(path, before)
+                ),
+                _ => format!("if the rule is not meant for pods, {}", remove_rule(rule)),
+            }),
         ),
         None => {
             // Without its default route, the node would lose more than the packets of pods.
@@ -528,6 +541,8 @@ fn remove_rule(rule: &PolicyRule) -> String {
 pub fn delete_route(route: &Route) -> String {
     let kind = match route.kind {
         RouteType::Unicast => String::new(),
+        // The kernel stores the type with the nexthop object, and finds no route of that type.
+        _ if route.opaque.is_some() => String::new(),
         kind => format!("{kind} "),
     };
     // For a nexthop object, the kernel compares neither address nor interface.

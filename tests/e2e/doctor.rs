@@ -404,6 +404,28 @@ fn rules_for_parts_of_a_pod_cidr() {
     });
 }
 
+/// Each remedy leads to a node that works: rules for another table must leave out the node's own pods.
+#[test]
+fn rules_for_another_table_do_not_divert_packets_to_own_pods() {
+    each(|privilege| {
+        for mode in ["pod-gateway", "node-address"] {
+            let node = super::node(privilege);
+            node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
+            let options = format!("nextHop: {mode}\nroutes: {{table: 100, unassigned: unreachable}}");
+            node.write("hostgw.yaml", &super::cluster(&options, &[super::NODE_1, super::NODE_2, super::NODE_3]));
+            node.hostgw_ok(&["apply", "--yes"]);
+            let own = "ip rule add to 10.244.0.0/24 lookup main priority 999";
+            let others = "ip rule add to 10.244.0.0/16 lookup 100 priority 1000";
+            node.hostgw(&["doctor"]).expect(11).says(&format!("run `{own}` and `{others}`"));
+            node.sh(others);
+            node.hostgw(&["doctor"]).expect(11).says(&format!("add a rule before it for this node's own pods: `{own}`"));
+            node.sh(own);
+            let doctor = node.hostgw(&["doctor"]);
+            assert!(!doctor.stdout.contains("HG085"), "{doctor}");
+        }
+    });
+}
+
 /// A thousand nodes behind the rules of a thousand services, as kube-proxy adds them, and one rule for one of the nodes.
 #[test]
 fn rules_of_many_services_and_a_rule_for_one_of_many_nodes() {

@@ -180,13 +180,13 @@ fn a_table_without_a_rule_is_named() {
             .expect(0)
             .warns("HG0855]: applied, but ")
             .warns("no policy rule looks up table 101, which has hostgw's routes, so the packets follow `default via 172.30.0.1")
-            .warns("help: add one: `ip rule add to 10.244.0.0/16 lookup 101 priority 1000`");
+            .warns("help: run `ip rule add to 10.244.0.0/24 lookup main priority 999` and `ip rule add to 10.244.0.0/16 lookup 101 priority 1000`, or");
         let found = node.hostgw(&["doctor"]).expect(11);
         assert!(!found.stdout.contains("ip route del"), "{found}");
         // Another rule is in the way: the remedy names the same table.
         node.sh("ip rule add to 10.244.0.0/16 lookup 101 priority 1000; ip route add 10.244.0.0/24 dev cni0 table 101
                  ip rule add from 10.244.0.0/16 lookup 105 priority 900; ip route add default via 172.30.0.9 table 105");
-        node.hostgw(&["doctor"]).expect(11).says("`ip rule add to 10.244.0.0/16 lookup 101 priority 899`");
+        node.hostgw(&["doctor"]).expect(11).says("`ip rule add to 10.244.0.0/24 lookup main priority 898` and `ip rule add to 10.244.0.0/16 lookup 101 priority 899`");
         node.sh("ip rule add to 10.244.0.0/16 lookup 101 priority 899");
         node.hostgw(&["doctor"]).expect(0);
     });
