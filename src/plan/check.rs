@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Cluster, ConfigPath, Family, NextHopKind, SysctlKey},
-    state::{AddressFlag, NatTable, Route, State, protocol},
+    state::{AddressFlag, InterfaceAddress, NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
@@ -151,7 +151,8 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
     let node = &cluster.nodes[index];
     let on_link = OnLink::of(device, desired, &observed.host);
     let local: std::collections::HashMap<_, _> =
-        observed.host.addresses.iter().map(|local| (local.address, &local.device)).collect();
+        observed.host.addresses.iter().map(|local| (local.address, local)).collect();
+    let is_this_node = node.addresses.iter().any(|(_, address)| local.contains_key(address));
     for route in &desired.state.routes {
         let Some(gateway) = route.next_hop.gateway else { continue };
         let holder = local.get(&gateway);
@@ -164,7 +165,13 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
         let path = desired.route_origin(cluster, &route.key());
         let unusable = UnusableNextHop { next_hop: gateway, other: &name, device };
         let problem = match holder {
-            Some(holder) => unusable.report_local(holder).with_remedy(own_address_hint(&name, &node.name)),
+            Some(holder) => {
+                let remedy = match is_this_node {
+                    true => stray_address_hint(holder, &name),
+                    false => own_address_hint(&name, &node.name),
+                };
+                unusable.report_local(&holder.device).with_remedy(remedy)
+            }
             None => unusable.report_off_link(cluster.off_link, &on_link, "ip address add"),
         };
         problems.push(problem.at(path));
@@ -208,6 +215,17 @@ fn check_sources(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
 fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
     format!(
         "this machine looks like node {other}, not {this}; pass --node {other}, or fix the address in the file"
+    )
+}
+
+/// The hint about an address of the node `other` on a machine that has its own node's address, too.
+fn stray_address_hint(local: &InterfaceAddress, other: &Untrusted) -> String {
+    let InterfaceAddress { address, device, .. } = local;
+    let option = if address.is_ipv6() { "-6" } else { "-4" };
+    let with_length = format!("{address}/{}", local.prefix.prefix_len());
+    let remove = ShellCommand::new(["ip", option, "address", "del", &with_length, "dev", device.as_raw()]);
+    format!(
+        "remove it with `{remove}` if it was left over from another setup; if this machine is node {other}, pass --node {other}"
     )
 }
 

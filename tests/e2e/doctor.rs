@@ -410,19 +410,58 @@ fn rules_for_another_table_do_not_divert_packets_to_own_pods() {
     each(|privilege| {
         for mode in ["pod-gateway", "node-address"] {
             let node = super::node(privilege);
-            node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
+            node.observe(
+                "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
+            );
             let options = format!("nextHop: {mode}\nroutes: {{table: 100, unassigned: unreachable}}");
-            node.write("hostgw.yaml", &super::cluster(&options, &[super::NODE_1, super::NODE_2, super::NODE_3]));
+            node.write(
+                "hostgw.yaml",
+                &super::cluster(&options, &[super::NODE_1, super::NODE_2, super::NODE_3]),
+            );
             node.hostgw_ok(&["apply", "--yes"]);
             let own = "ip rule add to 10.244.0.0/24 lookup main priority 999";
             let others = "ip rule add to 10.244.0.0/16 lookup 100 priority 1000";
             node.hostgw(&["doctor"]).expect(11).says(&format!("run `{own}` and `{others}`"));
             node.sh(others);
-            node.hostgw(&["doctor"]).expect(11).says(&format!("add a rule before it for this node's own pods: `{own}`"));
+            node.hostgw(&["doctor"])
+                .expect(11)
+                .says(&format!("add a rule before it for this node's own pods: `{own}`"));
             node.sh(own);
             let doctor = node.hostgw(&["doctor"]);
             assert!(!doctor.stdout.contains("HG085"), "{doctor}");
         }
+    });
+}
+
+/// A left-over address of another node does not turn this machine into that node.
+#[test]
+fn an_address_left_over_from_another_node() {
+    each(|privilege| {
+        let node = super::node(privilege);
+        node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
+        node.write("hostgw.yaml", &super::cluster("", &[super::NODE_1, super::NODE_2]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip address add 10.244.1.1/32 dev lo");
+        let remedy = "ip -4 address del 10.244.1.1/32 dev lo";
+        node.hostgw(&["doctor"]).expect(11).says("error[HG0703]").says(&format!("help: remove it with `{remedy}` if"));
+        node.sh(remedy);
+        assert!(!node.hostgw(&["doctor"]).stdout.contains("HG0703"));
+    });
+}
+
+/// The kernel keeps the type of a route with its nexthop object, and does not find the route by it.
+#[test]
+fn the_remedy_for_a_route_by_a_nexthop_object_works() {
+    each(|privilege| {
+        let node = super::node(privilege);
+        node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
+        node.write("hostgw.yaml", super::RECIPE);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip nexthop add id 5 blackhole; ip route add 10.244.1.0/25 nhid 5");
+        let remedy = "ip route del 10.244.1.0/25";
+        node.hostgw(&["doctor"]).expect(11).says(&format!("`{remedy}`"));
+        node.sh(remedy);
+        assert!(!node.hostgw(&["doctor"]).stdout.contains("10.244.1.0/25"));
     });
 }
 
