@@ -84,7 +84,7 @@ pub fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
 pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     let model = ForwardingModel::of(&examination.observed.state, &examination.observed.host);
     let faults = paths::faults_after_apply(examination, paths);
-    let mut findings = paths::missing_interface(paths);
+    let mut findings = paths::missing_interface(examination, paths);
     let (firewall, filtered) = filter::examine(examination, paths, &model);
     findings.extend(firewall);
     findings.extend(outside::silent_gateways(examination, paths));

@@ -1,10 +1,14 @@
 //! Examines the paths of pod packets through this node.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use super::{Examination, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ForwardingModel, PathFault, Paths, faults},
-    text::list,
+    text::{ShellCommand, Untrusted, list},
 };
 
 /// Returns why paths will not work even after the plan is applied.
@@ -26,18 +30,33 @@ pub(super) fn faults_after_apply(examination: &Examination<'_>, paths: &Paths<'_
 }
 
 /// Reports pod CIDRs without an interface, whose paths cannot be judged.
-pub(super) fn missing_interface(paths: &Paths<'_>) -> Vec<Diagnostic> {
-    if paths.missing().is_empty() {
-        return Vec::new();
+pub(super) fn missing_interface(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+    let host = &examination.observed.host;
+    let is_down = |device: &Untrusted| host.link(device.as_raw()).is_some_and(|link| !link.up);
+    let interface_of = |cidr: &IpNet| {
+        let mut inside = host.addresses.iter().filter(|local| cidr.contains(&local.address));
+        inside.find(|local| is_down(&local.device)).map(|local| &local.device)
+    };
+    let (down, missing): (Vec<&IpNet>, Vec<&IpNet>) =
+        paths.missing().iter().partition(|cidr| interface_of(cidr).is_some());
+    let devices: BTreeSet<&Untrusted> = down.into_iter().filter_map(interface_of).collect();
+    let mut findings: Vec<Diagnostic> = devices
+        .into_iter()
+        .map(|device| {
+            let up = ShellCommand::new(["ip", "link", "set", device.as_raw(), "up"]);
+            let message =
+                format!("the interface {device}, which has an address for pods, is down");
+            finding(Rule::NoPodInterface, message, format!("run `{up}`, and find out what set it down"))
+                .as_error()
+        })
+        .collect();
+    if !missing.is_empty() {
+        findings.push(finding(
+            Rule::NoPodInterface,
+            format!("no interface that is up has an address in {}, and no route leads to a pod", list(&missing, 2)),
+            "most CNI plugins create the interface with the first pod; if pods already run here, check the CNI configuration with \
+             `hostgw check-cni FILE`",
+        ));
     }
-    let message = format!(
-        "no interface that is up has an address in {}, and no route leads to a pod",
-        list(paths.missing(), 2)
-    );
-    vec![finding(
-        Rule::NoPodInterface,
-        message,
-        "most CNI plugins create the interface with the first pod; if pods already run here, check the CNI configuration with \
-         `hostgw check-cni FILE`",
-    )]
+    findings
 }

@@ -438,12 +438,17 @@ fn rules_for_another_table_do_not_divert_packets_to_own_pods() {
 fn an_address_left_over_from_another_node() {
     each(|privilege| {
         let node = super::node(privilege);
-        node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
+        node.observe(
+            "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
+        );
         node.write("hostgw.yaml", &super::cluster("", &[super::NODE_1, super::NODE_2]));
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("ip address add 10.244.1.1/32 dev lo");
         let remedy = "ip -4 address del 10.244.1.1/32 dev lo";
-        node.hostgw(&["doctor"]).expect(11).says("error[HG0703]").says(&format!("help: remove it with `{remedy}` if"));
+        node.hostgw(&["doctor"])
+            .expect(11)
+            .says("error[HG0703]")
+            .says(&format!("help: remove it with `{remedy}` if"));
         node.sh(remedy);
         assert!(!node.hostgw(&["doctor"]).stdout.contains("HG0703"));
     });
@@ -454,7 +459,9 @@ fn an_address_left_over_from_another_node() {
 fn the_remedy_for_a_route_by_a_nexthop_object_works() {
     each(|privilege| {
         let node = super::node(privilege);
-        node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
+        node.observe(
+            "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
+        );
         node.write("hostgw.yaml", super::RECIPE);
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("ip nexthop add id 5 blackhole; ip route add 10.244.1.0/25 nhid 5");
@@ -462,6 +469,23 @@ fn the_remedy_for_a_route_by_a_nexthop_object_works() {
         node.hostgw(&["doctor"]).expect(11).says(&format!("`{remedy}`"));
         node.sh(remedy);
         assert!(!node.hostgw(&["doctor"]).stdout.contains("10.244.1.0/25"));
+    });
+}
+
+#[test]
+fn a_pod_interface_that_is_down() {
+    each(|privilege| {
+        let node = super::node(privilege);
+        node.observe("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0");
+        node.write("hostgw.yaml", super::RECIPE);
+        node.hostgw_ok(&["apply", "--yes"]);
+        let remedy = "ip link set cni0 up";
+        node.hostgw(&["doctor"])
+            .expect(11)
+            .says("error[HG1003]: the interface cni0, which has an address for pods, is down")
+            .says(&format!("help: run `{remedy}`, and"));
+        node.sh(remedy);
+        assert!(!node.hostgw(&["doctor"]).stdout.contains("HG1003"));
     });
 }
 
