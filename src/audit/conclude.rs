@@ -104,10 +104,10 @@ impl Conclusion<'_> {
     /// Assigns the snapshots to the nodes.
     fn sort(&mut self, sightings: Vec<Sighting>) {
         let mut unusable = Vec::new();
-        let mut claims: BTreeMap<usize, Vec<Box<Examined>>> = BTreeMap::new();
+        let mut claims: BTreeMap<usize, Vec<Examined>> = BTreeMap::new();
         for sighting in sightings {
             match sighting {
-                Sighting::Node(examined) => claims.entry(examined.index).or_default().push(examined),
+                Sighting::Node(examined) => claims.entry(examined.index).or_default().push(*examined),
                 Sighting::Stranger { snapshot, hostname, managed, addresses } => {
                     let name = hostname.unwrap_or_else(|| snapshot.clone());
                     self.add_holder(addresses, &AddressOwner::Stranger(name.clone()));
@@ -147,8 +147,8 @@ impl Conclusion<'_> {
 
     /// Takes the snapshots that are from one node. If they are from several machines, the node is the one with its name. Of
     /// the snapshots of one machine, the newest counts.
-    fn take(&mut self, mut claims: Vec<Box<Examined>>) {
-        let order = |examined: &Box<Examined>| (self.identity(examined), clock::parse(&examined.taken_at));
+    fn take(&mut self, mut claims: Vec<Examined>) {
+        let order = |examined: &Examined| (self.identity(examined), clock::parse(&examined.taken_at));
         claims.sort_by_key(|examined| std::cmp::Reverse(order(examined)));
         let mut claims = claims.into_iter();
         let Some(chosen) = claims.next() else { return };
@@ -186,7 +186,7 @@ impl Conclusion<'_> {
             );
         }
         let place = chosen.index;
-        self.nodes[place] = Some(chosen);
+        self.nodes[place] = Some(Box::new(chosen));
     }
 
     /// Returns how well a machine identifies as its node; the greater, the better.
