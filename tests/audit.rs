@@ -72,6 +72,20 @@ impl Fleet {
         self.routes(node).iter_mut().find(|route| route["destination"] == *destination).expect("a route")
     }
 
+    fn neighbors(&mut self, node: usize) -> &mut Vec<Value> {
+        let neighbors = &mut self.snapshots[node]["observed"]["host"]["neighbors"];
+        if neighbors.is_null() {
+            *neighbors = json!([]);
+        }
+        neighbors.as_array_mut().expect("neighbors")
+    }
+
+    /// Adds the hardware addresses of a node to its snapshot. That of `eth0` ends with the number of the node.
+    fn hardware(&mut self, node: usize) {
+        self.snapshots[node]["observed"]["host"]["hardwareAddresses"] =
+            json!({"eth0": format!("02:00:00:00:00:{node}"), "cni0": "02:00:00:00:01:00"});
+    }
+
     fn foreign(&mut self, node: usize) -> &mut Vec<Value> {
         self.snapshots[node]["observed"]["host"]["foreign"].as_array_mut().expect("routes")
     }
@@ -131,6 +145,8 @@ struct Fault {
     nodes: &'static [usize],
     /// Pairs of nodes between which packets are lost; `None` stands for all others.
     lost: &'static [(Option<usize>, Option<usize>)],
+    /// Pairs of nodes of which that is not known.
+    unknown: &'static [(Option<usize>, Option<usize>)],
 }
 
 const ALL: Option<usize> = None;
@@ -142,6 +158,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1210",
         nodes: &[3],
         lost: &[(Some(3), Some(7))],
+        unknown: &[],
     },
     Fault {
         name: "a node that was never applied",
@@ -153,6 +170,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1207",
         nodes: &[4],
         lost: &[(Some(4), ALL)],
+        unknown: &[],
     },
     Fault {
         name: "a route by another next hop",
@@ -160,6 +178,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1211",
         nodes: &[5],
         lost: &[],
+        unknown: &[],
     },
     Fault {
         name: "a leftover of a node that left",
@@ -171,6 +190,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1212",
         nodes: &[6],
         lost: &[],
+        unknown: &[],
     },
     Fault {
         name: "no NAT table",
@@ -178,6 +198,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1213",
         nodes: &[7],
         lost: &[],
+        unknown: &[],
     },
     Fault {
         name: "NAT that differs",
@@ -188,6 +209,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1213",
         nodes: &[8],
         lost: &[],
+        unknown: &[],
     },
     Fault {
         name: "forwarding off",
@@ -202,6 +224,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1214",
         nodes: &[9],
         lost: &[(Some(9), ALL), (ALL, Some(9))],
+        unknown: &[],
     },
     Fault {
         name: "a strict reverse path filter and a return route elsewhere",
@@ -215,6 +238,7 @@ const FAULTS: &[Fault] = &[
         code: "HG0852",
         nodes: &[10],
         lost: &[(Some(10), Some(11)), (Some(11), Some(10))],
+        unknown: &[],
     },
     Fault {
         name: "a foreign blackhole route",
@@ -227,6 +251,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1002",
         nodes: &[11],
         lost: &[(Some(11), Some(30))],
+        unknown: &[],
     },
     Fault {
         name: "a policy rule that drops packets",
@@ -241,6 +266,7 @@ const FAULTS: &[Fault] = &[
         code: "HG0851",
         nodes: &[12],
         lost: &[(Some(12), Some(31))],
+        unknown: &[],
     },
     Fault {
         name: "a firewall that drops forwarded packets",
@@ -252,6 +278,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1004",
         nodes: &[13],
         lost: &[(Some(13), ALL), (ALL, Some(13))],
+        unknown: &[],
     },
     Fault {
         name: "another configuration",
@@ -266,6 +293,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1206",
         nodes: &[14, 15, 16],
         lost: &[],
+        unknown: &[],
     },
     Fault {
         name: "an address that moved",
@@ -275,6 +303,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1220",
         nodes: &[17],
         lost: &[(ALL, Some(17))],
+        unknown: &[],
     },
     Fault {
         name: "an address on two machines",
@@ -289,6 +318,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1221",
         nodes: &[18, 20],
         lost: &[],
+        unknown: &[],
     },
     Fault {
         name: "a machine that answers for another's address",
@@ -302,6 +332,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1222",
         nodes: &[21],
         lost: &[],
+        unknown: &[(Some(21), Some(5))],
     },
     Fault {
         name: "no snapshot",
@@ -309,6 +340,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1200",
         nodes: &[22],
         lost: &[],
+        unknown: &[(Some(22), ALL), (ALL, Some(22))],
     },
     Fault {
         name: "an old snapshot",
@@ -316,6 +348,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1203",
         nodes: &[23],
         lost: &[],
+        unknown: &[],
     },
     Fault {
         name: "two snapshots of one node",
@@ -323,6 +356,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1202",
         nodes: &[25],
         lost: &[],
+        unknown: &[(Some(24), ALL), (ALL, Some(24))],
     },
     Fault {
         name: "no pod interface",
@@ -335,6 +369,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1003",
         nodes: &[26],
         lost: &[],
+        unknown: &[(Some(26), ALL), (ALL, Some(26))],
     },
     Fault {
         name: "a next hop that does not answer",
@@ -344,7 +379,8 @@ const FAULTS: &[Fault] = &[
         },
         code: "HG1013",
         nodes: &[27],
-        lost: &[],
+        lost: &[(Some(27), Some(40))],
+        unknown: &[],
     },
     Fault {
         name: "a Windows node without a route",
@@ -355,6 +391,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1210",
         nodes: &[19],
         lost: &[(Some(19), Some(33))],
+        unknown: &[],
     },
     Fault {
         name: "a Windows node that does not forward",
@@ -362,6 +399,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1214",
         nodes: &[39],
         lost: &[(Some(39), ALL), (ALL, Some(39))],
+        unknown: &[],
     },
     Fault {
         name: "a machine that left",
@@ -377,6 +415,7 @@ const FAULTS: &[Fault] = &[
         code: "HG1205",
         nodes: &[],
         lost: &[],
+        unknown: &[],
     },
     Fault {
         name: "a file that is no snapshot",
@@ -384,6 +423,140 @@ const FAULTS: &[Fault] = &[
         code: "HG1201",
         nodes: &[],
         lost: &[],
+        unknown: &[],
+    },
+    Fault {
+        name: "a machine that answers for another's address, whose own hardware address is known",
+        plant: |fleet| {
+            fleet.hardware(51);
+            for node in [0, 1, 52] {
+                let hardware = if node == 52 { "02:00:00:00:00:51" } else { "02:00:00:00:00:99" };
+                fleet
+                    .neighbors(node)
+                    .push(json!({"device": "eth0", "address": fleet::address(51), "hardware": hardware}));
+            }
+        },
+        code: "HG1222",
+        nodes: &[0, 1],
+        lost: &[(Some(0), Some(51)), (Some(1), Some(51))],
+        unknown: &[],
+    },
+    Fault {
+        name: "a wrong static neighbor entry",
+        plant: |fleet| {
+            fleet.hardware(53);
+            fleet.neighbors(54).push(json!({"device": "eth0", "address": fleet::address(53),
+                                            "hardware": "02:00:00:00:00:99", "permanent": true}));
+            fleet.neighbors(55).push(json!({"device": "eth0", "address": fleet::address(53),
+                                            "hardware": "02:00:00:00:00:53", "permanent": true}));
+        },
+        code: "HG1222",
+        nodes: &[54],
+        lost: &[(Some(54), Some(53))],
+        unknown: &[],
+    },
+    Fault {
+        name: "a node that does not answer ARP requests",
+        plant: |fleet| {
+            fleet.snapshots[56]["observed"]["state"]["sysctls"]["net.ipv4.conf.all.arp_ignore"] = json!("8");
+        },
+        code: "HG1011",
+        nodes: &[56],
+        lost: &[(ALL, Some(56))],
+        unknown: &[],
+    },
+    Fault {
+        name: "ARP off on the egress interface",
+        plant: |fleet| fleet.snapshots[57]["observed"]["host"]["links"][1]["noArp"] = json!(true),
+        code: "HG1044",
+        nodes: &[57],
+        lost: &[(Some(57), ALL), (ALL, Some(57))],
+        unknown: &[],
+    },
+    Fault {
+        name: "no carrier",
+        plant: |fleet| fleet.snapshots[58]["observed"]["host"]["links"][1]["carrier"] = json!(false),
+        code: "HG1023",
+        nodes: &[58],
+        lost: &[(Some(58), ALL), (ALL, Some(58))],
+        unknown: &[],
+    },
+    Fault {
+        name: "an address that the kernel does not use",
+        plant: |fleet| {
+            fleet.snapshots[60]["observed"]["host"]["addresses"][1]["flags"] = json!(["dadFailed"]);
+        },
+        code: "HG1019",
+        nodes: &[60],
+        lost: &[(ALL, Some(60))],
+        unknown: &[],
+    },
+    Fault {
+        name: "a chain that hostgw does not evaluate",
+        plant: |fleet| {
+            fleet.snapshots[61]["observed"]["host"]["firewall"]["lower"] =
+                json!([{"family": "netdev", "table": "x", "name": "i", "devices": ["eth0"]}]);
+        },
+        code: "HG1024",
+        nodes: &[61],
+        lost: &[],
+        unknown: &[(Some(61), ALL), (ALL, Some(61))],
+    },
+    Fault {
+        name: "a firewall that was not read",
+        plant: |fleet| {
+            let host = &mut fleet.snapshots[62]["observed"]["host"];
+            host.as_object_mut().expect("an object").remove("firewall");
+        },
+        code: "HG1006",
+        nodes: &[62],
+        lost: &[],
+        unknown: &[(Some(62), ALL), (ALL, Some(62))],
+    },
+    Fault {
+        name: "a rule that routes marked packets",
+        plant: |fleet| {
+            let rules = fleet.snapshots[63]["observed"]["host"]["rules"].as_array_mut().expect("rules");
+            rules.insert(
+                1,
+                json!({"family": "ipv4", "priority": 100, "selector": {"mark": {"value": 1, "mask": 255}},
+                       "action": {"lookup": 100}, "protocol": 3}),
+            );
+            fleet.snapshots[63]["observed"]["host"]["firewall"]["chains"] = json!([{
+                "family": "ip", "table": "mangle", "name": "PREROUTING",
+                "rules": [{"handle": 2, "terms": ["setMark"]}],
+                "base": {"type": "filter", "hook": "prerouting", "priority": -150, "policy": "accept"}}]);
+        },
+        code: "HG1025",
+        nodes: &[63],
+        lost: &[],
+        unknown: &[(Some(63), ALL), (ALL, Some(63))],
+    },
+    Fault {
+        name: "a snapshot without a valid time",
+        plant: |fleet| fleet.snapshots[64]["takenAt"] = json!("yesterday"),
+        code: "HG1204",
+        nodes: &[64],
+        lost: &[],
+        unknown: &[],
+    },
+    Fault {
+        name: "a second machine with a node's address",
+        plant: |fleet| {
+            fleet.hardware(65);
+            let mut other = fleet.snapshots[65].clone();
+            other["hostname"] = json!("old");
+            other.as_object_mut().expect("an object").remove("lastApplied");
+            other["takenAt"] = json!("2026-11-29T20:01:00Z");
+            other["observed"]["state"]["routes"] = json!([]);
+            other["observed"]["host"]["hardwareAddresses"]["eth0"] = json!("02:00:00:00:00:98");
+            other["observed"]["host"]["addresses"].as_array_mut().expect("addresses").pop();
+            fleet.snapshots.push(other);
+        },
+        code: "HG1221",
+        nodes: &[65],
+        lost: &[],
+        unknown: &[(ALL, Some(65))],
     },
 ];
 
@@ -399,13 +572,15 @@ fn each_planted_fault_is_found_where_it_is() {
         if !found.contains(&(fault.code.to_owned(), nodes)) {
             failures.push(format!("{}: no {} in {found:?}", fault.name, fault.code));
         }
-        let is_lost = |from: usize, to: usize| {
+        let is_among = |pairs: &[(Option<usize>, Option<usize>)], from: usize, to: usize| {
             let matches = |wanted: Option<usize>, node: usize| wanted.is_none_or(|wanted| wanted == node);
-            fault.lost.iter().any(|(one, other)| matches(*one, from) && matches(*other, to))
+            pairs.iter().any(|(one, other)| matches(*one, from) && matches(*other, to))
         };
         for (from, row) in matrix(&report).into_iter().enumerate() {
             for (to, letter) in row.into_iter().enumerate().filter(|(to, _)| *to != from) {
-                if (letter == 'x') != is_lost(from, to) {
+                let is_expected = (letter == 'x') == is_among(fault.lost, from, to)
+                    && (letter == 'u') == is_among(fault.unknown, from, to);
+                if !is_expected {
                     failures.push(format!("{}: n{from} to n{to} is {letter}: {found:?}", fault.name));
                 }
             }
@@ -413,6 +588,67 @@ fn each_planted_fault_is_found_where_it_is() {
         failures.truncate(40);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Without `egressInterface`, only the address tells the egress interface.
+#[test]
+fn an_address_that_moved_is_found_without_an_egress_interface() {
+    let text = fleet::configuration(3, None).replace("egressInterface: eth0\n", "");
+    let loaded = fleet::load(&text);
+    let auditor = Auditor::new(&loaded);
+    let mut worker = auditor.worker();
+    let snapshots = (0..3).map(|index| {
+        // The address of the interface is in the desired state.
+        let named = fleet::load(&fleet::configuration(3, None));
+        let mut snapshot = fleet::snapshot(&named, index);
+        snapshot["lastApplied"]["metadata"]["configHash"] = json!(loaded.document.hash());
+        if index == 1 {
+            snapshot["observed"]["host"]["addresses"][1]["address"] = json!("172.16.40.1");
+        }
+        worker.examine(&name(index), &snapshot.to_string())
+    });
+    let snapshots = snapshots.collect();
+    let report = serde_json::to_value(conclude(&auditor, snapshots)).expect("JSON");
+    let found: Vec<_> = found(&report).into_iter().filter(|(_, nodes)| nodes == &["n1"]).collect();
+    let codes: Vec<&str> = found.iter().map(|(code, _)| code.as_str()).collect();
+    assert_eq!(codes, ["HG1201", "HG1220"], "{report:#}");
+    assert_eq!(report["matrix"], json!(["1.1x1w", "1u1.1u", "1w1x1."]));
+    assert_eq!(report["nodes"][1]["changes"], Value::Null);
+}
+
+/// The snapshots of one node and of another machine with its address. The node's own counts, whichever is newer.
+#[test]
+fn the_snapshot_of_the_node_counts() {
+    for is_newer in [false, true] {
+        let mut fleet = Fleet::new();
+        fleet.hardware(65);
+        let mut other = fleet.snapshots[65].clone();
+        other["hostname"] = json!("old");
+        other.as_object_mut().expect("an object").remove("lastApplied");
+        other["takenAt"] = json!(if is_newer { "2026-11-29T20:01:00Z" } else { "2026-11-29T19:59:00Z" });
+        other["observed"]["host"]["hardwareAddresses"]["eth0"] = json!("02:00:00:00:00:98");
+        other["observed"]["host"]["addresses"].as_array_mut().expect("addresses").pop();
+        fleet.snapshots.push(other);
+        let report = fleet.report();
+        assert_eq!(report["nodes"][65]["snapshot"], "65.json");
+        let message = |code: &str| {
+            let findings = report["findings"].as_array().expect("findings").iter();
+            let messages =
+                findings.filter(|finding| finding["code"] == code).map(|finding| &finding["message"]);
+            messages.cloned().collect::<Vec<Value>>()
+        };
+        let address = fleet::address(65);
+        assert_eq!(
+            message("HG1221"),
+            [json!(format!("2 machines have the address {address}: n65, old (not in the configuration)"))]
+        );
+        assert_eq!(
+            message("HG1202"),
+            [json!(
+                "200.json and 65.json are from different machines, but both identify as node n65; ignoring 200.json"
+            )]
+        );
+    }
 }
 
 /// Most nodes are alike, so a node is examined with few of them. The result is the same as with all.

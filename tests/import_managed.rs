@@ -116,6 +116,7 @@ fn host(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Host {
             address,
             hardware: Some(format!("02:00:00:00:00:{number:02x}").into()),
             unanswered: false,
+            permanent: false,
         }));
     }
     Host {

@@ -1,16 +1,16 @@
 //! The findings about the cluster.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     time::Duration,
 };
 
 use super::{
     changes::Changes,
-    examine::{AppliedConfig, Auditor, Examined, Sighting, is_global, share_family},
+    examine::{AppliedConfig, Auditor, Examined, Sighting, is_global},
     finding::{Findings, SharedFinding},
-    matrix::{Matrix, PairState, Row},
+    matrix::{FamilySet, Matrix, PairState, Row, family_set},
     report::{AuditReport, Parts},
     units::short,
 };
@@ -39,6 +39,8 @@ pub fn conclude(auditor: &Auditor<'_>, sightings: Vec<Sighting>) -> AuditReport 
         nodes: (0..cluster.nodes.len()).map(|_| None).collect(),
         findings: Findings::default(),
         holders: HashMap::new(),
+        ambiguous: HashSet::new(),
+        pairs: HashMap::new(),
     };
     conclusion.sort(sightings);
     conclusion.missing_snapshots();
@@ -70,6 +72,10 @@ struct Conclusion<'a> {
     findings: Findings,
     /// The machines that have an address.
     holders: HashMap<IpAddr, BTreeSet<AddressOwner>>,
+    /// The addresses that several machines have.
+    ambiguous: HashSet<IpAddr>,
+    /// What happens to packets from the pods of a node to those of another, as far as only several snapshots together tell.
+    pairs: HashMap<(u32, u32), PairState>,
 }
 
 impl Conclusion<'_> {
@@ -85,6 +91,7 @@ impl Conclusion<'_> {
     fn machine(&self, machine: &AddressOwner) -> String {
         match machine {
             AddressOwner::Node(node) => self.name(*node).to_string(),
+            AddressOwner::Stranger(name) if self.cluster.node(name.as_raw()).is_some() => name.to_string(),
             AddressOwner::Stranger(name) => format!("{name} (not in the configuration)"),
         }
     }
@@ -94,17 +101,16 @@ impl Conclusion<'_> {
         self.nodes.iter().flatten().map(|examined| (short(examined.index), &**examined))
     }
 
-    /// Assigns the snapshots to the nodes. The newest of several counts.
+    /// Assigns the snapshots to the nodes.
     fn sort(&mut self, sightings: Vec<Sighting>) {
         let mut unusable = Vec::new();
+        let mut claims: BTreeMap<usize, Vec<Examined>> = BTreeMap::new();
         for sighting in sightings {
             match sighting {
-                Sighting::Node(examined) => self.take(examined),
+                Sighting::Node(examined) => claims.entry(examined.index).or_default().push(*examined),
                 Sighting::Stranger { snapshot, hostname, managed, addresses } => {
                     let name = hostname.unwrap_or_else(|| snapshot.clone());
-                    for address in addresses {
-                        self.holders.entry(address).or_default().insert(AddressOwner::Stranger(name.clone()));
-                    }
+                    self.add_holder(addresses, &AddressOwner::Stranger(name.clone()));
                     let still = match managed {
                         0 => String::new(),
                         number => format!(" but has {}", count(number, "managed route")),
@@ -121,6 +127,9 @@ impl Conclusion<'_> {
                 Sighting::Unusable { snapshot, error } => unusable.push((snapshot, error)),
             }
         }
+        for claims in claims.into_values() {
+            self.take(claims);
+        }
         for (snapshot, error) in unusable {
             let mut finding =
                 SharedFinding::new(Rule::SnapshotUnusable, error.message.to_string(), Vec::new());
@@ -130,36 +139,67 @@ impl Conclusion<'_> {
         }
     }
 
-    fn take(&mut self, examined: Box<Examined>) {
-        let node = short(examined.index);
-        for address in &examined.addresses {
-            self.holders.entry(*address).or_default().insert(AddressOwner::Node(node));
+    fn add_holder(&mut self, addresses: impl IntoIterator<Item = IpAddr>, owner: &AddressOwner) {
+        for address in addresses {
+            self.holders.entry(address).or_default().insert(owner.clone());
         }
+    }
+
+    /// Takes the snapshots that are from one node. If they are from several machines, the node is the one with its name. Of
+    /// the snapshots of one machine, the newest counts.
+    fn take(&mut self, mut claims: Vec<Examined>) {
+        let order = |examined: &Examined| (self.identity(examined), clock::parse(&examined.taken_at));
+        claims.sort_by_key(|examined| std::cmp::Reverse(order(examined)));
+        let mut claims = claims.into_iter();
+        let Some(chosen) = claims.next() else { return };
+        let node = short(chosen.index);
         let name = self.name(node).clone();
-        let Some(place) = self.nodes.get_mut(examined.index) else { return };
-        let Some(other) = place else {
-            *place = Some(examined);
-            return;
-        };
-        let is_same_machine = other.egress_addresses == examined.egress_addresses;
-        let (older, newer) = match clock::parse(&examined.taken_at) >= clock::parse(&other.taken_at) {
-            true => (other.snapshot.clone(), examined.snapshot.clone()),
-            false => (examined.snapshot.clone(), other.snapshot.clone()),
-        };
-        if newer == examined.snapshot {
-            *place = Some(examined);
+        self.add_holder(chosen.addresses.iter().copied(), &AddressOwner::Node(node));
+        for other in claims {
+            let (snapshot, kept) = (&other.snapshot, &chosen.snapshot);
+            if is_same_machine(&other, &chosen) {
+                self.findings.push(
+                    SharedFinding::new(
+                        Rule::SnapshotTwice,
+                        format!("{snapshot} and {kept} are both from node {name}; ignoring the older one"),
+                        vec![node],
+                    )
+                    .with_remedy("remove the older one"),
+                );
+                continue;
+            }
+            // Machines with the same hostname are told apart by their snapshots.
+            let hostname =
+                other.hostname.as_ref().filter(|hostname| Some(*hostname) != chosen.hostname.as_ref());
+            let machine = hostname.filter(|hostname| **hostname != name).unwrap_or(snapshot).clone();
+            self.add_holder(other.addresses.iter().copied(), &AddressOwner::Stranger(machine.clone()));
+            let finding = SharedFinding::new(
+                Rule::SnapshotTwice,
+                format!(
+                    "{snapshot} and {kept} are from different machines, but both identify as node {name}; ignoring {snapshot}"
+                ),
+                vec![node],
+            );
+            self.findings.push(
+                SharedFinding { severity: Severity::Error, machines: vec![machine], ..finding }
+                    .with_remedy("give each machine its own node, address and hostname"),
+            );
         }
-        let finding = SharedFinding::new(
-            Rule::SnapshotTwice,
-            format!("{older} and {newer} are both from node {name}; ignoring the older one"),
-            vec![node],
-        );
-        self.findings.push(match is_same_machine {
-            true => finding.with_remedy("remove the older one"),
-            false => SharedFinding { severity: Severity::Error, ..finding }.with_remedy(
-                "they are from different machines: give each machine its own node, address and hostname",
-            ),
-        });
+        let place = chosen.index;
+        self.nodes[place] = Some(Box::new(chosen));
+    }
+
+    /// Returns how well a machine identifies as its node; the greater, the better.
+    fn identity(&self, examined: &Examined) -> [bool; 4] {
+        let node = &self.cluster.nodes[examined.index];
+        let host = |name: &str| name.split('.').next().unwrap_or(name).to_lowercase();
+        let is_named = |hostname: &Untrusted| host(hostname.as_raw()) == host(node.name.as_raw());
+        [
+            examined.applied_node.as_ref() == Some(&node.name),
+            examined.hostname.as_ref().is_some_and(is_named),
+            examined.applied.is_some(),
+            node.pod_gateways().any(|gateway| examined.addresses.contains(&gateway)),
+        ]
     }
 
     fn missing_snapshots(&mut self) {
@@ -176,8 +216,18 @@ impl Conclusion<'_> {
         );
     }
 
-    /// Reports snapshots much older than the newest.
+    /// Reports snapshots much older than the newest, and those whose age is unknown.
     fn old_snapshots(&mut self) {
+        let without_time = self.examined().filter(|(_, it)| clock::parse(&it.taken_at).is_none());
+        let without_time: Vec<(u32, Untrusted)> =
+            without_time.map(|(node, it)| (node, it.taken_at.as_str().into())).collect();
+        for (node, text) in without_time {
+            let message = format!("takenAt of the snapshot is not a time: {text}; its age is unknown");
+            self.findings.push(
+                SharedFinding::new(Rule::SnapshotIncomplete, message, vec![node])
+                    .with_remedy("take the snapshot again with `hostgw snapshot`"),
+            );
+        }
         let times: Vec<(u32, u64)> =
             self.examined().filter_map(|(node, it)| Some((node, clock::parse(&it.taken_at)?))).collect();
         let newest = times.iter().map(|(_, at)| *at).max().unwrap_or_default();
@@ -197,7 +247,8 @@ impl Conclusion<'_> {
         let mut others: BTreeMap<(&AppliedConfig, bool), Vec<u32>> = BTreeMap::new();
         let mut never: BTreeMap<bool, Vec<u32>> = BTreeMap::new();
         for examined in self.nodes.iter().flatten() {
-            let (node, is_same) = (short(examined.index), examined.changes.is_empty());
+            let is_same = examined.is_planned && examined.changes.is_empty();
+            let node = short(examined.index);
             match &examined.applied {
                 Some(applied) if applied.hash != self.auditor.hash.as_str() => {
                     others.entry((applied, is_same)).or_default().push(node);
@@ -359,6 +410,7 @@ impl Conclusion<'_> {
             .filter(|(address, machines)| machines.len() > 1 && is_global(**address))
             .collect();
         twice.sort_by_key(|(address, _)| **address);
+        let ambiguous = twice.iter().map(|(address, _)| **address).collect();
         for (address, machines) in twice {
             let nodes = machines.iter().filter_map(|machine| match machine {
                 AddressOwner::Node(node) => Some(*node),
@@ -372,6 +424,7 @@ impl Conclusion<'_> {
                     .with_remedy("keep it on one machine only: packets reach an arbitrary one of them"),
             );
         }
+        self.ambiguous = ambiguous;
         self.findings.extend(found);
     }
 
@@ -385,26 +438,77 @@ impl Conclusion<'_> {
         node.pods.has(family) && self.cluster.next_hop_of(node, family) == NextHopKind::NodeAddress
     }
 
-    /// Nodes must agree on which machine answers for an address.
+    /// Nodes must agree on which machine answers for an address, and static entries must be those of its node.
     fn neighbors(&mut self) {
         let mut seen: BTreeMap<IpAddr, BTreeMap<&Untrusted, Vec<u32>>> = BTreeMap::new();
+        let mut wrong: BTreeMap<(IpAddr, &Untrusted, &Untrusted, u32), Vec<u32>> = BTreeMap::new();
+        let owners = self.owners();
+        let owner_of = |address: &IpAddr| {
+            let owner = self.nodes.get(*owners.get(address)?)?.as_ref()?;
+            (!owner.hardware.is_empty()).then_some(&**owner)
+        };
         for (node, examined) in self.examined() {
-            for (address, hardware) in &examined.neighbors {
-                seen.entry(*address).or_default().entry(hardware).or_default().push(node);
+            for entry in &examined.neighbors {
+                let Some(hardware) = &entry.hardware else { continue };
+                let owner = owner_of(&entry.address).filter(|_| entry.permanent);
+                match owner.filter(|owner| !owner.hardware.contains(hardware)) {
+                    Some(owner) => {
+                        let key = (entry.address, hardware, &entry.device, short(owner.index));
+                        wrong.entry(key).or_default().push(node);
+                    }
+                    None => seen.entry(entry.address).or_default().entry(hardware).or_default().push(node),
+                }
             }
         }
         let mut found = Vec::new();
+        let mut pairs = Vec::new();
+        let mut note = |nodes: &[u32], address: IpAddr, state: PairState| {
+            let Some(owner) =
+                owners.get(&address).filter(|owner| self.next_hops(**owner).any(|hop| hop == address))
+            else {
+                return;
+            };
+            pairs.extend(nodes.iter().map(|node| ((*node, short(*owner)), state)));
+        };
+        for ((address, hardware, device, owner), nodes) in wrong {
+            note(&nodes, address, PairState::Lost);
+            let message = format!(
+                "static neighbor entry for {address} ({hardware} on {device}), but no interface of {} has this hardware address",
+                self.name(owner)
+            );
+            let delete =
+                ["ip", "neigh", "del", &address.to_string(), "dev", device.as_raw()].map(str::to_owned);
+            let delete = ShellCommand::new(delete.iter().map(String::as_str));
+            found.push(
+                SharedFinding::new(Rule::NeighborsDiffer, message, nodes)
+                    .with_remedy(format!("remove the entry with `{delete}`, or correct what sets it")),
+            );
+        }
         for (address, answers) in seen.into_iter().filter(|(_, answers)| answers.len() > 1) {
-            // Assume that the majority is right.
+            let owner = owner_of(&address);
+            let is_right =
+                |hardware: &Untrusted| owner.is_some_and(|owner| owner.hardware.contains(hardware));
+            let is_known = answers.keys().any(|hardware| is_right(hardware));
+            // If no snapshot tells which one is right, assume that the majority is.
             let mut answers: Vec<(&Untrusted, Vec<u32>)> = answers.into_iter().collect();
-            answers.sort_by_key(|(_, nodes)| std::cmp::Reverse(nodes.len()));
+            answers.sort_by_key(|(hardware, nodes)| (!is_right(hardware), std::cmp::Reverse(nodes.len())));
             let texts: Vec<String> = answers
                 .iter()
                 .map(|(hardware, nodes)| format!("{hardware} ({})", self.names(nodes)))
                 .collect();
-            let nodes = answers.iter().skip(1).flat_map(|(_, nodes)| nodes.iter().copied()).collect();
+            let others = answers.iter().filter(|(hardware, _)| !is_right(hardware));
+            let others = others.skip(usize::from(!is_known));
+            let nodes: Vec<u32> = others.flat_map(|(_, nodes)| nodes.iter().copied()).collect();
+            if nodes.is_empty() {
+                continue;
+            }
+            note(&nodes, address, if is_known { PairState::Lost } else { PairState::Unknown });
+            let right = match owner.filter(|_| is_known) {
+                Some(owner) => format!("; {} has {}", self.name(short(owner.index)), answers[0].0),
+                None => String::new(),
+            };
             let message = format!(
-                "neighbor tables disagree about {address} ({} machines): {}",
+                "neighbor tables disagree about {address} ({} machines): {}{right}",
                 answers.len(),
                 list(&texts, 3)
             );
@@ -412,7 +516,35 @@ impl Conclusion<'_> {
                 "find the machine that also answers for this address; if the address has just moved, take the snapshots again",
             ));
         }
+        self.add_pairs(pairs);
         self.findings.extend(found);
+    }
+
+    fn add_pairs(&mut self, pairs: Vec<((u32, u32), PairState)>) {
+        for (pair, state) in pairs {
+            let known = self.pairs.entry(pair).or_insert(state);
+            *known = state.max(*known);
+        }
+    }
+
+    /// Returns the indexes of the nodes by their addresses and pod gateways.
+    fn owners(&self) -> HashMap<IpAddr, usize> {
+        let nodes = self.cluster.nodes.iter().enumerate();
+        let addresses = nodes.flat_map(|(index, node)| {
+            let own = node.addresses.iter().map(|(_, address)| *address);
+            own.chain(node.pod_gateways()).map(move |address| (address, index))
+        });
+        addresses.collect()
+    }
+
+    /// Iterates over the addresses of a node to which other nodes send the packets for its pods.
+    fn next_hops(&self, index: usize) -> impl Iterator<Item = IpAddr> + '_ {
+        let node = &self.cluster.nodes[index];
+        node.pods.families().flat_map(move |family| match self.cluster.next_hop_of(node, family) {
+            NextHopKind::PodGateway => node.pod_gateways_of(family).collect(),
+            NextHopKind::NodeAddress => node.addresses.get(family).copied().into_iter().collect(),
+            NextHopKind::Router(_) => Vec::new(),
+        })
     }
 
     /// What is wrong with single nodes. Consequences of a difference from the configuration are left out.
@@ -437,31 +569,33 @@ impl Conclusion<'_> {
         let rows: Vec<&Row> =
             self.nodes.iter().map(|node| node.as_ref().map_or(&unknown, |examined| &examined.row)).collect();
         let arrives: Vec<PairState> = (0..self.nodes.len()).map(|index| self.arrival(index)).collect();
-        let has_pods: Vec<bool> = self.cluster.nodes.iter().map(|node| node.has_pods()).collect();
-        let is_single_family = self.cluster.prefixes.families().count() == 1;
+        let families: Vec<FamilySet> =
+            self.cluster.nodes.iter().map(|node| family_set(node.pods.families())).collect();
         Matrix::new(rows.len(), |from, to| {
-            let (one, other) = (&self.cluster.nodes[from], &self.cluster.nodes[to]);
-            let is_judged = from != to
-                && has_pods[from]
-                && has_pods[to]
-                && (is_single_family || share_family(one, other));
-            if !is_judged {
+            let shared = [0, 1].map(|family| families[from][family] && families[to][family]);
+            if from == to || shared == [false, false] {
                 return PairState::Nothing;
             }
-            let out = rows[from].get(to, Direction::Out);
-            out.max(rows[to].get(from, Direction::In)).max(arrives[to])
+            let out = rows[from].get(to, Direction::Out, shared);
+            let known = self.pairs.get(&(short(from), short(to))).copied().unwrap_or(PairState::Works);
+            out.max(rows[to].get(from, Direction::In, shared)).max(arrives[to]).max(known)
         })
     }
 
     /// Returns what happens to packets that other nodes send to the next hop of a node.
     fn arrival(&self, index: usize) -> PairState {
-        let Some(Some(examined)) = self.nodes.get(index) else { return PairState::Unknown };
+        if self.nodes.get(index).is_none_or(Option::is_none) {
+            return PairState::Unknown;
+        }
         let (node, of) = (short(index), &self.cluster.nodes[index]);
         let mut hops = Family::ALL.into_iter().filter(|family| self.is_next_hop(index, *family));
         let is_lost =
             hops.any(|family| of.addresses.get(family).is_some_and(|address| !self.holds(node, *address)));
-        let lacks_gateway = examined.findings.iter().any(|found| found.rule == Rule::NoPodGateway);
-        if is_lost || lacks_gateway { PairState::Lost } else { PairState::Works }
+        if is_lost {
+            return PairState::Lost;
+        }
+        let is_ambiguous = self.next_hops(index).any(|hop| self.ambiguous.contains(&hop));
+        if is_ambiguous { PairState::Unknown } else { PairState::Works }
     }
 
     /// Packets that pass in one direction only.
@@ -490,5 +624,20 @@ impl Conclusion<'_> {
                 "fix the other findings for these nodes; to trace a packet to a pod on {example}, run `{trace}`"
             )));
         }
+    }
+}
+
+/// Returns whether two snapshots that identify as one node are from the same machine.
+fn is_same_machine(one: &Examined, other: &Examined) -> bool {
+    let hardware = [one, other].map(|examined| examined.egress_hardware.as_ref());
+    let hostnames = [one, other].map(|examined| examined.hostname.as_ref());
+    let nodes = [one, other].map(|examined| examined.applied_node.as_ref());
+    let is_same = |[one, other]: [Option<&Untrusted>; 2]| Some(one? == other?);
+    match (is_same(hardware), is_same(hostnames)) {
+        (Some(true), _) => true,
+        // A machine can get another network card.
+        (Some(false), is_same_name) => is_same_name == Some(true) && is_same(nodes) == Some(true),
+        (None, Some(false)) => false,
+        (None, _) => one.egress_addresses == other.egress_addresses,
     }
 }

@@ -13,7 +13,10 @@ use super::{
 use crate::{
     config::Loaded,
     diagnose::{Diagnostic, Rule},
-    doctor::{Examination, Symptoms, WindowsExamination, WindowsSymptoms, symptoms, windows_symptoms},
+    doctor::{
+        Effect, Examination, Symptoms, TrafficEffects, WindowsExamination, WindowsSymptoms, symptoms,
+        windows_symptoms,
+    },
     error::Error,
     forwarding::{Direction, ForwardingModel, PathFault, Transport, faults_unapplied},
     model::{Cluster, Family, Node, OperatingSystem},
@@ -22,7 +25,7 @@ use crate::{
         windows::{WindowsObserved, WindowsReach},
     },
     record::{Commit, LastApplied, Snapshot},
-    state::{Host, Route},
+    state::{Host, NeighborEntry, Route},
     text::Untrusted,
 };
 
@@ -53,14 +56,24 @@ pub struct Examined {
     pub taken_at: String,
     /// The configuration that was applied last; `None` if it is not recorded, as on Windows.
     pub applied: Option<AppliedConfig>,
+    /// Whether it is known how the node differs from the configuration.
+    pub is_planned: bool,
     /// How the node differs from the configuration.
     pub changes: Changes,
     /// The addresses that matter to other nodes, with those of the egress interface.
     pub(super) addresses: Vec<IpAddr>,
     /// The addresses of the egress interface.
     pub(super) egress_addresses: Vec<IpAddr>,
-    /// The hardware addresses of neighbors that are nodes.
-    pub(super) neighbors: Vec<(IpAddr, Untrusted)>,
+    /// The hostname of the machine.
+    pub(super) hostname: Option<Untrusted>,
+    /// The name of the node for which a plan was applied last.
+    pub(super) applied_node: Option<Untrusted>,
+    /// The hardware address of the egress interface.
+    pub(super) egress_hardware: Option<Untrusted>,
+    /// The hardware addresses of all interfaces.
+    pub(super) hardware: BTreeSet<Untrusted>,
+    /// The neighbors on the egress interface that are nodes and have a hardware address.
+    pub(super) neighbors: Vec<NeighborEntry>,
     /// The families in which packets of pods are judged.
     pub(super) families: BTreeSet<Family>,
     /// Why packets do not take the planned path now.
@@ -177,8 +190,8 @@ impl Worker<'_> {
                 Some(index) => index,
                 None => return Ok(self.stranger(name, &Snapshot::parse(name, text)?)),
             };
-            plan::find_egress(&mut self.cluster, index, outline.host())?;
-            let sampler = self.sampler.as_mut();
+            let found = plan::find_egress(&mut self.cluster, index, outline.host());
+            let sampler = self.sampler.as_mut().filter(|_| found.is_ok());
             if let Some(sample) = sampler.and_then(|it| it.sample(&self.cluster, index, &outline)) {
                 let mut snapshot = outline.with_routes(sample.routes.clone());
                 let names = sample.cluster.nodes.iter().enumerate();
@@ -198,7 +211,9 @@ impl Worker<'_> {
         let Some(index) = self.identify(host, hostname, recorded.as_ref())? else {
             return Ok(self.stranger(name, &snapshot));
         };
-        plan::find_egress(&mut self.cluster, index, host)?;
+        if let Err(error) = plan::find_egress(&mut self.cluster, index, host) {
+            return Ok(Sighting::Node(Box::new(self.unplanned(index, name, &snapshot, &error))));
+        }
         let whole = Whole { size: self.cluster.nodes.len(), names: &self.auditor.names };
         let examined = self.examine_node(&self.cluster, index, &whole, name, &mut snapshot)?;
         Ok(Sighting::Node(Box::new(examined)))
@@ -234,7 +249,7 @@ impl Worker<'_> {
         let observed = &snapshot.observed;
         let examination = Examination { cluster, index, size: whole.size, prepared: &prepared, observed };
         let paths = examination.paths();
-        let Symptoms { plan: mut findings, faults, others, filtered } = symptoms(&examination, &paths);
+        let Symptoms { plan: mut findings, faults, others, effects } = symptoms(&examination, &paths);
         // The audit reports these in more detail.
         findings.retain(|found| !matches!(found.rule, Rule::NotApplied | Rule::InConflict));
         findings.extend(others);
@@ -251,7 +266,7 @@ impl Worker<'_> {
             }
         };
         let row = match paths.missing().is_empty() {
-            true => row(whole, cluster.nodes.len(), &live, &filtered, &prepared.desired.skipped),
+            true => row(whole, cluster.nodes.len(), &live, &effects, &prepared.desired.skipped),
             false => Row::UNKNOWN,
         };
         let node = &cluster.nodes[index];
@@ -265,16 +280,24 @@ impl Worker<'_> {
         addresses.extend(&egress_addresses);
         addresses.sort_unstable();
         addresses.dedup();
-        let neighbors = observed.host.neighbors.iter().filter(|entry| known(&entry.address));
-        let neighbors = neighbors.filter_map(|entry| Some((entry.address, entry.hardware.clone()?)));
+        let is_neighbor = |entry: &&NeighborEntry| {
+            known(&entry.address) && entry.device == egress && entry.hardware.is_some()
+        };
+        let neighbors = observed.host.neighbors.iter().filter(is_neighbor).cloned();
+        let hardware = &observed.host.hardware_addresses;
         Ok(Examined {
             snapshot: name.into(),
             index,
             taken_at: snapshot.taken_at.clone(),
             applied: snapshot.last_applied.as_ref().and_then(AppliedConfig::of),
+            is_planned: true,
             changes,
             addresses,
             egress_addresses,
+            hostname: snapshot.hostname.as_deref().map(Into::into),
+            applied_node: snapshot.last_applied.as_ref().and_then(|last| last.metadata.node.clone()),
+            egress_hardware: hardware.get(&Untrusted::from(egress)).cloned(),
+            hardware: hardware.values().cloned().collect(),
             neighbors: neighbors.collect(),
             families: paths.families(),
             live,
@@ -282,6 +305,33 @@ impl Worker<'_> {
             findings,
             row,
         })
+    }
+
+    /// Returns what is known about a Linux node without an egress interface, such as one whose address moved.
+    fn unplanned(&self, index: usize, name: &str, snapshot: &Snapshot, error: &Error) -> Examined {
+        let Host { addresses, hardware_addresses: hardware, .. } = &snapshot.observed.host;
+        let addresses = addresses.iter().map(|local| local.address);
+        let finding = Diagnostic::new(Rule::SnapshotUnusable, error.message.to_string());
+        Examined {
+            snapshot: name.into(),
+            index,
+            taken_at: snapshot.taken_at.clone(),
+            applied: snapshot.last_applied.as_ref().and_then(AppliedConfig::of),
+            is_planned: false,
+            changes: Changes::default(),
+            addresses: addresses.filter(|address| self.auditor.addresses.contains(address)).collect(),
+            egress_addresses: Vec::new(),
+            hostname: snapshot.hostname.as_deref().map(Into::into),
+            applied_node: snapshot.last_applied.as_ref().and_then(|last| last.metadata.node.clone()),
+            egress_hardware: None,
+            hardware: hardware.values().cloned().collect(),
+            neighbors: Vec::new(),
+            families: BTreeSet::new(),
+            live: Vec::new(),
+            faults: Vec::new(),
+            findings: vec![finding.with_remedy_if(error.hint.as_ref().map(ToString::to_string))],
+            row: Row::UNKNOWN,
+        }
     }
 
     fn windows(&mut self, name: &str, text: &str) -> Result<Sighting, Error> {
@@ -327,9 +377,14 @@ impl Worker<'_> {
             index,
             taken_at: observed.taken_at.clone(),
             applied: None,
+            is_planned: true,
             changes,
             egress_addresses: addresses.clone(),
             addresses,
+            hostname: Some(observed.node.as_str().into()),
+            applied_node: None,
+            egress_hardware: None,
+            hardware: BTreeSet::new(),
             neighbors: Vec::new(),
             families: BTreeSet::new(),
             live: Vec::new(),
@@ -355,13 +410,13 @@ impl Worker<'_> {
     }
 }
 
-/// Returns what a node does with the packets of pods, given why some of them do not take the planned path, those that firewalls
-/// drop, and the nodes to which there is no route.
+/// Returns what a node does with the packets of pods, given why some of them do not take the planned path, the effects of other
+/// findings, and the nodes to which there is no route.
 fn row(
     whole: &Whole<'_>,
     size: usize,
     faults: &[PathFault],
-    filtered: &BTreeSet<(Untrusted, Direction)>,
+    effects: &TrafficEffects,
     skipped: &BTreeSet<usize>,
 ) -> Row {
     let mut row = Row::default();
@@ -377,10 +432,17 @@ fn row(
             directions.iter().for_each(|direction| row.worsen(peer, *direction, state, size));
         }
     }
-    for (peer, direction) in filtered {
+    let state_of = |effect| match effect {
+        Effect::Unclear => PairState::Unknown,
+        Effect::Lost => PairState::Lost,
+    };
+    for (peer, direction, effect) in effects.nodes() {
         if let Some(peer) = index_of(peer) {
-            row.worsen(peer, *direction, PairState::Lost, size);
+            row.worsen(peer, direction, state_of(effect), size);
         }
+    }
+    for (family, direction, effect) in effects.all() {
+        row.worsen_all(family, direction, state_of(effect));
     }
     lose(&mut row, skipped, size);
     row
@@ -454,9 +516,4 @@ fn wrong_system(name: &str, node: &Node) -> Error {
     };
     let message = format!("{name} is from a {of} machine, but node {} runs {other}", node.name);
     Error::new(crate::error::Kind::Invalid, message).with_hint("correct `os` in the configuration")
-}
-
-/// Returns whether both nodes have pods of the same family.
-pub(super) fn share_family(one: &Node, other: &Node) -> bool {
-    Family::ALL.into_iter().any(|family| one.pods.has(family) && other.pods.has(family))
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::forwarding::Direction;
+use crate::{forwarding::Direction, model::Family};
 
 /// What happens to packets from the pods of one node to those of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +14,7 @@ pub enum PairState {
     Works,
     /// They take another path that may lead to the same pods.
     Diverted,
-    /// It is not known, because a snapshot is missing or a node has no pod interface.
+    /// It is not known, because a snapshot is missing, a node has no pod interface, or hostgw cannot tell what a node does.
     Unknown,
     /// They are lost.
     Lost,
@@ -39,18 +39,44 @@ impl PairState {
 pub(super) struct Row {
     /// For each other node, the states of both directions; empty if all packets take the planned path.
     cells: Vec<[PairState; 2]>,
-    /// The state of all other packets.
-    rest: Option<PairState>,
+    /// The states of the packets of all nodes, by family and direction.
+    rest: Option<[[PairState; 2]; 2]>,
+}
+
+/// Whether packets of each family are judged.
+pub(super) type FamilySet = [bool; 2];
+
+const fn place(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}
+
+/// Returns the set of these families.
+pub(super) fn family_set(families: impl Iterator<Item = Family>) -> FamilySet {
+    let mut set = [false; 2];
+    families.for_each(|family| set[place(family)] = true);
+    set
 }
 
 impl Row {
     /// A node about which nothing is known.
-    pub const UNKNOWN: Self = Self { cells: Vec::new(), rest: Some(PairState::Unknown) };
+    pub const UNKNOWN: Self = Self { cells: Vec::new(), rest: Some([[PairState::Unknown; 2]; 2]) };
 
     /// Returns what the node does with packets in a direction, to or from the pods of `peer`.
-    pub fn get(&self, peer: usize, direction: Direction) -> PairState {
-        let rest = self.rest.unwrap_or(PairState::Works);
+    /// Only the `families` that both nodes have count.
+    pub fn get(&self, peer: usize, direction: Direction, families: FamilySet) -> PairState {
+        let rest = self.rest.iter().flatten().zip(families).filter(|(_, is_judged)| *is_judged);
+        let rest = rest.map(|(states, _)| states[at(direction)]).max().unwrap_or(PairState::Works);
         self.cells.get(peer).map_or(rest, |cell| cell[at(direction)].max(rest))
+    }
+
+    /// Takes note of a state of the packets of all nodes, unless a worse one is known.
+    pub fn worsen_all(&mut self, family: Family, direction: Direction, state: PairState) {
+        let rest = self.rest.get_or_insert([[PairState::Works; 2]; 2]);
+        let known = &mut rest[place(family)][at(direction)];
+        *known = state.max(*known);
     }
 
     /// Returns the row for all nodes, of which this one has those with these `indexes`.
@@ -163,14 +189,27 @@ mod tests {
 
     #[test]
     fn the_worst_state_of_a_pair_counts() {
+        const BOTH: FamilySet = [true; 2];
         let mut row = Row::default();
-        assert_eq!(row.get(3, Direction::Out), PairState::Works);
+        assert_eq!(row.get(3, Direction::Out, BOTH), PairState::Works);
         row.worsen(3, Direction::Out, PairState::Lost, 5);
         row.worsen(3, Direction::Out, PairState::Diverted, 5);
-        assert_eq!(row.get(3, Direction::Out), PairState::Lost);
-        assert_eq!(row.get(3, Direction::In), PairState::Works);
-        assert_eq!(row.get(4, Direction::Out), PairState::Works);
-        assert_eq!(Row::UNKNOWN.get(0, Direction::In), PairState::Unknown);
+        assert_eq!(row.get(3, Direction::Out, BOTH), PairState::Lost);
+        assert_eq!(row.get(3, Direction::In, BOTH), PairState::Works);
+        assert_eq!(row.get(4, Direction::Out, BOTH), PairState::Works);
+        assert_eq!(Row::UNKNOWN.get(0, Direction::In, BOTH), PairState::Unknown);
+    }
+
+    #[test]
+    fn the_state_of_all_packets_of_a_family_counts_where_both_nodes_have_it() {
+        let mut row = Row::default();
+        row.worsen_all(Family::V4, Direction::In, PairState::Lost);
+        row.worsen_all(Family::V4, Direction::In, PairState::Unknown);
+        row.worsen(2, Direction::In, PairState::Diverted, 3);
+        assert_eq!(row.get(1, Direction::In, [true, true]), PairState::Lost);
+        assert_eq!(row.get(1, Direction::In, [false, true]), PairState::Works);
+        assert_eq!(row.get(2, Direction::In, [false, true]), PairState::Diverted);
+        assert_eq!(row.get(1, Direction::Out, [true, true]), PairState::Works);
     }
 
     #[test]

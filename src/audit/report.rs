@@ -151,7 +151,7 @@ impl AuditReport {
                 taken_at: examined.as_ref().map(|it| it.taken_at.as_str().into()),
                 config_hash: applied.map(|it| it.hash.clone()),
                 commit: applied.and_then(|it| Some(it.commit.as_ref()?.0.clone())),
-                changes: examined.as_ref().map(|it| it.changes.totals),
+                changes: examined.as_ref().filter(|it| it.is_planned).map(|it| it.changes.totals),
                 lost: peers.count(),
             }
         };

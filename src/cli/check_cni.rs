@@ -100,7 +100,6 @@ const MAX_SHOWN: usize = 50;
 /// Checks that a CNI configuration fits a node and the cluster.
 pub(super) fn run(options: &CheckCniOptions, output: &Output) -> VerbResult {
     let (name, text) = text_of(&options.cni)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
     let configuration = parse(&name, &text)?;
     let cluster = load(options.file.as_deref())?.cluster;
     let node = environment::node(options.node.as_deref());

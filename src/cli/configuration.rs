@@ -10,6 +10,9 @@ use crate::{
     text,
 };
 
+/// What Windows programs write before UTF-8 text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The folder of a node's own configuration.
 const NODE_FOLDER: &str = "/etc/hostgw";
 
@@ -58,7 +61,7 @@ pub(super) fn text_with(
     Ok((name, text))
 }
 
-/// Decodes UTF-8, or UTF-16 with a byte order mark, as `>` in Windows PowerShell 5.1 writes it.
+/// Decodes UTF-8, or UTF-16 with a byte order mark, as `>` in Windows PowerShell 5.1 writes it. The text has no byte order mark.
 fn decoded(bytes: Vec<u8>) -> Result<String, String> {
     let units = |bytes: &[u8], unit: fn([u8; 2]) -> u16| -> Vec<u16> {
         bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect()
@@ -66,7 +69,13 @@ fn decoded(bytes: Vec<u8>) -> Result<String, String> {
     let units = match bytes.get(..2) {
         Some([0xff, 0xfe]) => units(&bytes[2..], u16::from_le_bytes),
         Some([0xfe, 0xff]) => units(&bytes[2..], u16::from_be_bytes),
-        _ => return String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()),
+        _ => {
+            let mut text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
+            if text.starts_with(BYTE_ORDER_MARK) {
+                text.drain(..BYTE_ORDER_MARK.len_utf8());
+            }
+            return Ok(text);
+        }
     };
     String::from_utf16(&units).map_err(|_| "it is not UTF-16 text".to_owned())
 }
@@ -74,4 +83,22 @@ fn decoded(bytes: Vec<u8>) -> Result<String, String> {
 /// Reads and validates a configuration.
 pub(super) fn load(file: Option<&Path>) -> Result<Loaded, VerbFailure> {
     Ok(Loaded::new(document(file)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_the_same_in_every_encoding() {
+        let units = |bytes: fn(u16) -> [u8; 2]| {
+            let units = std::iter::once(0xfeff).chain("{ä}".encode_utf16());
+            units.flat_map(bytes).collect::<Vec<u8>>()
+        };
+        let with_mark = [&[0xef, 0xbb, 0xbf], "{ä}".as_bytes()].concat();
+        for bytes in ["{ä}".into(), with_mark, units(u16::to_le_bytes), units(u16::to_be_bytes)] {
+            assert_eq!(decoded(bytes.clone()), Ok("{ä}".to_owned()), "{bytes:?}");
+        }
+        assert!(decoded(vec![0xc3]).is_err());
+    }
 }

@@ -74,6 +74,7 @@ pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> VerbResult {
     let shape = ComparisonFormat::new(options.json, options.markdown, detail);
     let form = ComparisonForm { shape, detailed_exitcode: options.detailed_exitcode };
     let file = new.document.name().to_owned();
+    config::warnings(&new.cluster).iter().for_each(|warning| output.diagnostic(warning));
     show(&Compared { old: None, new: Some(new), notes: Vec::new(), file }, &form, output)
 }
 

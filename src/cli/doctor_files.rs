@@ -51,7 +51,7 @@ pub(super) fn cni(
         },
     };
     let (name, text) = text_of(&path)?;
-    let configuration = check_cni::parse(&name, text.strip_prefix('\u{feff}').unwrap_or(&text))?;
+    let configuration = check_cni::parse(&name, &text)?;
     let report = cni::check(&configuration, cluster, Some(index));
     let diagnostic = |finding: &cni::Finding| {
         let is = finding.actual.as_ref().map_or_else(String::new, |actual| format!(" = {actual}"));

@@ -131,11 +131,16 @@ fn plan_one(
     Ok(())
 }
 
-/// Returns the name of the file for the plan of a node. The name of a node can contain anything.
+/// Returns the name of the file for the plan of a node. The name of a node can contain anything, and can be as long as the
+/// name of a file.
 fn file_name(node: &Untrusted) -> PathBuf {
+    /// Leaves room for the endings of this file and of a temporary one.
+    const MAX_LENGTH: usize = 200;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let plain: String = node.as_raw().chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
     let plain = plain.trim_start_matches('.');
+    // It is ASCII.
+    let plain = plain.get(..MAX_LENGTH).unwrap_or(plain);
     let suffix = if plain == node.as_raw() {
         String::new()
     } else {
@@ -160,5 +165,22 @@ fn create(folder: &Path) -> Result<(), Error> {
         )
         .with_hint("pass a directory: `--out plans`")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_a_node_gives_a_file_name_of_its_own() {
+        let long = |last: &str| format!("{}{last}", "n".repeat(252));
+        let names = ["n1", "n1.example.com", "../n1", "..", "ä", "N 1", "N_1", &long("a"), &long("b")];
+        let files: Vec<PathBuf> = names.iter().map(|name| file_name(&(*name).into())).collect();
+        assert_eq!(files[..2], ["n1.json", "n1.example.com.json"].map(PathBuf::from));
+        for (number, file) in files.iter().enumerate() {
+            assert!(file.as_os_str().len() < 240 && file.components().count() == 1, "{file:?}");
+            assert!(!files[..number].contains(file), "{file:?}");
+        }
     }
 }

@@ -13,8 +13,10 @@ use super::{
     output::Output,
 };
 use crate::{
+    config,
+    diagnose::Diagnostic,
     error::{Error, Kind},
-    render::{self, FileFinding},
+    render::{self, DiagnosticEntry, FileFinding},
     text::{self, Untrusted, count},
 };
 
@@ -47,6 +49,9 @@ struct FileJson {
     valid: bool,
     /// The number of nodes; null for an invalid file.
     nodes: Option<usize>,
+    /// The warnings; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<DiagnosticEntry>,
     /// The errors; absent for a valid file.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorJson>,
@@ -76,7 +81,8 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> VerbResult {
     match format {
         FindingsFormat::Text => {
             for Checked { name, result } in &checked {
-                if let Ok(nodes) = result {
+                if let Ok(ValidFile { nodes, warnings }) = result {
+                    warnings.iter().for_each(|warning| output.diagnostic(warning));
                     output.result(&format!("{name} is valid: {}\n", count(*nodes, "node")))?;
                 }
             }
@@ -98,7 +104,7 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> VerbResult {
         FindingsFormat::Markdown => {
             let valid: Vec<(Untrusted, usize)> = checked
                 .iter()
-                .filter_map(|file| Some((file.name.clone(), *file.result.as_ref().ok()?)))
+                .filter_map(|file| Some((file.name.clone(), file.result.as_ref().ok()?.nodes)))
                 .collect();
             output.verbatim(&render::findings_markdown(&findings(), &valid))?;
         }
@@ -111,8 +117,16 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> VerbResult {
 /// A file that was checked.
 struct Checked {
     name: Untrusted,
-    /// The number of its nodes, or what is wrong with it.
-    result: Result<usize, VerbFailure>,
+    /// What is known about it, or what is wrong with it.
+    result: Result<ValidFile, VerbFailure>,
+}
+
+/// A valid configuration.
+struct ValidFile {
+    /// The number of its nodes.
+    nodes: usize,
+    /// What deserves a warning although it is valid.
+    warnings: Vec<Diagnostic>,
 }
 
 impl Checked {
@@ -120,7 +134,9 @@ impl Checked {
         let named = file.map(text::path).unwrap_or_default();
         match configuration::load(file) {
             Ok(loaded) => {
-                Self { name: loaded.document.name().to_owned(), result: Ok(loaded.cluster.nodes.len()) }
+                let warnings = config::warnings(&loaded.cluster);
+                let result = Ok(ValidFile { nodes: loaded.cluster.nodes.len(), warnings });
+                Self { name: loaded.document.name().to_owned(), result }
             }
             Err(failure) => {
                 let name = match &failure {
@@ -136,7 +152,10 @@ impl Checked {
         match &self.result {
             Err(VerbFailure::Invalid(invalid)) => invalid.iter().flat_map(FileFinding::of_config).collect(),
             Err(VerbFailure::Error(error)) => vec![FileFinding::of_error(&self.name, error)],
-            Err(VerbFailure::AlreadyReported(_)) | Ok(_) => Vec::new(),
+            Ok(ValidFile { warnings, .. }) => {
+                warnings.iter().map(|warning| FileFinding::of_warning(&self.name, warning)).collect()
+            }
+            Err(VerbFailure::AlreadyReported(_)) => Vec::new(),
         }
     }
 
@@ -146,7 +165,14 @@ impl Checked {
             Err(VerbFailure::Error(error)) => Some(ErrorJson::from(error)),
             Err(VerbFailure::AlreadyReported(_)) | Ok(_) => None,
         };
-        let (file, nodes) = (self.name.clone(), self.result.as_ref().ok().copied());
-        FileJson { file, valid: nodes.is_some(), nodes, error }
+        let valid = self.result.as_ref().ok();
+        let warnings = valid.into_iter().flat_map(|valid| &valid.warnings);
+        FileJson {
+            file: self.name.clone(),
+            valid: valid.is_some(),
+            nodes: valid.map(|valid| valid.nodes),
+            warnings: warnings.map(|warning| DiagnosticEntry::new(warning.clone(), None)).collect(),
+            error,
+        }
     }
 }

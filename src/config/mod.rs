@@ -9,6 +9,8 @@
 //!
 //! [`outline()`] finds the nodes in a text for edits in place, and `untyped` reads YAML that is not a configuration.
 //!
+//! `warnings` finds what deserves a warning although the file is valid.
+//!
 //! Nothing here prints or exits: errors are values.
 
 mod builder;
@@ -42,6 +44,7 @@ mod tree;
 mod untyped;
 mod validate;
 mod validator;
+mod warnings;
 mod yaml;
 
 use std::collections::HashSet;
@@ -53,6 +56,7 @@ pub use problem::{ConfigError, InvalidConfig, Related};
 pub use schema::{schema, schema_text};
 pub use source::Position;
 pub use untyped::{NotYaml, YamlDocument, machine_address, prefix, yaml_documents};
+pub use warnings::{ipv6_pod_gateways, is_ipv6_pod_gateway, warnings};
 
 use crate::diagnose::Rule;
 use crate::model::{Cluster, ConfigPath};

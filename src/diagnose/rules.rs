@@ -195,6 +195,7 @@ rules! {
     HG1120 LeftOver Warning "foreign objects left over",
     HG1121 SourceNotImported Warning "source address not imported",
     HG1122 NextHopUnknown Warning "next hop unknown",
+    HG1123 OtherObjects Warning "objects that are not nodes",
     HG1200 NoSnapshot Warning "no snapshot of a node",
     HG1201 SnapshotUnusable Error "unusable snapshot",
     HG1202 SnapshotTwice Warning "several snapshots of the same node",

@@ -2,19 +2,28 @@
 
 use std::net::IpAddr;
 
-use super::{Examination, finding};
+use super::{Effect, Examination, TrafficEffects, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{Paths, interface_key},
+    forwarding::{Direction, Paths, interface_key},
     model::{Family, NextHopKind, PodNetwork, Prefixed},
     state::{AddressFlag, InterfaceAddress},
     text::ShellCommand,
 };
 
-pub(super) fn examine(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+pub(super) fn examine(
+    examination: &Examination<'_>,
+    paths: &Paths<'_>,
+    effects: &mut TrafficEffects,
+) -> Vec<Diagnostic> {
     let (cluster, node) = (examination.cluster, examination.node());
-    let mut findings: Vec<Diagnostic> =
-        node.pods.iter().filter_map(|network| missing_pod_gateway(examination, paths, network)).collect();
+    let mut findings = Vec::new();
+    for network in node.pods.iter() {
+        if let Some(missing) = missing_pod_gateway(examination, paths, network) {
+            effects.on_all(network.family(), Direction::In, Effect::Lost);
+            findings.push(missing);
+        }
+    }
     for family in Family::ALL {
         let gateways = node.pod_gateways_of(family).map(|gateway| ("pod gateway", gateway));
         let address = node.addresses.get(family).map(|address| ("address", *address));
@@ -25,7 +34,11 @@ pub(super) fn examine(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<D
         };
         for (what, address) in address.into_iter().chain(gateways) {
             if let Some(local) = examination.observed.host.owner_of(address) {
-                findings.extend(judge(what, local, is_next_hop(what)));
+                let found = judge(what, local, is_next_hop(what));
+                if is_next_hop(what) && found.as_ref().is_some_and(|it| it.rule == Rule::AddressDuplicate) {
+                    effects.on_all(family, Direction::In, Effect::Lost);
+                }
+                findings.extend(found);
             }
         }
     }

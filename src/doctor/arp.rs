@@ -2,26 +2,34 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Examination, egress, finding, journey::spot_text, set_sysctls};
+use super::{Effect, Examination, TrafficEffects, egress, finding, journey::spot_text, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        ChainIndex, Filtering, ForwardingModel, Packet, Passage, SAMPLE_PORT, Transport, Verdict, Way,
-        interface_key,
+        ChainIndex, Direction, Filtering, ForwardingModel, Packet, Passage, SAMPLE_PORT, Transport, Verdict,
+        Way, interface_key,
     },
     model::{Cluster, Family, NextHopKind, Node, SysctlKey},
     state::MatchedChains,
     text::{ShellCommand, Untrusted},
 };
 
-pub(super) fn examine(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
-    let findings = [
-        no_arp(examination),
-        arp_ignore(examination),
-        arp_filter(examination, model),
-        discovery(examination, model),
-    ];
-    findings.into_iter().flatten().collect()
+pub(super) fn examine(
+    examination: &Examination<'_>,
+    model: &ForwardingModel<'_>,
+    effects: &mut TrafficEffects,
+) -> Vec<Diagnostic> {
+    let no_arp = no_arp(examination);
+    if no_arp.is_some() {
+        effects.on_everything(Effect::Lost);
+    }
+    let ignored: Vec<Diagnostic> =
+        [arp_ignore(examination), arp_filter(examination, model)].into_iter().flatten().collect();
+    if !ignored.is_empty() {
+        effects.on_all(Family::V4, Direction::In, Effect::Lost);
+    }
+    let blocked = discovery(examination, model, effects);
+    no_arp.into_iter().chain(ignored).chain(blocked).collect()
 }
 
 /// Reports an Ethernet interface without ARP and neighbor discovery. Some virtual interfaces have the flag `NOARP` and resolve
@@ -135,7 +143,11 @@ fn arp_ignore(examination: &Examination<'_>) -> Option<Diagnostic> {
 }
 
 /// Reports firewall rules that drop neighbor discovery, which IPv6 uses to resolve next hops.
-fn discovery(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
+fn discovery(
+    examination: &Examination<'_>,
+    model: &ForwardingModel<'_>,
+    effects: &mut TrafficEffects,
+) -> Option<Diagnostic> {
     let Examination { cluster, index, observed, .. } = examination;
     let chains = ChainIndex::new(observed.host.firewall.as_ref()?);
     let egress = egress(examination)?;
@@ -147,13 +159,14 @@ fn discovery(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Opti
     let cases = |own: IpAddr| {
         let IpAddr::V6(own) = own else { return Vec::new() };
         vec![
-            (asks, Way::In, other, solicited_node(own), "so it does not answer other nodes over IPv6"),
-            (answers, Way::Out, own, other, "so it does not answer other nodes over IPv6"),
-            (asks, Way::Out, own, solicited_node(other), "so it cannot resolve IPv6 next hops"),
-            (answers, Way::In, other, own, "so it cannot resolve IPv6 next hops"),
+            (asks, Way::In, other, solicited_node(own), Direction::In),
+            (answers, Way::Out, own, other, Direction::In),
+            (asks, Way::Out, own, solicited_node(other), Direction::Out),
+            (answers, Way::In, other, own, Direction::Out),
         ]
     };
-    asked_for(cluster, node, Family::V6).into_iter().flat_map(cases).find_map(|(transport, way, source, destination, effect)| {
+    let cases = asked_for(cluster, node, Family::V6).into_iter().flat_map(cases);
+    let findings = cases.filter_map(|(transport, way, source, destination, prevented)| {
         let packet =
             Packet { source: source.into(), destination: destination.into(), input: egress.name.clone() };
         let passage = Passage {
@@ -167,7 +180,12 @@ fn discovery(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Opti
         let Filtering::Dropped(spot) = chains.follow(model, &passage, MatchedChains::Others).filter else {
             return None;
         };
+        effects.on_all(Family::V6, prevented, Effect::Lost);
         let direction = if way == Way::In { "to" } else { "from" };
+        let effect = match prevented {
+            Direction::In => "so it does not answer other nodes over IPv6",
+            Direction::Out => "so it cannot resolve IPv6 next hops",
+        };
         Some(finding(
             Rule::DiscoveryBlocked,
             format!(
@@ -179,7 +197,8 @@ fn discovery(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Opti
             "accept ICMPv6 in the program that manages this firewall, at least the types 1 to 4 (errors, such as packet \
              too big) and 133 to 136 (neighbor discovery)",
         ))
-    })
+    });
+    findings.collect::<Vec<_>>().into_iter().next()
 }
 
 /// Returns the solicited-node multicast address of `address` (RFC 4291, 2.7.1).

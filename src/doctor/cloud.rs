@@ -1,9 +1,10 @@
 //! Cloud networks, which deliver only packets for addresses that they know.
 
-use super::{Examination, egress, finding};
+use super::{Effect, Examination, TrafficEffects, egress, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::NextHopKind,
+    forwarding::Direction,
+    model::{Family, NextHopKind},
     state::Hardware,
 };
 
@@ -96,13 +97,17 @@ pub(super) fn advice(examination: &Examination<'_>) -> String {
 }
 
 /// Reports pod gateways as next hops in a cloud whose network does not deliver packets to them.
-pub(super) fn examine(examination: &Examination<'_>) -> Option<Diagnostic> {
+pub(super) fn examine(examination: &Examination<'_>, effects: &mut TrafficEffects) -> Option<Diagnostic> {
     let cloud = of(examination).filter(|cloud| cloud.ignores_pod_gateways())?;
     let has_others = examination.size > 1;
     let node = examination.node();
     let is_pod_gateway = |family| examination.cluster.next_hop_of(node, family) == NextHopKind::PodGateway;
-    let mut families = node.pods.families();
-    (families.any(is_pod_gateway) && has_others).then(|| {
+    let families: Vec<Family> = node.pods.families().filter(|family| is_pod_gateway(*family)).collect();
+    if !has_others {
+        return None;
+    }
+    families.iter().for_each(|family| effects.on_all(*family, Direction::In, Effect::Lost));
+    (!families.is_empty()).then(|| {
         finding(
             Rule::CloudPodGateway,
             format!(

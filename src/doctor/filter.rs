@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{
-    Examination, carriers, finding,
+    Effect, Examination, TrafficEffects, carriers, finding,
     journey::spot_text,
     outside,
     remedy::{allow, is_iptables, remove},
@@ -15,6 +15,7 @@ use crate::{
         ChainIndex, Direction, Distinctions, Filtering, ForwardingModel, Packet, Passage, Paths, Redirection,
         Region, SAMPLE_PORT, Spot, Transport, Treatment, Way,
     },
+    model::Family,
     state::{Firewall, Host, Link, LowerChain, MatchedChains, PacketPart, PolicyRule, TableFamily, Term},
     text::{ShellCommand, Untrusted, count, list},
 };
@@ -32,12 +33,17 @@ enum Trouble<'a> {
 }
 
 impl<'a> Trouble<'a> {
-    /// Returns `true` if the packets certainly do not reach the other pod.
-    const fn is_certain(&self) -> bool {
-        matches!(
-            self,
-            Self::Filtered(Filtering::Dropped(_)) | Self::Redirected(Redirection { is_certain: true, .. })
-        )
+    /// Returns whether the packets reach the other pod; `None` if they do.
+    const fn effect(&self) -> Option<Effect> {
+        match self {
+            Self::Filtered(Filtering::Dropped(_))
+            | Self::Redirected(Redirection { is_certain: true, .. }) => Some(Effect::Lost),
+            Self::Filtered(Filtering::DroppedUnless(..) | Filtering::MaybeDropped(_))
+            | Self::Redirected(_)
+            | Self::Partly(_)
+            | Self::Marked(..) => Some(Effect::Unclear),
+            Self::Filtered(Filtering::Passed) | Self::Masqueraded(_) => None,
+        }
     }
 
     /// Returns the rule or policy that certainly drops the packets.
@@ -68,7 +74,9 @@ pub(super) fn errors(
     limit: usize,
 ) -> Vec<Diagnostic> {
     let chains = ChainIndex::new(firewall);
-    let FilterFindings { mut findings, .. } = between_pods(&chains, firewall, host, paths, model, limit);
+    let mut ignored = TrafficEffects::default();
+    let FilterFindings { mut findings, .. } =
+        between_pods(&chains, firewall, host, paths, model, limit, &mut ignored);
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
@@ -79,16 +87,14 @@ struct FilterFindings<'a> {
     findings: Vec<Diagnostic>,
     /// The rules and policies that certainly drop packets.
     dropping: Vec<Spot<'a>>,
-    /// The other nodes to or from whose pods packets certainly do not pass as they should.
-    filtered: BTreeSet<(Untrusted, Direction)>,
 }
 
-/// Returns the findings, and the other nodes to or from whose pods packets certainly do not pass as they should.
 pub(super) fn examine(
     examination: &Examination<'_>,
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
-) -> (Vec<Diagnostic>, BTreeSet<(Untrusted, Direction)>) {
+    effects: &mut TrafficEffects,
+) -> Vec<Diagnostic> {
     let host = &examination.observed.host;
     let Some(firewall) = &host.firewall else {
         let unknown = finding(
@@ -96,14 +102,16 @@ pub(super) fn examine(
             "the firewall rules could not be read".to_owned(),
             "run `hostgw doctor` as root, or with CAP_NET_ADMIN; for a snapshot, run `hostgw snapshot` as root",
         );
-        return (vec![unknown], BTreeSet::new());
+        effects.on_everything(Effect::Unclear);
+        return vec![unknown];
     };
     let chains = ChainIndex::new(firewall);
-    let FilterFindings { mut findings, dropping, filtered } =
-        between_pods(&chains, firewall, host, paths, model, usize::MAX);
+    let FilterFindings { mut findings, dropping } =
+        between_pods(&chains, firewall, host, paths, model, usize::MAX, effects);
     findings.extend(outside::examine(examination, paths, &chains, model, dropping));
-    findings.extend(below_ip(examination, paths, firewall));
+    findings.extend(below_ip(examination, paths, firewall, effects));
     if !firewall.legacy.is_empty() {
+        effects.on_everything(Effect::Unclear);
         findings.push(finding(
             Rule::LegacyTables,
             format!(
@@ -113,7 +121,7 @@ pub(super) fn examine(
             "list them with `iptables-legacy-save`, and run `hostgw rehearse`, which sends packets through a copy of them",
         ));
     }
-    (findings, filtered)
+    findings
 }
 
 /// Follows the packets of at most `limit` paths between pods.
@@ -124,6 +132,7 @@ fn between_pods<'a>(
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
     limit: usize,
+    effects: &mut TrafficEffects,
 ) -> FilterFindings<'a> {
     let mut found: Vec<(Trouble<'_>, Affected)> = Vec::new();
     let distinctions = Distinctions::of(firewall, host);
@@ -187,16 +196,22 @@ fn between_pods<'a>(
             format!("there are too many firewall rules to trace the packets of every node{node}"),
             "run `hostgw rehearse`, which sends packets through a copy of the rules",
         ));
+        for path in std::iter::once(path).chain(left) {
+            let node = path.node().cloned();
+            node.into_iter().for_each(|node| effects.on_node(node, path.direction, Effect::Unclear));
+        }
     }
+    // Pods that cannot ping each other can still talk.
     let is_ping = |transport: &Transport| *transport == Transport::Icmp;
-    let certain = found
-        .iter()
-        .filter(|(trouble, affected)| trouble.is_certain() && !affected.protocols.iter().all(is_ping));
-    let filtered = certain.flat_map(|(_, affected)| &affected.samples).filter(|sample| sample.is_whole());
-    let filtered =
-        filtered.filter_map(|sample| Some((sample.path.node()?.clone(), sample.path.direction))).collect();
+    for (trouble, Affected { samples, protocols }) in &found {
+        let Some(effect) = trouble.effect().filter(|_| !protocols.iter().all(is_ping)) else { continue };
+        for Sample { path, .. } in samples.iter().filter(|sample| sample.is_whole()) {
+            let node = path.node().cloned();
+            node.into_iter().for_each(|node| effects.on_node(node, path.direction, effect));
+        }
+    }
     let dropping = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
-    FilterFindings { findings, dropping, filtered }
+    FilterFindings { findings, dropping }
 }
 
 /// Returns the troubles of a packet.
@@ -381,7 +396,12 @@ fn marked(packets: &str, direction: &str, spot: &Spot<'_>, rule: &PolicyRule) ->
 }
 
 /// Reports chains that see pod packets, or ARP requests for pod gateways, before or after all other chains.
-fn below_ip(examination: &Examination<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec<Diagnostic> {
+fn below_ip(
+    examination: &Examination<'_>,
+    paths: &Paths<'_>,
+    firewall: &Firewall,
+    effects: &mut TrafficEffects,
+) -> Vec<Diagnostic> {
     if firewall.lower.is_empty() {
         return Vec::new();
     }
@@ -408,7 +428,16 @@ fn below_ip(examination: &Examination<'_>, paths: &Paths<'_>, firewall: &Firewal
             ),
         )
     };
-    firewall.lower.iter().filter(sees).map(diagnostic).collect()
+    let seeing: Vec<&LowerChain> = firewall.lower.iter().filter(sees).collect();
+    for chain in &seeing {
+        match chain.family.as_raw() {
+            "arp" => [Direction::Out, Direction::In]
+                .into_iter()
+                .for_each(|direction| effects.on_all(Family::V4, direction, Effect::Unclear)),
+            _ => effects.on_everything(Effect::Unclear),
+        }
+    }
+    seeing.into_iter().map(diagnostic).collect()
 }
 
 fn undecoded(spot: &Spot<'_>) -> String {

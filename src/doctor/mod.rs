@@ -8,6 +8,7 @@
 //! - `remedy.rs`: the command that makes a firewall accept pod packets
 //! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
 //! - `journey.rs`: the path of one packet, step by step, for `hostgw explain`
+//! - `effects.rs`: what the findings mean for the packets of pods
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
 //! - `arp.rs`: whether the node resolves its next hops and answers other nodes
@@ -18,6 +19,7 @@
 mod addresses;
 mod arp;
 mod cloud;
+mod effects;
 mod filter;
 mod journey;
 mod other_cni;
@@ -30,15 +32,14 @@ mod samples;
 mod surroundings;
 mod windows;
 
+pub use effects::{Effect, TrafficEffects};
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep, StepKind};
 pub use windows::{WindowsExamination, WindowsSymptoms, examine_windows, windows_symptoms};
-
-use std::collections::BTreeSet;
 
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Direction, ForwardingModel, PathFault, Paths},
-    model::{Cluster, Node, SysctlKey},
+    model::{Cluster, Family, Node, SysctlKey},
     plan::{Desired, Observed, Prepared},
     state::{Firewall, Link},
     text::{ShellCommand, Untrusted, count},
@@ -67,14 +68,14 @@ pub struct Symptoms {
     pub faults: Vec<PathFault>,
     /// Everything else.
     pub others: Vec<Diagnostic>,
-    /// The other nodes to or from whose pods a firewall certainly keeps packets from passing as they should.
-    pub filtered: BTreeSet<(Untrusted, Direction)>,
+    /// What `others` means for the packets of pods.
+    pub effects: TrafficEffects,
 }
 
 /// Returns everything that is wrong with a node, the causes of lost packets first.
 #[must_use]
 pub fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
-    let Symptoms { plan, faults, others, filtered: _ } = symptoms(examination, &examination.paths());
+    let Symptoms { plan, faults, others, effects: _ } = symptoms(examination, &examination.paths());
     let faults = faults.iter().map(PathFault::finding);
     plan.into_iter().chain(faults).chain(others).collect()
 }
@@ -85,16 +86,21 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     let model = ForwardingModel::of(&examination.observed.state, &examination.observed.host);
     let faults = paths::faults_after_apply(examination, paths);
     let mut findings = paths::missing_interface(examination, paths);
-    let (firewall, filtered) = filter::examine(examination, paths, &model);
-    findings.extend(firewall);
+    let mut effects = TrafficEffects::default();
+    findings.extend(filter::examine(examination, paths, &model, &mut effects));
     findings.extend(outside::silent_gateways(examination, paths));
-    findings.extend(programs::examine(examination, paths));
-    findings.extend(arp::examine(examination, &model));
-    findings.extend(surroundings::examine(examination, paths, &model));
-    findings.extend(addresses::examine(examination, paths));
+    findings.extend(programs::examine(examination, paths, &mut effects));
+    findings.extend(arp::examine(examination, &model, &mut effects));
+    findings.extend(surroundings::examine(examination, paths, &model, &mut effects));
+    findings.extend(addresses::examine(examination, paths, &mut effects));
     findings.extend(other_cni::examine(examination));
-    findings.extend(cloud::examine(examination));
-    Symptoms { plan: plan::examine(examination), faults, others: findings, filtered }
+    findings.extend(cloud::examine(examination, &mut effects));
+    let plan = plan::examine(examination);
+    if plan.iter().any(|found| found.rule == Rule::EgressIsPort) {
+        // The answers to its ARP requests arrive on another interface.
+        Family::ALL.into_iter().for_each(|family| effects.on_all(family, Direction::Out, Effect::Lost));
+    }
+    Symptoms { plan, faults, others: findings, effects }
 }
 
 /// Returns the errors that `hostgw apply` reports about firewalls: what they certainly do to the packets of this node's pods.

@@ -44,8 +44,7 @@ pub(super) fn missing_interface(examination: &Examination<'_>, paths: &Paths<'_>
         .into_iter()
         .map(|device| {
             let up = ShellCommand::new(["ip", "link", "set", device.as_raw(), "up"]);
-            let message =
-                format!("the interface {device}, which has an address for pods, is down");
+            let message = format!("the interface {device}, which has an address for pods, is down");
             finding(Rule::NoPodInterface, message, format!("run `{up}`, and find out what set it down"))
                 .as_error()
         })

@@ -1,6 +1,6 @@
 //! Programs and filters that see pod packets besides the firewall.
 
-use super::{Examination, carriers, finding};
+use super::{Effect, Examination, TrafficEffects, carriers, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::Paths,
@@ -16,7 +16,11 @@ fn relevant<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a Pac
     programs.filter(|program| program.device.as_ref().is_none_or(sees)).collect()
 }
 
-pub(super) fn examine(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+pub(super) fn examine(
+    examination: &Examination<'_>,
+    paths: &Paths<'_>,
+    effects: &mut TrafficEffects,
+) -> Vec<Diagnostic> {
     let diagnostic = |program: &PacketProgram| {
         let device = program.device.as_ref()?;
         let show = |words: &[&str]| {
@@ -48,7 +52,11 @@ pub(super) fn examine(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<D
             _ => return None,
         })
     };
-    relevant(examination, paths).into_iter().filter_map(diagnostic).collect()
+    let findings: Vec<Diagnostic> = relevant(examination, paths).into_iter().filter_map(diagnostic).collect();
+    if !findings.is_empty() {
+        effects.on_everything(Effect::Unclear);
+    }
+    findings
 }
 
 /// Returns notes about programs that many healthy nodes have, and about tables that could not be listed.

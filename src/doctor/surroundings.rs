@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 
-use super::{Examination, cloud, egress, finding, samples, set_sysctls};
+use super::{Effect, Examination, TrafficEffects, cloud, egress, finding, samples, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
@@ -20,12 +20,16 @@ pub(super) fn examine(
     examination: &Examination<'_>,
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
+    effects: &mut TrafficEffects,
 ) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
-    findings.extend(no_carrier(examination));
+    if let Some(found) = no_carrier(examination) {
+        effects.on_everything(Effect::Lost);
+        findings.push(found);
+    }
     findings.extend(connection_table(examination));
     findings.extend(neighbor_table(examination));
-    findings.extend(silent_neighbors(examination));
+    findings.extend(silent_neighbors(examination, effects));
     findings.extend(mtu(examination, paths));
     findings.extend(routes_to_unknown_nodes(examination));
     findings.extend(other_networks(examination, paths, model));
@@ -96,7 +100,7 @@ fn neighbor_table(examination: &Examination<'_>) -> Vec<Diagnostic> {
 }
 
 /// Reports next hops that did not answer the kernel's last request.
-fn silent_neighbors(examination: &Examination<'_>) -> Option<Diagnostic> {
+fn silent_neighbors(examination: &Examination<'_>, effects: &mut TrafficEffects) -> Option<Diagnostic> {
     let silent: HashSet<_> = examination
         .observed
         .host
@@ -111,7 +115,10 @@ fn silent_neighbors(examination: &Examination<'_>) -> Option<Diagnostic> {
         .filter_map(|(route, node)| {
             let (gateway, device) = (route.next_hop.gateway?, route.next_hop.device.as_ref()?);
             let name = &examination.cluster.nodes[node].name;
-            silent.contains(&(gateway, device)).then(|| format!("{gateway} (node {name})"))
+            silent.contains(&(gateway, device)).then(|| {
+                effects.on_node(name.clone(), Direction::Out, Effect::Lost);
+                format!("{gateway} (node {name})")
+            })
         })
         .collect();
     (!names.is_empty()).then(|| {

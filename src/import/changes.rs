@@ -174,8 +174,42 @@ impl ChangeSet {
                 renamed.insert(*index, folded(node.name.as_raw()));
             }
         }
+        self.find_renamed_by_address(survey, &listed, &mut renamed);
         self.by_name.extend(renamed.iter().map(|(index, name)| (name.clone(), *index)));
         renamed.into_keys().collect()
+    }
+
+    /// Finds the machines without pods that the list has with another name. Only their addresses identify them.
+    fn find_renamed_by_address(
+        &self,
+        survey: &Survey,
+        listed: &BTreeSet<usize>,
+        renamed: &mut BTreeMap<usize, String>,
+    ) {
+        let mut matches: Vec<(usize, &ImportedNode)> = Vec::new();
+        let podless: Vec<(usize, &FileNode)> = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(index, file)| !file.has_pods() && !listed.contains(index))
+            .collect();
+        let is_known = |node: &ImportedNode, renamed: &BTreeMap<usize, String>| {
+            self.index_of(&node.name).is_some()
+                || renamed.values().any(|name| *name == folded(node.name.as_raw()))
+        };
+        for node in survey.nodes.iter().chain(&survey.without_pods) {
+            if podless.is_empty() || is_known(node, renamed) {
+                continue;
+            }
+            let is_same = |file: &FileNode| file.os == node.os.to_string() && file.has_address_of(node);
+            matches.extend(podless.iter().filter(|(_, file)| is_same(file)).map(|(index, _)| (*index, node)));
+        }
+        for (index, node) in &matches {
+            let is_only = |one: &&(usize, &ImportedNode)| one.0 == *index || one.1.name == node.name;
+            if matches.iter().filter(is_only).count() == 1 {
+                renamed.insert(*index, folded(node.name.as_raw()));
+            }
+        }
     }
 
     /// Adds the nodes that the configuration lacks: in natural order if its nodes are in that order, otherwise at the end.

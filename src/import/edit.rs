@@ -204,12 +204,27 @@ impl<'a> Editor<'a> {
         if nodes.len() < 2 { self.outline.layout == ListLayout::Tables } else { 2 * gaps >= nodes.len() - 1 }
     }
 
+    /// Returns the start of the comment right above a line, or of the line itself.
+    fn start_with_comment(&self, line: usize) -> usize {
+        let mut start = line;
+        while let Some(above) = start.checked_sub(1).map(|end| self.line_start(end)) {
+            if !self.slice(above..start).trim_start().starts_with('#') {
+                break;
+            }
+            start = above;
+        }
+        start
+    }
+
     /// Adds the lines of new nodes.
     fn insert_lines(&mut self, added: &[AddedNode]) {
         let is_separated = self.is_separated();
         for node in added {
             let Some(like) = self.outline.nodes.get(node.after.unwrap_or(0)) else { continue };
-            let at = if node.after.is_some() { like.lines.end } else { like.lines.start };
+            let at = match node.after {
+                Some(_) => like.lines.end,
+                None => self.start_with_comment(like.lines.start),
+            };
             let newline = self.newline(at);
             let lines = self.item_lines(like, &node.keys, newline);
             let lines = match (is_separated, node.after) {
@@ -288,7 +303,11 @@ impl<'a> Editor<'a> {
         let comma = if is_bare { "" } else { "," };
         let start = self.line_start(like.range.start);
         let indent = self.slice(start..like.range.start);
-        let at = if node.after.is_some() { place.after } else { place.own_start };
+        let at = match node.after {
+            Some(_) => place.after,
+            None if place.has_own_lines => self.start_with_comment(place.own_start),
+            None => place.own_start,
+        };
         let text = if place.has_own_lines {
             self.whole_lines(at, &format!("{indent}{item}{comma}"))
         } else if node.after.is_some() {

@@ -12,11 +12,14 @@ use super::node::ListedNode;
 use crate::{
     config,
     diagnose::{Diagnostic, Rule},
-    text::{Untrusted, list, shortened},
+    text::{Untrusted, count, list, shortened},
 };
 
 /// The command that lists the nodes.
 const HOW: &str = "run `kubectl get nodes -o json | hostgw import`";
+
+/// What to do about a list that is incomplete.
+const WHOLE: &str = "list all nodes: `kubectl get nodes -o json` requests every page";
 
 /// The nodes of a list.
 #[derive(Debug, Default)]
@@ -24,26 +27,38 @@ pub struct NodeList {
     pub(super) nodes: Vec<ListedNode>,
     /// The kinds of the other objects in the list.
     pub(super) other_kinds: Vec<String>,
+    /// The rest of the list, if the API server returned it in pages, and the last page is not there.
+    rest: Option<MissingPages>,
+}
+
+/// The nodes on the pages that follow a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MissingPages {
+    /// The number of nodes, if the API server estimated it.
+    nodes: Option<u64>,
 }
 
 /// An object of a list.
 #[derive(Debug)]
 enum ListedObject {
     Node(Box<ListedNode>),
+    /// A list inside the list.
+    List(KubeDocument),
     /// An object of another kind.
     Other(String),
 }
 
 impl ListedObject {
     /// Reads an item of a list of nodes, which may lack `kind`.
-    fn new(item: &Json) -> Self {
-        if !item.is_object() {
-            return Self::Other(kind_of_value(item).to_owned());
-        }
-        match kind(item) {
-            None => Self::Node(ListedNode::new(item).into()),
-            Some(kind) if is_core(item) && kind == "Node" => Self::Node(ListedNode::new(item).into()),
-            Some(kind) => Self::Other(qualified(item, kind)),
+    fn new(item: Json) -> Self {
+        let Json::Object(keys) = &item else { return Self::Other(kind_of_value(&item).to_owned()) };
+        match kind(&item) {
+            Some("List" | "NodeList") | None if keys.contains_key("items") => {
+                Self::List(KubeDocument::of(item, Vec::new()))
+            }
+            None => Self::Node(ListedNode::new(&item).into()),
+            Some("Node") if is_core(&item) => Self::Node(ListedNode::new(&item).into()),
+            Some(kind) => Self::Other(qualified(&item, kind)),
         }
     }
 }
@@ -78,6 +93,7 @@ const fn kind_of_value(value: &Json) -> &'static str {
 }
 
 /// A document of the input.
+#[derive(Debug)]
 struct KubeDocument {
     /// The document, with null in place of `items`.
     head: Json,
@@ -91,8 +107,24 @@ impl NodeList {
     /// Returns why there is no node in it.
     pub fn read(text: &str) -> Result<Self, Diagnostic> {
         let mut found = Self::default();
-        for document in documents(text.strip_prefix('\u{feff}').unwrap_or(text))? {
+        // In JSON, a list without its end is invalid.
+        let is_block = !text.trim_start().starts_with(['{', '[']);
+        for document in documents(text)? {
+            if is_block && document.is_cut_off() {
+                return Err(not_nodes(
+                    "the list is cut off: it lacks `kind` and `metadata`, which kubectl prints after the nodes"
+                        .to_owned(),
+                )
+                .with_remedy("save the whole output of kubectl, or pipe it: `kubectl get nodes -o json | hostgw import`"));
+            }
             found.add(document)?;
+        }
+        if let Some(MissingPages { nodes }) = found.rest {
+            let more = nodes.map_or_else(|| "more nodes".to_owned(), |nodes| format!("{nodes} more nodes"));
+            return Err(not_nodes(format!(
+                "the list is incomplete: it is a page of the API server's answer, and {more} are on the next one"
+            ))
+            .with_remedy(WHOLE));
         }
         if !found.nodes.is_empty() {
             return Ok(found);
@@ -124,7 +156,7 @@ impl NodeList {
         match &head {
             Json::Null if items.is_empty() => {}
             // A list without its head.
-            Json::Null | Json::Array(_) => self.add_items(items),
+            Json::Null | Json::Array(_) => self.add_items(items)?,
             Json::Object(keys) => match kind(&head) {
                 Some("Status") => {
                     let message = head["message"].as_str().unwrap_or("no message");
@@ -136,7 +168,8 @@ impl NodeList {
                     if !head["items"].is_null() {
                         return Err(not_nodes("items is not a list".to_owned()));
                     }
-                    self.add_items(items);
+                    self.turn_page(&head["metadata"], items.len());
+                    self.add_items(items)?;
                 }
                 Some("Node") if is_core(&head) => self.nodes.push(ListedNode::new(&head)),
                 Some(kind) => self.other_kinds.push(qualified(&head, kind)),
@@ -160,13 +193,72 @@ impl NodeList {
         Ok(())
     }
 
-    fn add_items(&mut self, items: Vec<ListedObject>) {
+    fn add_items(&mut self, items: Vec<ListedObject>) -> Result<(), Diagnostic> {
         for item in items {
             match item {
                 ListedObject::Node(node) => self.nodes.push(*node),
+                ListedObject::List(list) => self.add(list)?,
                 ListedObject::Other(kind) => self.other_kinds.push(kind),
             }
         }
+        Ok(())
+    }
+
+    /// Takes note of whether pages are missing after the one with this metadata and this number of items.
+    fn turn_page(&mut self, metadata: &Json, items: usize) {
+        let remaining = metadata["remainingItemCount"].as_u64().filter(|number| *number > 0);
+        let is_continued = metadata["continue"].as_str().is_some_and(|token| !token.is_empty());
+        self.rest = match self.rest {
+            _ if is_continued || remaining.is_some() => Some(MissingPages { nodes: remaining }),
+            // This page may be one of those that are missing.
+            Some(MissingPages { nodes: Some(nodes) }) => {
+                let nodes = nodes.saturating_sub(items as u64);
+                (nodes > 0).then_some(MissingPages { nodes: Some(nodes) })
+            }
+            Some(MissingPages { nodes: None }) | None => None,
+        };
+    }
+
+    /// Returns a warning about the objects that are not nodes.
+    pub(super) fn others(&self) -> Option<Diagnostic> {
+        let mut kinds: Vec<Untrusted> = self.other_kinds.iter().map(|kind| shortened(kind).into()).collect();
+        kinds.sort();
+        kinds.dedup();
+        let message = format!(
+            "the list also contains {} of other kinds, which {} ignored: {}",
+            count(self.other_kinds.len(), "object"),
+            if self.other_kinds.len() == 1 { "is" } else { "are" },
+            list(&kinds, 5)
+        );
+        let remedy = "if one of them is a node, its `kind` must be Node and its `apiVersion` v1";
+        (!kinds.is_empty()).then(|| Diagnostic::new(Rule::OtherObjects, message).with_remedy(remedy))
+    }
+}
+
+impl KubeDocument {
+    /// Returns a document of which some `items` were read already.
+    fn of(mut head: Json, mut items: Vec<ListedObject>) -> Self {
+        // A list without its head, or with an anchor.
+        let rest = match &mut head {
+            Json::Array(rest) => Some(rest),
+            Json::Object(keys) => keys.get_mut("items").and_then(Json::as_array_mut),
+            _ => None,
+        };
+        if let Some(rest) = rest {
+            items.extend(std::mem::take(rest).into_iter().map(ListedObject::new));
+        }
+        if head["items"].is_array() {
+            head["items"] = Json::Null;
+        }
+        Self { head, items }
+    }
+
+    /// Returns `true` if the document begins like the output of kubectl, but lacks the end. Other programs leave out
+    /// `apiVersion` as well.
+    fn is_cut_off(&self) -> bool {
+        let Json::Object(keys) = &self.head else { return false };
+        let has = |key: &str| keys.contains_key(key);
+        has("apiVersion") && has("items") && !has("kind") && !has("metadata")
     }
 }
 
@@ -189,8 +281,7 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
     } else {
         None
     };
-    let convert = |item: Json| ListedObject::new(&item);
-    match config::yaml_documents(text, "items", convert) {
+    match config::yaml_documents(text, "items", ListedObject::new) {
         Ok(documents) => Ok(documents.into_iter().map(KubeDocument::from).collect()),
         Err(error) => Err(not_nodes(json_error.unwrap_or_else(|| error.to_string()))),
     }
@@ -198,20 +289,8 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
 
 impl From<config::YamlDocument<ListedObject>> for KubeDocument {
     fn from(document: config::YamlDocument<ListedObject>) -> Self {
-        let config::YamlDocument { mut head, mut items } = document;
-        // A list without its head, or with an anchor.
-        let rest = match &mut head {
-            Json::Array(rest) => Some(rest),
-            Json::Object(keys) => keys.get_mut("items").and_then(Json::as_array_mut),
-            _ => None,
-        };
-        if let Some(rest) = rest {
-            items.extend(std::mem::take(rest).iter().map(ListedObject::new));
-        }
-        if head["items"].is_array() {
-            head["items"] = Json::Null;
-        }
-        Self { head, items }
+        let config::YamlDocument { head, items } = document;
+        Self::of(head, items)
     }
 }
 
@@ -310,7 +389,7 @@ impl<'de> Visitor<'de> for ItemsVisitor {
 fn read_items<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<ListedObject>, A::Error> {
     let mut items = Vec::new();
     while let Some(item) = list.next_element::<Json>()? {
-        items.push(ListedObject::new(&item));
+        items.push(ListedObject::new(item));
     }
     Ok(items)
 }

@@ -44,7 +44,7 @@ pub use natural::natural_order;
 use crate::{
     config::{self, Document, Format, InvalidConfig, Loaded},
     diagnose::{Diagnostic, Rule},
-    model::{Family, NextHopMode},
+    model::{Cluster, Family, NextHopMode, OperatingSystem},
     text::{count, list as list_of},
 };
 use changes::ChangeSet;
@@ -147,16 +147,21 @@ pub fn import(list: NodeList, options: &ImportOptions) -> Result<Imported, Vec<D
         written = validated(&head, &survey.nodes, options.format);
         survey.findings.push(egress_assumed());
     }
-    let text = written.map_err(|invalid| problems(&invalid, false))?;
+    let (text, cluster) = written.map_err(|invalid| problems(&invalid, false))?;
+    survey.findings.extend(config::warnings(&cluster));
     Ok(Imported { text, nodes: survey.nodes.len(), findings: survey.findings })
 }
 
 /// Writes and validates a configuration.
-fn validated(head: &Head, nodes: &[ImportedNode], format: Format) -> Result<String, InvalidConfig> {
+fn validated(
+    head: &Head,
+    nodes: &[ImportedNode],
+    format: Format,
+) -> Result<(String, Cluster), InvalidConfig> {
     let text = write::configuration(head, nodes, format);
     let document = Document::new("the imported configuration", text, format);
-    config::load(&document)?;
-    Ok(document.text().to_owned())
+    let cluster = config::load(&document)?;
+    Ok((document.text().to_owned(), cluster))
 }
 
 /// Returns the errors in a configuration that exists only in memory, so without their positions.
@@ -174,6 +179,11 @@ fn problems(invalid: &InvalidConfig, is_update: bool) -> Vec<Diagnostic> {
                 "change clusterPrefix in the file first; this changes NAT on every node, so review it on its own"
                     .to_owned(),
             ),
+            Rule::DuplicateAddress if is_update => Some(
+                "if one of the two machines has left, remove it from the file; otherwise, kubelet chose an address that both have: \
+                 set --node-ip on these nodes, then import again"
+                    .to_owned(),
+            ),
             Rule::DuplicateAddress => Some(
                 "kubelet chose an address that several machines have: set --node-ip on these nodes, then import again"
                     .to_owned(),
@@ -186,7 +196,7 @@ fn problems(invalid: &InvalidConfig, is_update: bool) -> Vec<Diagnostic> {
     invalid.errors().iter().map(finding).collect()
 }
 
-/// Without flannel, hostgw's own default.
+/// Without flannel, hostgw's own default, unless it cannot work.
 fn next_hop(survey: &Survey) -> NextHopChoice {
     let mut backends = survey
         .listed
@@ -195,10 +205,22 @@ fn next_hop(survey: &Survey) -> NextHopChoice {
         .map(|flannel| flannel.backend == HOST_GW)
         .peekable();
     if backends.peek().is_some() && backends.all(|is_host_gw| is_host_gw) {
-        NextHopChoice::Flannel
+        return NextHopChoice::Flannel;
+    }
+    let has_ipv6 = |node: &&ImportedNode| node.pod_cidrs.iter().any(|cidr| Family::from(*cidr) == Family::V6);
+    let linux = |node: &&ImportedNode| node.os == OperatingSystem::Linux;
+    let needs_addresses = survey.nodes.iter().filter(linux).any(|node| has_ipv6(&node));
+    if needs_addresses && survey.nodes.iter().all(has_next_hops) {
+        NextHopChoice::Ipv6
     } else {
         NextHopChoice::Default
     }
+}
+
+/// Returns whether a node has an address for each family of its pod CIDRs.
+fn has_next_hops(node: &ImportedNode) -> bool {
+    let has_address = |family: Family| node.addresses.iter().any(|address| Family::from(*address) == family);
+    node.pod_cidrs.iter().all(|cidr| has_address((*cidr).into()))
 }
 
 fn egress_assumed() -> Diagnostic {

@@ -57,6 +57,7 @@ impl Survey {
     /// # Errors
     /// Returns every error in the list.
     pub fn new(list: NodeList) -> Result<Self, Vec<Diagnostic>> {
+        let others = list.others();
         let listed = unique(list.nodes)?;
         let mut errors = Vec::new();
         for node in &listed {
@@ -83,7 +84,13 @@ impl Survey {
         };
         let (nodes, without_pods) =
             listed.iter().map(imported).partition(|node: &ImportedNode| !node.pod_cidrs.is_empty());
-        Ok(Self { listed, nodes, without_pods, restricted: Vec::new(), findings: Vec::new() })
+        Ok(Self {
+            listed,
+            nodes,
+            without_pods,
+            restricted: Vec::new(),
+            findings: others.into_iter().collect(),
+        })
     }
 
     /// Leaves out the pod CIDRs of other families, and the addresses of other families from nodes that have some of these.
@@ -109,7 +116,7 @@ impl Survey {
     /// Adds the warnings about the nodes with pods that are of interest.
     pub fn examine(&mut self, relevance: impl Fn(&Untrusted) -> Relevance) {
         let mut findings = Vec::new();
-        families(&self.restricted, &relevance, &mut findings);
+        families(&self.restricted, &mut findings);
         let imported: HashMap<&Untrusted, &ImportedNode> =
             self.nodes.iter().map(|node| (&node.name, node)).collect();
         let found: Vec<ExaminedNode<'_>> = self
@@ -141,18 +148,11 @@ struct ExaminedNode<'a> {
     is_new: bool,
 }
 
-/// Warns of pod CIDRs that the cluster prefix has no family for.
-fn families(
-    restricted: &[(Untrusted, Family)],
-    relevance: &impl Fn(&Untrusted) -> Relevance,
-    findings: &mut Vec<Diagnostic>,
-) {
+/// Warns of pod CIDRs that the cluster prefix has no family for. They may be new although the configuration does not change.
+fn families(restricted: &[(Untrusted, Family)], findings: &mut Vec<Diagnostic>) {
     for family in Family::ALL {
-        let affected: Vec<&Untrusted> = restricted
-            .iter()
-            .filter(|(name, lost)| *lost == family && relevance(name) != Relevance::Known)
-            .map(|(name, _)| name)
-            .collect();
+        let affected: Vec<&Untrusted> =
+            restricted.iter().filter(|(_, lost)| *lost == family).map(|(name, _)| name).collect();
         if !affected.is_empty() {
             let message = format!(
                 "the {family} pod CIDRs of {} ({}) are left out, because clusterPrefix has no {family} prefix",

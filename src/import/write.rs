@@ -36,6 +36,8 @@ pub(super) enum NextHopChoice {
     Given(NextHopMode),
     /// flannel's host-gw backend uses the addresses of nodes.
     Flannel,
+    /// Linux does not answer for IPv6 pod gateways, so the addresses of nodes are used.
+    Ipv6,
 }
 
 impl Head {
@@ -65,6 +67,10 @@ impl Head {
             NextHopChoice::Flannel => {
                 let entry = syntax.entry("nextHop", &[name_of(NextHopMode::NodeAddress).to_owned()]);
                 lines.push(line(&entry, &format!("as flannel's {HOST_GW} backend does")));
+            }
+            NextHopChoice::Ipv6 => {
+                let entry = syntax.entry("nextHop", &[name_of(NextHopMode::NodeAddress).to_owned()]);
+                lines.push(line(&entry, "IPv6 pod gateways do not work: see `hostgw help HG0802`"));
             }
         }
         lines

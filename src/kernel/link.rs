@@ -1,6 +1,9 @@
 //! Reads the interfaces and addresses of the network namespace.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use rtnetlink::{
@@ -43,6 +46,7 @@ const OPTIMISTIC: u32 = 0x04;
 
 /// `IFLA_*` (linux/if_link.h).
 mod attribute {
+    pub const ADDRESS: u16 = 1;
     pub const IFNAME: u16 = 3;
     pub const MTU: u16 = 4;
     pub const MASTER: u16 = 10;
@@ -58,6 +62,8 @@ mod attribute {
 pub struct Links {
     /// All interfaces, in the kernel's order.
     pub all: Vec<Link>,
+    /// The hardware addresses of Ethernet interfaces, by name.
+    pub hardware: BTreeMap<Untrusted, Untrusted>,
     names: HashMap<u32, Untrusted>,
     indexes: HashMap<String, u32>,
 }
@@ -72,6 +78,7 @@ impl Links {
         let mut masters: Vec<(usize, u32)> = Vec::new();
         for (_, payload) in socket.dump(RTM_GETLINK, 0, &[0; LINK_HEADER])?.iter() {
             let Some((link, master)) = link(payload) else { continue };
+            links.hardware.extend(hardware_address(payload).map(|address| (link.name.clone(), address)));
             links.indexes.insert(link.name.as_raw().to_owned(), link.index);
             links.names.insert(link.index, link.name.clone());
             masters.extend(master.map(|master| (links.all.len(), master)));
@@ -134,6 +141,22 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
         }
     }
     (!link.name.is_empty()).then_some((link, master))
+}
+
+/// Returns the hardware address of an Ethernet interface, as `ip link` prints it.
+fn hardware_address(payload: &[u8]) -> Option<Untrusted> {
+    let (header, attributes) = payload.split_at_checked(LINK_HEADER)?;
+    let is_ethernet = header[2..4] == ARPHRD_ETHER.to_ne_bytes();
+    let mut attributes = Attributes::new(attributes).flatten().filter(|_| is_ethernet);
+    let (_, bytes) = attributes.find(|(kind, _)| *kind == attribute::ADDRESS)?;
+    let is_set = bytes.iter().any(|byte| *byte != 0);
+    is_set.then(|| hardware_text(bytes).into())
+}
+
+/// Formats a hardware address, as `ip` prints it.
+pub(super) fn hardware_text(bytes: &[u8]) -> String {
+    let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
 }
 
 /// Dumps the addresses of all interfaces.

@@ -67,7 +67,10 @@ impl LiveNode {
     /// # Errors
     /// Returns an error if the interfaces, addresses, routes or NAT cannot be read.
     pub fn everything(self) -> Result<Observed, Error> {
-        let mut observed = HostReading::new()?.read(true, route::everything, |_| sysctl::everything())?;
+        let reading = HostReading::new()?;
+        let hardware_addresses = reading.links.hardware.clone();
+        let mut observed = reading.read(true, route::everything, |_| sysctl::everything())?;
+        observed.host.hardware_addresses = hardware_addresses;
         observed.host.firewall = nat::firewall();
         if let Some(firewall) = &mut observed.host.firewall {
             (firewall.legacy, firewall.legacy_unknown) = copy::legacy_tables();
@@ -394,12 +397,12 @@ pub fn packet_programs() -> Result<Vec<PacketProgram>, Error> {
     Ok(packet_program::all(&mut socket, &links))
 }
 
-/// Reads the entries of the neighbor table that the kernel resolves.
+/// Reads the entries of the neighbor table, except those of addresses that need no resolution.
 fn neighbors() -> Result<Vec<NeighborEntry>, Error> {
     let mut socket = open_route_socket()?;
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
     let entries = neighbor::all(&mut socket).map_err(|error| unreadable("the neighbors", &error))?;
-    let entries = entries.iter().filter(|entry| entry.is_passing());
+    let entries = entries.iter().filter(|entry| entry.is_resolved());
     Ok(entries.filter_map(|entry| entry.observed(&links)).collect())
 }
 
@@ -424,6 +427,7 @@ pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<Vec<NeighborEntry>,
                 address,
                 hardware: None,
                 unanswered: !answers,
+                permanent: false,
             }));
         }
         progress::advance(batch.len());

@@ -14,7 +14,7 @@ use rtnetlink::{
 use rustix::io::Errno;
 
 use super::{
-    link::{Links, message},
+    link::{Links, hardware_text, message},
     netlink::{KernelError, Message, Socket},
     route::NLM_F_CREATE,
 };
@@ -84,16 +84,14 @@ impl Neighbor {
         let device = links.name(self.0.header.ifindex)?.clone();
         let unanswered = matches!(self.state(), NeighbourState::Failed | NeighbourState::Incomplete);
         let hardware = self.hardware().map(Into::into);
-        Some(NeighborEntry { device, address: self.address()?, hardware, unanswered })
+        let permanent = self.state() == NeighbourState::Permanent;
+        Some(NeighborEntry { device, address: self.address()?, hardware, unanswered, permanent })
     }
 
     /// Returns the hardware address, as `ip neigh` prints it.
     fn hardware(&self) -> Option<String> {
         self.0.attributes.iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(bytes) if !bytes.is_empty() => {
-                let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                Some(bytes.join(":"))
-            }
+            NeighbourAttribute::LinkLayerAddress(bytes) if !bytes.is_empty() => Some(hardware_text(bytes)),
             _ => None,
         })
     }
@@ -105,6 +103,11 @@ impl Neighbor {
     /// Returns `true` if the kernel resolved the entry and may expire it.
     pub(super) fn is_passing(&self) -> bool {
         !matches!(self.state(), NeighbourState::Permanent | NeighbourState::Noarp)
+    }
+
+    /// Returns `true` unless the address needs no resolution, such as a multicast address.
+    pub(super) fn is_resolved(&self) -> bool {
+        self.state() != NeighbourState::Noarp
     }
 
     /// Returns `true` if the kernel resolves this address itself. It does not for permanent entries, entries

@@ -5,8 +5,9 @@ use std::{cmp::Ordering, collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
+    config,
     diagnose::{Diagnostic, Rule},
-    model::{Cluster, ConfigPath, Family, NextHopKind, SysctlKey},
+    model::{Cluster, ConfigPath, Family, Node, SysctlKey},
     state::{AddressFlag, InterfaceAddress, NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
@@ -291,15 +292,10 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
         warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)).with_remedy(remedy));
     }
     let by_v6_gateway = |(route, node): (&Route, usize)| {
-        route.family() == Family::V6
-            && cluster.next_hop_of(&cluster.nodes[node], Family::V6) == NextHopKind::PodGateway
+        route.family() == Family::V6 && config::is_ipv6_pod_gateway(cluster, &cluster.nodes[node])
     };
     if desired.routes_to_nodes().any(by_v6_gateway) {
-        let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy";
-        warnings.push(
-            Diagnostic::new(Rule::Ipv6PodGateway, message.to_owned())
-                .with_remedy("set nextHop: node-address"),
-        );
+        warnings.extend(config::ipv6_pod_gateways(cluster));
     }
     warnings.extend(skipped(cluster, index, &desired.skipped));
     warnings.extend(mtu_above_interface(cluster, index, desired, observed));
@@ -354,7 +350,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
 }
 
 /// Returns a warning if a foreign route and a planned one interfere although their keys differ.
-fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Option<Diagnostic> {
+fn shadow(node: &Node, desired: &Desired, foreign: &Route) -> Option<Diagnostic> {
     let in_own_pods = node.pods.around(foreign.destination).is_some();
     let table = desired.state.routes.first()?.table;
     if in_own_pods || foreign.table != table || foreign.destination.prefix_len() == 0 {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::markdown::{escaped_name, quote_commands};
 use crate::{
     config::{ConfigError, InvalidConfig, Position},
-    diagnose::{Rule, Severity},
+    diagnose::{Diagnostic, Rule, Severity},
     error::Error,
     text::Untrusted,
 };
@@ -58,6 +58,20 @@ impl FileFinding {
             severity: Severity::Error,
             message: error.message.clone(),
             remedy: error.hint.clone(),
+            position: None,
+            related: None,
+        }
+    }
+
+    /// Returns a warning about the configuration `file`.
+    #[must_use]
+    pub fn of_warning(file: &Untrusted, warning: &Diagnostic) -> Self {
+        Self {
+            file: file.clone(),
+            rule: Some(warning.rule),
+            severity: warning.severity,
+            message: warning.message.as_str().into(),
+            remedy: warning.remedy.as_deref().map(Into::into),
             position: None,
             related: None,
         }

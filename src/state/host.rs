@@ -1,6 +1,6 @@
 //! The surroundings of a node that plans are checked against: interfaces, addresses and foreign routes.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ pub struct Host {
     /// The neighbor table. Empty if it was not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbors: Vec<NeighborEntry>,
+    /// The hardware addresses of the Ethernet interfaces, by name. Empty if they were not read.
+    #[serde(default, rename = "hardwareAddresses", skip_serializing_if = "BTreeMap::is_empty")]
+    pub hardware_addresses: BTreeMap<Untrusted, Untrusted>,
     /// Programs and filters that see packets besides the firewall.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<PacketProgram>,
@@ -149,6 +152,9 @@ pub struct NeighborEntry {
     /// Whether the neighbor did not answer the kernel's last request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unanswered: bool,
+    /// Whether the entry was set by hand or by a program: the kernel never resolves the address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub permanent: bool,
 }
 
 /// An address of an interface.

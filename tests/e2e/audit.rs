@@ -77,6 +77,50 @@ fn real_nodes_are_judged() {
     });
 }
 
+/// Static neighbor entries are compared with the hardware addresses in the other node's own snapshot, for both families.
+#[test]
+fn a_wrong_static_neighbor_entry_is_found() {
+    const CONFIG: &str = "clusterPrefix: [10.244.0.0/16, \"fd00:244::/48\"]\nnextHop: node-address\nnodes:
+  - {name: n1, os: linux, podCIDR: [10.244.0.0/24, \"fd00:244::/64\"], address: [172.30.0.11, \"fd00:30::11\"]}
+  - {name: n2, os: linux, podCIDR: [10.244.1.0/24, \"fd00:244:0:1::/64\"], address: [172.30.0.12, \"fd00:30::12\"]}\n";
+    each(|privilege| {
+        let nodes = [("n1", 0, 11), ("n2", 1, 12)].map(|(name, pods, address)| {
+            let node = Namespace::new(privilege);
+            node.observe(&format!(
+                "ip link set lo up; ip link add eth0 type veth peer name lan0; ip link set eth0 up; ip link set lan0 up
+                 ip address add 172.30.0.{address}/24 dev eth0; ip address add fd00:30::{address}/64 dev eth0 nodad
+                 ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.{pods}.1/24 dev cni0
+                 ip address add fd00:244:0:{pods}::1/64 dev cni0 nodad"
+            ));
+            node.write("hostgw.yaml", CONFIG);
+            node.hostgw_ok(&["apply", "--yes", "--node", name]);
+            node
+        });
+        audit(&nodes, &[]).expect(0);
+        let hardware = nodes[1].sh("ip -o link show eth0 | grep -o 'ether [0-9a-f:]*' | cut -d' ' -f2");
+        for (address, matrix) in [("172.30.0.12", "1.1x"), ("fd00:30::12", "1.1x")] {
+            nodes[0]
+                .sh(&format!("ip neigh replace {address} lladdr {} dev eth0 nud permanent", hardware.trim()));
+            audit(&nodes, &[]).expect(0);
+            nodes[0]
+                .sh(&format!("ip neigh replace {address} lladdr 02:00:00:00:00:99 dev eth0 nud permanent"));
+            let found = audit(&nodes, &[]).expect(11);
+            found
+                .says(&format!(
+                    "error[HG1222]: n1: static neighbor entry for {address} (02:00:00:00:00:99 on eth0), but no interface of n2 \
+                     has this hardware address"
+                ))
+                .says(&format!("help: remove the entry with `ip neigh del {address} dev eth0`"))
+                .says("Pod traffic works for 1 of 2 pairs (one per direction); 1 lost (1 of them one-way).");
+            let json: Value =
+                serde_json::from_str(&audit(&nodes, &["--json"]).expect(11).stdout).expect("JSON");
+            assert_eq!(json["matrix"], serde_json::json!([matrix, "1w1."]), "{json}");
+            nodes[0].sh(&format!("ip neigh del {address} dev eth0"));
+        }
+        audit(&nodes, &[]).expect(0);
+    });
+}
+
 /// One plan for many nodes, made elsewhere, and applied on the nodes as it is, or refused as stale.
 #[test]
 fn a_fleet_is_planned_in_one_run() {

@@ -414,10 +414,7 @@ fn rules_for_another_table_do_not_divert_packets_to_own_pods() {
                 "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
             );
             let options = format!("nextHop: {mode}\nroutes: {{table: 100, unassigned: unreachable}}");
-            node.write(
-                "hostgw.yaml",
-                &super::cluster(&options, &[super::NODE_1, super::NODE_2, super::NODE_3]),
-            );
+            node.write("hostgw.yaml", &cluster(&options, &[NODE_1, NODE_2, NODE_3]));
             node.hostgw_ok(&["apply", "--yes"]);
             let own = "ip rule add to 10.244.0.0/24 lookup main priority 999";
             let others = "ip rule add to 10.244.0.0/16 lookup 100 priority 1000";
@@ -441,7 +438,7 @@ fn an_address_left_over_from_another_node() {
         node.observe(
             "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
         );
-        node.write("hostgw.yaml", &super::cluster("", &[super::NODE_1, super::NODE_2]));
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("ip address add 10.244.1.1/32 dev lo");
         let remedy = "ip -4 address del 10.244.1.1/32 dev lo";

@@ -138,6 +138,62 @@ fn a_compressed_file_is_read_like_any_other() {
 }
 
 #[test]
+fn warnings_that_the_file_alone_shows_come_early() {
+    each(|privilege| {
+        let machine = Namespace::new(privilege);
+        let node = |number: u8, addresses: &str| {
+            format!(
+                "  - {{name: n{number}, os: linux, podCIDR: [10.244.{number}.0/24, \"fd00:244:0:{number}::/64\"]{addresses}}}\n"
+            )
+        };
+        let file = |next_hop: &str, addresses: [&str; 2]| {
+            let nodes = node(1, addresses[0]) + &node(2, addresses[1]);
+            format!(
+                "clusterPrefix: [10.244.0.0/16, \"fd00:244::/48\"]\negressInterface: eth0\n{next_hop}nodes:\n{nodes}"
+            )
+        };
+        let both = [", address: [172.30.0.11, \"fd00:30::11\"]", ", address: [172.30.0.12, \"fd00:30::12\"]"];
+        let cases = [
+            ("gateways", file("", both), Some("set nextHop: node-address")),
+            (
+                "addresses",
+                file("", ["", ""]),
+                Some("add an IPv6 address to every node, and set nextHop: node-address"),
+            ),
+            (
+                "router",
+                file("nextHop: 172.30.0.1\n", ["", ""]),
+                Some("nextHop only has an IPv4 router: add an IPv6 router to it"),
+            ),
+            ("routers", file("nextHop: [172.30.0.1, \"fd00:30::1\"]\n", ["", ""]), None),
+            ("good", file("nextHop: node-address\n", both), None),
+        ];
+        for (name, text, remedy) in cases {
+            let file = format!("{name}.yaml");
+            machine.write(&file, &text);
+            for command in [&["validate", &file][..], &["plan", "--all-nodes", "-f", &file]] {
+                let outcome = machine.hostgw(command).expect(0);
+                match remedy {
+                    Some(remedy) => {
+                        outcome
+                            .warns("warning[HG0802]: IPv6 routes via pod gateways do not work")
+                            .warns(remedy);
+                    }
+                    None => assert!(!outcome.stderr.contains("HG0802"), "{}", outcome.stderr),
+                }
+            }
+            let json = machine.hostgw(&["validate", "--json", &file]).expect(0).stdout.clone();
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let code = &json["files"][0]["warnings"][0]["code"];
+            assert_eq!(code.as_str(), remedy.map(|_| "HG0802"), "{name}: {json}");
+        }
+        for format in ["sarif", "github", "markdown"] {
+            machine.hostgw(&["validate", "--format", format, "gateways.yaml"]).expect(0).says("HG0802");
+        }
+    });
+}
+
+#[test]
 fn a_file_can_have_any_name_and_be_a_pipe() {
     each(|privilege| {
         let machine = Namespace::new(privilege);

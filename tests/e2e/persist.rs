@@ -130,10 +130,10 @@ fn systemd_networkd_understands_every_option_of_a_route() {
     machine.sh("! grep -i 'unknown\\|failed to parse\\|ignoring' /run/networkd.log");
 }
 
-/// The kernel refuses to write an IPv6 route again whose gateway is in its destination, unless it has the flag `onlink`.
-/// systemd-networkd then gives up the interface.
+/// The kernel looks up gateways, unless a route has the flag `onlink`. It then refuses routes by pod gateways that exist already,
+/// and systemd-networkd gives up the interface.
 #[test]
-fn systemd_networkd_writes_ipv6_routes_by_pod_gateways_again() {
+fn systemd_networkd_writes_routes_by_pod_gateways_again() {
     let Some(machine) = machine("network", &NETWORKD) else { return };
     let network = format!("{STATIC_NETWORK}Address=fd00:30::11/64\n");
     machine.write("/etc/systemd/network/20-wired.network", &network);

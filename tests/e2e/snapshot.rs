@@ -121,6 +121,32 @@ fn files_that_are_not_snapshots_are_refused() {
     });
 }
 
+/// A program on Windows adds a byte order mark to the file.
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_snapshot() {
+    each(|privilege| {
+        let node = node(privilege);
+        let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
+        node.write("snapshot.json", &snapshot);
+        node.write("marked.json", &format!("\u{feff}{snapshot}"));
+        for command in [
+            &["plan", "--state"][..],
+            &["doctor", "--state"],
+            &["explain", "10.244.1.5", "--state"],
+            &["audit"],
+        ] {
+            let plain = node.hostgw(&[command, &["snapshot.json"]].concat());
+            let marked = node.hostgw(&[command, &["marked.json"]].concat());
+            let name = |text: &str| text.replace("marked.json", "snapshot.json");
+            assert_eq!(
+                (name(&marked.stdout), marked.code),
+                (plain.stdout.clone(), plain.code),
+                "{command:?}: {marked}"
+            );
+        }
+    });
+}
+
 /// If parts of the node could not be read, the plan from the snapshot reports that, too.
 #[test]
 fn unreadable_parts_of_a_snapshot_stay_unknown() {

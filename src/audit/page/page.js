@@ -6,7 +6,7 @@
   const STATES = {
     w: ["works", "works", "packets take the planned path"],
     d: ["diverted", "diverted", "packets take an unplanned path"],
-    u: ["unknown", "unknown", "unknown: no snapshot or no pod interface"],
+    u: ["unknown", "unknown", "unknown: no snapshot, no pod interface, or hostgw cannot tell"],
     x: ["lost", "lost", "packets are lost"],
     ".": ["nothing", "not applicable", "not applicable"],
   };

@@ -164,8 +164,7 @@ impl WindowsObserved {
         // The keys begin with capital letters, so most other files need not be parsed.
         let first = text.split_once('"').and_then(|(_, key)| key.chars().next());
         first.is_some_and(|first| first.is_ascii_uppercase())
-            && serde_json::from_str::<SnapshotHeader>(without_mark(text))
-                .is_ok_and(|head| head.system == "windows")
+            && serde_json::from_str::<SnapshotHeader>(text).is_ok_and(|head| head.system == "windows")
     }
 
     /// Returns the managed routes by alias, destination and next hop.
@@ -183,7 +182,6 @@ impl WindowsObserved {
             Error::new(Kind::Invalid, format!("{name} is not a Windows snapshot: {why}"))
                 .with_hint("create one with the script from `hostgw render --node NODE --collect`")
         };
-        let text = without_mark(text);
         let head: SnapshotHeader = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         if head.format != FORMAT {
             return Err(wrong(format!(
@@ -193,11 +191,6 @@ impl WindowsObserved {
         }
         serde_json::from_str(text).map_err(|error| wrong(error.to_string()))
     }
-}
-
-/// Removes the byte order mark that Windows PowerShell 5.1 writes.
-fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Parses an address without its zone, which Windows prints for IPv6.

@@ -9,9 +9,10 @@ use crate::{
 
 /// Renders a `[Route]` section for each route.
 ///
-/// systemd-networkd writes routes again that exist already, for example after its restart. For an IPv6 route whose gateway is
-/// in its destination, the kernel then finds the gateway behind the route itself and refuses the route, unless it has the flag
-/// `onlink`; and systemd-networkd gives up the whole interface.
+/// systemd-networkd writes routes again that exist already, for example after its restart, in any order. The kernel looks up
+/// the gateway of a route, and refuses one by a pod gateway while the route to the cluster prefix is missing or, with IPv6, if
+/// it finds the gateway behind the route itself; and systemd-networkd gives up the whole interface. With the flag `onlink`, the
+/// kernel does not look up the gateway.
 pub(super) fn content<'a>(routes: impl Iterator<Item = &'a Route>) -> String {
     routes.map(section).collect()
 }
@@ -32,7 +33,7 @@ fn section(route: &Route) -> String {
     if let Some(gateway) = gateway {
         line("Gateway", gateway);
     }
-    if *onlink || gateway.is_some_and(|gateway| gateway.is_ipv6() && destination.contains(&gateway)) {
+    if *onlink || gateway.is_some_and(|gateway| destination.contains(&gateway)) {
         line("GatewayOnLink", &"yes");
     }
     if !scope.is_global() {
