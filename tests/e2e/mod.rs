@@ -188,7 +188,8 @@ fn is_open(node: &Namespace) -> bool {
 /// Starts `apply --yes --confirm TIME` with more options, and waits until it is pending.
 fn pending(node: &Namespace, time: &str, options: &[&str]) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", time]);
-    let mut child = command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+    let mut child =
+        command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
     let deadline = Instant::now() + Duration::from_secs(60);
     while supervisor(node).is_none() {
         let has_ended = child.try_wait().expect("our child").is_some();
