@@ -11,8 +11,8 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         route::{
-            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RoutePreference,
-            RouteVia,
+            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags,
+            RoutePreference, RouteVia,
         },
     },
 };
@@ -281,10 +281,15 @@ fn read_attribute(route: &mut Route, kind: u16, value: &[u8], length: u8, links:
         attribute::PREFSRC => route.source = Some(address(value)?),
         attribute::TABLE => route.table = word(value)?,
         attribute::METRICS => {
+            let mut is_known = true;
             for metric in Attributes::new(value) {
-                let (_, mtu) = metric.ok().filter(|(kind, _)| *kind == RTAX_MTU)?;
-                route.mtu = Some(word(mtu)?);
+                match metric.ok()? {
+                    (RTAX_MTU, mtu) => route.mtu = Some(word(mtu)?),
+                    // A lock comes before the MTU that it is about.
+                    _ => is_known = false,
+                }
             }
+            return is_known.then_some(());
         }
         // Counters of the kernel, not settings.
         attribute::CACHEINFO => {}
@@ -322,24 +327,51 @@ fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize], links: &Links
     });
     let others = unsupported.iter().filter_map(|at| parsed.attributes.get(*at));
     let others = others.filter(|attribute| !matches!(attribute, RouteAttribute::Source(_)));
-    let names = others.map(attribute_name);
+    let names = others.flat_map(attribute_names);
     let parts = from.into_iter().chain(names).map(Into::into).collect();
     Some(OpaqueRoute { attributes: parts, hops, raw: hex(&message(&canonical(parsed))) })
 }
 
-/// The name that `ip route` gives an attribute that [`Route`] cannot represent.
-fn attribute_name(attribute: &RouteAttribute) -> String {
-    match attribute {
+/// The names that `ip route` gives the parts of an attribute that [`Route`] cannot represent.
+fn attribute_names(attribute: &RouteAttribute) -> Vec<String> {
+    vec![match attribute {
         RouteAttribute::MultiPath(hops) => count(hops.len(), "next hop"),
         RouteAttribute::NhId(id) => format!("nhid {id}"),
-        RouteAttribute::Metrics(_) => "metrics".to_owned(),
+        RouteAttribute::Metrics(metrics) => {
+            return metrics.iter().filter_map(metric_name).collect();
+        }
         RouteAttribute::Realm(_) => "realm".to_owned(),
         RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => "encap".to_owned(),
         RouteAttribute::Preference(_) => "pref".to_owned(),
         RouteAttribute::Expires(_) | RouteAttribute::MulticastExpires(_) => "expires".to_owned(),
         RouteAttribute::Oif(index) => format!("interface {index}"),
         _ => "more".to_owned(),
-    }
+    }]
+}
+
+/// What `ip route` prints for a metric that [`Route`] cannot represent. `None` for the MTU, which it can.
+fn metric_name(metric: &RouteMetric) -> Option<String> {
+    Some(match metric {
+        RouteMetric::Mtu(_) => return None,
+        RouteMetric::Lock(bits) if *bits == 1 << RTAX_MTU => "mtu lock".to_owned(),
+        RouteMetric::Lock(_) => "lock".to_owned(),
+        RouteMetric::Window(value) => format!("window {value}"),
+        RouteMetric::Rtt(_) => "rtt".to_owned(),
+        RouteMetric::RttVar(_) => "rttvar".to_owned(),
+        RouteMetric::SsThresh(value) => format!("ssthresh {value}"),
+        RouteMetric::Cwnd(value) => format!("cwnd {value}"),
+        RouteMetric::Advmss(value) => format!("advmss {value}"),
+        RouteMetric::Reordering(value) => format!("reordering {value}"),
+        RouteMetric::Hoplimit(value) => format!("hoplimit {value}"),
+        RouteMetric::InitCwnd(value) => format!("initcwnd {value}"),
+        RouteMetric::Features(_) => "features".to_owned(),
+        RouteMetric::RtoMin(_) => "rto_min".to_owned(),
+        RouteMetric::InitRwnd(value) => format!("initrwnd {value}"),
+        RouteMetric::QuickAck(value) => format!("quickack {value}"),
+        RouteMetric::CcAlgo(name) => format!("congctl {name}"),
+        RouteMetric::FastopenNoCookie(_) => "fastopen_no_cookie".to_owned(),
+        _ => "more".to_owned(),
+    })
 }
 
 /// What the kernel says about the route of a packet.

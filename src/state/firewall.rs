@@ -224,6 +224,9 @@ pub enum Term {
 }
 
 impl Term {
+    /// The name of the neutral term for `fully-random`, before the verdict that masquerades packets.
+    pub const FULLY_RANDOM: &'static str = "fully-random";
+
     /// Returns the chains that it continues with.
     pub fn targets(&self) -> impl Iterator<Item = &Untrusted> {
         let verdicts: Vec<&RuleVerdict> = match self {

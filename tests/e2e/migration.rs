@@ -424,6 +424,124 @@ fn a_node_set_up_the_hard_way_is_migrated_without_losing_a_packet() {
     });
 }
 
+/// What the outside sees: the packets with the address of the pod, and all others.
+fn seen_outside(machine: &SetUpNode) -> [u64; 2] {
+    let SetUpNode { node, pod, other, .. } = machine;
+    other.sh(
+        node,
+        "nft delete table ip seen 2>/dev/null || :
+         nft -f - <<'END'
+         table ip seen {
+             counter pod { }
+             counter others { }
+             chain input {
+                 type filter hook input priority 0
+                 ip daddr 203.0.113.10 ip saddr 10.244.0.10 counter name pod accept
+                 ip daddr 203.0.113.10 counter name others
+             }
+         }
+END",
+    );
+    pod.sh(node, "ping -n -q -c 1 -W 5 203.0.113.10");
+    ["pod", "others"].map(|counter| {
+        let text = other.sh(node, &format!("nft list counter ip seen {counter}"));
+        let (_, rest) = text.split_once("packets ").expect("a counter");
+        rest.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+    })
+}
+
+/// Pods keep their address, or get that of the node, through the whole migration.
+#[test]
+fn masquerading_is_the_same_before_and_after() {
+    const KEEPS: [u64; 2] = [1, 0];
+    const CHANGES: [u64; 2] = [0, 1];
+    let pods = "iptables -t nat -A POSTROUTING -s 10.244.0.0/16";
+    let cases = [
+        // An exclusion before the rule becomes `nat.exclude`.
+        (format!("{pods} -d 203.0.113.0/24 -j RETURN; {pods} -j MASQUERADE"), KEEPS, None),
+        // Exclusions after it have no effect.
+        (format!("{pods} -j MASQUERADE; {pods} -d 203.0.113.0/24 -j RETURN"), CHANGES, None),
+        // Conditions that no configuration can express: the rules stay.
+        (format!("{pods} -p tcp -j MASQUERADE"), KEEPS, Some("HG1123")),
+        (format!("{pods} -p icmp -j MASQUERADE"), CHANGES, Some("HG1123")),
+        ("iptables -t nat -A POSTROUTING -o cni9 -j MASQUERADE".to_owned(), KEEPS, Some("HG1123")),
+        ("iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE".to_owned(), CHANGES, None),
+        // The rules of a chain of its own.
+        (
+            format!("iptables -t nat -N PODS; {pods} -j PODS; iptables -t nat -A PODS ! -d 10.0.0.0/8 -j MASQUERADE"),
+            CHANGES,
+            None,
+        ),
+        (
+            "nft 'table inet mine { chain c { type nat hook postrouting priority 100; ip saddr 10.244.0.0/16 ip daddr 203.0.113.0/24 return; ip saddr 10.244.0.0/16 masquerade; }; }'"
+                .to_owned(),
+            KEEPS,
+            None,
+        ),
+    ];
+    each(|privilege| {
+        for (rules, expected, code) in &cases {
+            let machine = SetUpNode::new(privilege, Setup::HardWay);
+            let node = &machine.node;
+            node.sh(&format!("iptables -t nat -F; iptables -t nat -X; {rules}"));
+            assert_eq!(seen_outside(&machine), *expected, "before: {rules}");
+            let import = ["import", "--live", "--cluster-prefix", "10.244.0.0/16", "--cleanup", "cleanup.sh"];
+            let imported = node.hostgw_ok(&import);
+            match code {
+                Some(code) => {
+                    imported.warns(code);
+                }
+                None => assert!(!imported.stderr.contains("HG1123"), "{rules}: {}", imported.stderr),
+            }
+            node.write("hostgw.yaml", &imported.stdout);
+            node.hostgw_ok(&["apply", "--adopt", "--yes"]);
+            assert_eq!(seen_outside(&machine), *expected, "adopted: {rules}\n{}", imported.stdout);
+            node.sh("sh cleanup.sh");
+            assert_eq!(seen_outside(&machine), *expected, "cleaned up: {rules}\n{}", imported.stdout);
+        }
+    });
+}
+
+/// The kernel's NAT rules of iptables-legacy are not those of nftables.
+#[test]
+fn rules_of_iptables_legacy_are_imported() {
+    each(|privilege| {
+        let machine = SetUpNode::new(privilege, Setup::HardWay);
+        let node = &machine.node;
+        node.sh("iptables -t nat -F; iptables -t nat -X");
+        let add = "iptables-legacy -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE";
+        // An ordinary user may not list the tables of iptables-legacy.
+        if privilege == Privilege::User || node.try_sh(&format!("XTABLES_LOCKFILE=/dev/null {add}")).code != 0
+        {
+            crate::support::say("Left out: iptables-legacy does not work here");
+            return;
+        }
+        node.hostgw_ok(&["import", "--live"])
+            .says("clusterPrefix: 10.244.0.0/16 # from the masquerade rule")
+            .says("nat: {source: pods} # from the current masquerade rules")
+            .warns("iptables-legacy -t nat -D POSTROUTING -s 10.244.0.0/16");
+    });
+}
+
+/// A lock of the MTU is lost by the adoption, but neither the MTU itself nor silently.
+#[test]
+fn a_locked_mtu_is_imported_and_its_lock_is_named() {
+    each(|privilege| {
+        let machine = SetUpNode::new(privilege, Setup::HardWay);
+        let node = &machine.node;
+        node.sh("ip route replace 10.244.1.0/24 via 172.30.0.12 mtu lock 1400
+             ip route replace 10.244.2.0/24 via 172.30.0.13 mtu lock 1400");
+        let imported = node.hostgw_ok(&["import", "--live", "--cluster-prefix", "10.244.0.0/16"]);
+        imported.says("routes: {mtu: 1400} # from the current routes").warns("HG1124").warns("mtu lock");
+        node.write("hostgw.yaml", &imported.stdout);
+        node.hostgw_ok(&["plan", "--adopt"]).says("mtu lock");
+        node.hostgw_ok(&["apply", "--adopt", "--yes"]);
+        assert!(node.sh("ip route show 10.244.1.0/24").contains(" mtu 1400"));
+        node.hostgw_ok(&["rollback", "--yes"]);
+        assert!(node.sh("ip route show 10.244.1.0/24").contains(" mtu lock 1400"));
+    });
+}
+
 /// The control experiment: the pings notice a route that is missing for a moment.
 #[test]
 fn the_pings_notice_a_gap() {
@@ -444,7 +562,7 @@ fn the_result_has_a_document() {
         let document = outcome.json();
         accept(&strict("import"), &outcome.to_string(), &document);
         let warned: Vec<_> = document["warnings"].as_array().unwrap().iter().map(|it| &it["code"]).collect();
-        assert_eq!(warned, ["HG1119", "HG1120"]);
+        assert_eq!(warned, ["HG1119", "HG1120"], "{document:#}");
         assert_eq!(document["nodes"], 5);
         let kinds: Vec<&str> =
             document["leftovers"].as_array().unwrap().iter().map(|it| it["kind"].as_str().unwrap()).collect();

@@ -131,8 +131,10 @@ pub(super) struct LiveDocument<'a> {
     /// Whether the source of masqueraded packets is the node's own address.
     pub has_own_target: bool,
     pub nat: NatChoice,
-    /// Whether hostgw manages the node without showing `nat`, because the node has no pods.
-    pub is_nat_unknown: bool,
+    /// Why `nat` is unknown.
+    pub nat_unknown: Option<&'static str>,
+    /// The comment if nothing is masqueraded.
+    pub without_nat: &'static str,
     pub sysctls: &'a [(&'a SysctlKey, &'a Untrusted)],
     pub nodes: &'a [LiveEntry],
 }
@@ -225,15 +227,12 @@ impl LiveDocument<'_> {
         if self.nat.is_random_fully {
             nat.push(flag("randomFully", true));
         }
-        if self.is_nat_unknown {
-            lines.push("# nat is unknown: hostgw masquerades nothing on a machine without pods".to_owned());
+        if let Some(why) = self.nat_unknown {
+            lines.push(format!("# nat is unknown: {why}"));
         }
         if !nat.is_empty() {
-            let comment = if self.nat.masquerade {
-                "from the current masquerade rules"
-            } else {
-                "nothing masquerades pod traffic now"
-            };
+            let comment =
+                if self.nat.masquerade { "from the current masquerade rules" } else { self.without_nat };
             lines.push(commented(mapping("nat", &nat), comment));
         }
         let CommonOptions { table, metric, mtu, .. } = self.options;

@@ -46,6 +46,14 @@ pub(super) struct IptablesRule {
     pub words: Vec<String>,
 }
 
+impl IptablesTable {
+    /// Whether it has rules, or drops packets by a policy.
+    pub fn does_anything(&self) -> bool {
+        let drops = |chain: &IptablesChain| chain.policy.as_deref() == Some("DROP");
+        !self.rules.is_empty() || self.chains.iter().any(drops)
+    }
+}
+
 impl IptablesDump {
     /// The tables of the dump.
     pub(super) fn tables(&self) -> Vec<IptablesTable> {
@@ -113,6 +121,15 @@ pub(super) struct MatchedPrefix {
     pub is_negated: bool,
 }
 
+/// A condition of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RuleMatch {
+    pub is_negated: bool,
+    /// The option, such as `-o` or `--dport`.
+    pub option: String,
+    pub values: Vec<String>,
+}
+
 impl IptablesRule {
     /// The values of an option, each with whether it is negated.
     fn values<'a>(&'a self, option: &'a str) -> impl Iterator<Item = (bool, &'a str)> {
@@ -149,21 +166,55 @@ impl IptablesRule {
         Some(MatchedPrefix { prefix: prefix(text)?, is_negated })
     }
 
-    /// Whether its only conditions are addresses.
-    pub fn has_only_addresses(&self) -> bool {
-        let mut words = self.words.iter().map(String::as_str);
+    /// Its conditions other than a readable source and destination.
+    pub fn matches(&self) -> Vec<RuleMatch> {
+        let mut found: Vec<RuleMatch> = Vec::new();
+        let mut words = self.words.iter().map(String::as_str).peekable();
+        let mut is_negated = false;
+        // The last match whose options have not appeared yet: some have none.
+        let mut module: Option<&str> = None;
+        let bare = |module: Option<&str>, found: &mut Vec<RuleMatch>| {
+            let module =
+                module.filter(|name| !["addrtype", "comment", "icmp", "sctp", "tcp", "udp"].contains(name));
+            found.extend(module.map(|name| RuleMatch {
+                is_negated: false,
+                option: "-m".to_owned(),
+                values: vec![name.to_owned()],
+            }));
+        };
         while let Some(word) = words.next() {
-            let is_known = match word {
-                "!" => true,
-                "-s" | "-d" | "-j" | "-g" | "--comment" => words.next().is_some(),
-                "-m" => words.next() == Some("comment"),
-                _ => false,
-            };
-            if !is_known {
-                return false;
+            match word {
+                "!" => is_negated = true,
+                // The options of the target are at the end.
+                "-j" | "-g" => break,
+                "-m" => {
+                    bare(module.take(), &mut found);
+                    module = words.next();
+                }
+                "--comment" => {
+                    words.next();
+                    module = None;
+                }
+                option => {
+                    module = if option.starts_with("--") { None } else { module };
+                    let mut values = Vec::new();
+                    while let Some(value) = words.next_if(|word| *word != "!" && !word.starts_with('-')) {
+                        values.push(value.to_owned());
+                    }
+                    let is_negated = std::mem::take(&mut is_negated);
+                    let is_read = match option {
+                        "-s" => self.source().is_some(),
+                        "-d" => self.destination().is_some(),
+                        _ => false,
+                    };
+                    if !is_read {
+                        found.push(RuleMatch { is_negated, option: option.to_owned(), values });
+                    }
+                }
             }
         }
-        true
+        bare(module, &mut found);
+        found
     }
 
     pub fn comments(&self) -> impl Iterator<Item = &str> {
@@ -230,6 +281,29 @@ mod tests {
         let tables = dump.tables();
         let policies: Vec<_> = tables[0].chains.iter().map(|chain| chain.policy.as_deref()).collect();
         assert_eq!(policies, [Some("ACCEPT"), None]);
+    }
+
+    #[test]
+    fn conditions_are_listed_without_what_is_no_condition() {
+        let text = "*nat\n-A POSTROUTING -s 10.244.0.0/24 ! -d 10.244.0.0/16 ! -o wg0 -p tcp -m tcp --dport 80 -m comment \
+            --comment \"-p udp\" -m addrtype ! --dst-type LOCAL -m socket -m set ! --match-set x src,dst -j SNAT --to-source 1.2.3.4\n";
+        let [rule] = &rules(text)[..] else { panic!("one rule") };
+        let found: Vec<String> = rule
+            .matches()
+            .iter()
+            .map(|it| {
+                format!("{}{} {}", if it.is_negated { "! " } else { "" }, it.option, it.values.join(" "))
+            })
+            .collect();
+        let expected = [
+            "! -o wg0",
+            "-p tcp",
+            "--dport 80",
+            "! --dst-type LOCAL",
+            "-m socket",
+            "! --match-set x src,dst",
+        ];
+        assert_eq!(found, expected);
     }
 
     /// A comment can pretend to be a rule, an option or a table.

@@ -10,14 +10,19 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
+    chains::Chains,
     iptables::{IptablesRule, IptablesTable},
-    masquerade::{Chains, Concern, MasqueradeRule},
+    masquerade::{NatReading, RuleFate},
+    nat_rules::RuleOrigin,
     plugin,
     pods::{NodeView, is_calico_block},
 };
 use crate::{
     model::Family,
-    state::{FirewallChain, FirewallRule, PLUGIN_PROTOCOLS, PolicyRule, Route, RouteType, RuleAction, Term},
+    state::{
+        FirewallChain, FirewallRule, PLUGIN_PROTOCOLS, PolicyRule, Route, RouteType, RuleAction, RuleVerdict,
+        Term,
+    },
     text::{ShellCommand, Untrusted},
 };
 
@@ -28,6 +33,10 @@ const TABLE_ORDER: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 /// Why a person has to decide about a rule that does not name any network.
 const UNCLEAR: &str =
     "this rule may also serve networks other than the pods'. If it does not, delete it yourself";
+
+/// Why a person has to decide about a rule that the configuration does not contain.
+const KEPT: &str =
+    "the configuration does not contain this rule (HG1123). If pods do not need it, delete it yourself";
 
 /// The routing tables that kube-router creates: for tunnels, and for two kinds of services.
 const KUBE_ROUTER_TABLES: [u32; 3] = [77, 78, 79];
@@ -69,6 +78,8 @@ pub(super) struct LeftoverScope<'a> {
     pub prefixes: &'a [IpNet],
     /// The node's own pod CIDRs.
     pub own: &'a [IpNet],
+    /// What becomes of the NAT rules.
+    pub nat: &'a NatReading<'a>,
     /// The routes that hostgw adopts.
     pub adopted: &'a [&'a Route],
 }
@@ -107,12 +118,25 @@ fn owner(
     table: &IptablesTable,
     rule: &IptablesRule,
     scope: &LeftoverScope<'_>,
-) -> Option<(Option<&'static str>, Concern)> {
+) -> Option<(Option<&'static str>, RuleFate)> {
     if let Some(plugin) = plugin::of_rule(rule) {
-        return Some((Some(plugin), Concern::Pods));
+        return Some((Some(plugin), RuleFate::Replaced));
     }
-    let concern = MasqueradeRule::of_iptables(table, rule)?.concern(scope.prefixes);
-    (concern != Concern::Others).then_some((None, concern))
+    Some((None, scope.nat.decision(&RuleOrigin::Iptables(table, rule))?))
+}
+
+/// The command that removes a rule, or a comment about it.
+fn removal<'a>(decision: RuleFate, words: impl IntoIterator<Item = &'a str>) -> ShellCommand {
+    match decision {
+        RuleFate::Replaced => command(words),
+        RuleFate::Unclear => ShellCommand::manual(UNCLEAR, words),
+        RuleFate::Kept => ShellCommand::manual(KEPT, words),
+    }
+}
+
+/// Whether a rule of iptables only ends the processing of packets, which must outlast the rules after it.
+fn is_exclusion(rule: &IptablesRule) -> bool {
+    matches!(rule.target(), Some("RETURN" | "ACCEPT"))
 }
 
 fn is_of_plugin_chain(rule: &IptablesRule) -> bool {
@@ -121,17 +145,15 @@ fn is_of_plugin_chain(rule: &IptablesRule) -> bool {
 
 /// The rules outside the plugins' chains.
 fn rules(table: &IptablesTable, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
-    let outside = table.rules.iter().filter(|rule| !is_of_plugin_chain(rule));
-    outside
+    let outside = || table.rules.iter().filter(|rule| !is_of_plugin_chain(rule));
+    let is_last = |rule: &&IptablesRule| table.name == "nat" && is_exclusion(rule);
+    let ordered = outside().filter(|rule| !is_last(rule)).chain(outside().filter(is_last));
+    ordered
         .filter_map(|rule| {
-            let (plugin, concern) = owner(table, rule, scope)?;
+            let (plugin, decision) = owner(table, rule, scope)?;
             let head = [table.program.as_str(), "-t", &table.name, "-D", &rule.chain];
             let words = head.into_iter().chain(rule.words.iter().map(String::as_str));
-            let command = match concern {
-                Concern::Unclear => ShellCommand::manual(UNCLEAR, words),
-                _ => command(words),
-            };
-            Some(Leftover { kind: LeftoverKind::Rule, plugin, command })
+            Some(Leftover { kind: LeftoverKind::Rule, plugin, command: removal(decision, words) })
         })
         .collect()
 }
@@ -222,7 +244,12 @@ fn native(chains: &Chains<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
             }
             continue;
         }
-        rules.extend(chain.rules.iter().filter_map(|rule| native_rule(chain, rule, scope)));
+        let is_exclusion = |rule: &&FirewallRule| {
+            let ends = |term: &Term| matches!(term, Term::Verdict(RuleVerdict::Return | RuleVerdict::Accept));
+            rule.terms.iter().any(ends)
+        };
+        let (last, first): (Vec<_>, Vec<_>) = chain.rules.iter().partition(is_exclusion);
+        rules.extend(first.into_iter().chain(last).filter_map(|rule| native_rule(chain, rule, scope)));
     }
     [rules, emptied, removed, tables].concat()
 }
@@ -231,19 +258,14 @@ fn native(chains: &Chains<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
 fn native_rule(chain: &FirewallChain, rule: &FirewallRule, scope: &LeftoverScope<'_>) -> Option<Leftover> {
     let mut targets = rule.terms.iter().flat_map(Term::targets);
     let plugin = targets.find_map(|target| plugin::of_chain(target.as_raw()));
-    let concern = match plugin {
-        Some(_) => Concern::Pods,
-        None => MasqueradeRule::of_native(chain, rule)?.concern(scope.prefixes),
+    let decision = match plugin {
+        Some(_) => RuleFate::Replaced,
+        None => scope.nat.decision(&RuleOrigin::Native(chain, rule))?,
     };
     let handle = rule.handle.to_string();
     let (family, table, name) = (chain.family.name(), chain.table.as_raw(), chain.name.as_raw());
     let words = ["nft", "delete", "rule", family, table, name, "handle", &handle];
-    let command = match concern {
-        Concern::Others => return None,
-        Concern::Pods => command(words),
-        Concern::Unclear => ShellCommand::manual(UNCLEAR, words),
-    };
-    Some(Leftover { kind: LeftoverKind::Rule, plugin, command })
+    Some(Leftover { kind: LeftoverKind::Rule, plugin, command: removal(decision, words) })
 }
 
 /// The policy rules that send pod traffic to the tables of kube-router.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::masquerade::{NatChoice, SourceTarget};
+use super::{masquerade::NatChoice, nat_rules::SourceTarget};
 use crate::{
     model::{Family, PerFamily},
     state::{Expression, Field, NatTable, Route, RouteType, RuleBody, State},

@@ -1,167 +1,21 @@
 //! The rules that masquerade the packets of pods, and what they mean for `nat` of the configuration.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use super::{
-    iptables::{IptablesRule, IptablesTable, MatchedPrefix},
+    iptables::MatchedPrefix,
+    nat_rules::{
+        Condition, ConditionKind, Exclusion, MasqueradeRule, Matched, NatRules, RuleOrigin, SourceTarget,
+    },
     plugin,
+    pods::{self, NodeView},
 };
 use crate::{
+    diagnose::{Diagnostic, Rule},
     model::{Family, PerFamily},
-    state::{
-        ChainType, Field, Firewall, FirewallChain, FirewallRule, Hook, NatTable, Operator, PacketPart,
-        RuleVerdict, Term,
-    },
+    state::RouteType,
+    text::{Untrusted, list},
 };
-
-/// The chains of a node.
-pub(super) struct Chains<'a> {
-    /// Those of iptables.
-    pub iptables: Vec<IptablesTable>,
-    /// Those that iptables does not know, except hostgw's own.
-    pub native: Vec<&'a FirewallChain>,
-}
-
-impl<'a> Chains<'a> {
-    /// Splits the chains of `firewall` into those that `iptables` knows and the others.
-    pub fn new(firewall: Option<&'a Firewall>, iptables: Vec<IptablesTable>) -> Self {
-        let is_native = |chain: &&FirewallChain| {
-            // A table can have chains of both, and iptables only lists its own.
-            let is_known = iptables.iter().any(|table| {
-                let is_table =
-                    chain.family.name() == table.family.nft() && chain.table == *table.name.as_str();
-                let mut chains = table.chains.iter();
-                !table.is_legacy && is_table && chains.any(|known| chain.name == *known.name.as_str())
-            });
-            chain.table != NatTable::NAME && !plugin::is_kube_proxy(chain) && !is_known
-        };
-        let native = firewall.iter().flat_map(|firewall| &firewall.chains).filter(is_native).collect();
-        Self { iptables, native }
-    }
-}
-
-/// The packets that a rule masquerades.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Concern {
-    /// Those of pods.
-    Pods,
-    /// All packets, or some that the rule does not show.
-    Unclear,
-    /// Those of other networks.
-    Others,
-}
-
-/// The source address that masqueraded packets get, or that routes prefer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SourceTarget {
-    /// The one that the kernel chooses from those of the interface.
-    Interface,
-    /// A fixed address.
-    Address(IpAddr),
-    /// Several addresses, or one that the rule does not show.
-    Unclear,
-}
-
-impl SourceTarget {
-    /// Returns the common value of several targets, or [`Self::Unclear`] if they differ; `None` if there are none.
-    pub fn common(targets: impl IntoIterator<Item = Self>) -> Option<Self> {
-        let mut targets = targets.into_iter();
-        let first = targets.next()?;
-        Some(if targets.all(|target| target == first) { first } else { Self::Unclear })
-    }
-}
-
-/// A rule that masquerades packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MasqueradeRule {
-    pub family: Option<Family>,
-    pub source: Option<MatchedPrefix>,
-    pub destination: Option<MatchedPrefix>,
-    /// Whether a network plugin created it.
-    pub is_of_plugin: bool,
-    /// Whether it only applies to sources that are pods, although it names no prefix.
-    pub is_for_pods: bool,
-    pub is_random_fully: bool,
-    pub target: SourceTarget,
-}
-
-impl MasqueradeRule {
-    /// A rule of iptables, if it masquerades.
-    pub fn of_iptables(table: &IptablesTable, rule: &IptablesRule) -> Option<Self> {
-        let is_masquerade = table.name == "nat" && matches!(rule.target()?, "MASQUERADE" | "SNAT");
-        let plugin = plugin::of_rule(rule);
-        (is_masquerade && (plugin.is_some() || rule.chain == "POSTROUTING")).then(|| Self {
-            family: Some(table.family),
-            source: rule.source(),
-            destination: rule.destination(),
-            is_of_plugin: plugin.is_some(),
-            is_for_pods: plugin == Some(plugin::BRIDGE_PLUGIN)
-                || rule.sets().any(|set| plugin::of_set(set).is_some()),
-            is_random_fully: rule.has("--random-fully"),
-            target: match rule.value("--to-source") {
-                None => SourceTarget::Interface,
-                Some(text) => text.parse().map_or(SourceTarget::Unclear, SourceTarget::Address),
-            },
-        })
-    }
-
-    /// A rule of nftables, if it masquerades.
-    pub fn of_native(chain: &FirewallChain, rule: &FirewallRule) -> Option<Self> {
-        let is_source_nat = chain
-            .base
-            .as_ref()
-            .is_none_or(|base| base.kind == ChainType::Nat && base.hook == Hook::Postrouting);
-        let is_masquerade =
-            rule.terms.iter().any(|term| matches!(term, Term::Verdict(RuleVerdict::Masquerade)));
-        let family = Family::ALL.into_iter().find(|family| chain.family.name() == family.nft());
-        (is_source_nat && is_masquerade).then(|| {
-            let matched = |field| family.and_then(|family| matched_prefix(&rule.terms, family, field));
-            Self {
-                family,
-                source: matched(Field::Saddr),
-                destination: matched(Field::Daddr),
-                is_of_plugin: plugin::of_table(chain.table.as_raw()).is_some()
-                    || plugin::of_chain(chain.name.as_raw()).is_some(),
-                is_for_pods: false,
-                is_random_fully: false,
-                target: native_target(&rule.terms),
-            }
-        })
-    }
-
-    /// Which packets it is about, if `pods` are the cluster prefixes or the node's pod CIDRs.
-    pub fn concern(&self, pods: &[IpNet]) -> Concern {
-        let overlaps = |net: IpNet| pods.iter().any(|pods| pods.contains(&net) || net.contains(pods));
-        match (self.source, self.destination) {
-            _ if self.is_of_plugin => Concern::Pods,
-            (Some(source), _) if overlaps(source.prefix) => Concern::Pods,
-            (Some(_), _) => Concern::Others,
-            (None, Some(destination)) if overlaps(destination.prefix) => Concern::Pods,
-            (None, Some(destination)) if !destination.is_negated => Concern::Others,
-            (None, _) => Concern::Unclear,
-        }
-    }
-
-    /// Whether it is about packets that go to pods, which hostgw never masquerades.
-    fn leads_to_pods(&self, pods: &[IpNet]) -> bool {
-        self.destination.is_some_and(|to| !to.is_negated && pods.iter().any(|pods| pods.contains(&to.prefix)))
-    }
-}
-
-/// All rules that masquerade packets.
-pub(super) fn rules(chains: &Chains<'_>) -> Vec<MasqueradeRule> {
-    let of_iptables = chains
-        .iptables
-        .iter()
-        .flat_map(|table| table.rules.iter().filter_map(|rule| MasqueradeRule::of_iptables(table, rule)));
-    let native = chains
-        .native
-        .iter()
-        .flat_map(|chain| chain.rules.iter().filter_map(|rule| MasqueradeRule::of_native(chain, rule)));
-    of_iptables.chain(native).collect()
-}
 
 /// `nat` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,41 +43,6 @@ impl NatChoice {
     pub fn none() -> Self {
         Self { masquerade: false, ..Self::DEFAULT }
     }
-
-    /// What foreign `rules` say that masquerade the packets of pods.
-    pub fn of_foreign(rules: &[MasqueradeRule], unmasqueraded: &[IpNet], pods: &[IpNet]) -> Self {
-        let about_pods: Vec<&MasqueradeRule> = rules
-            .iter()
-            .filter(|rule| rule.concern(pods) != Concern::Others && !rule.leads_to_pods(pods))
-            .collect();
-        if about_pods.is_empty() {
-            return Self::none();
-        }
-        let is_of_pods =
-            |rule: &&&MasqueradeRule| rule.is_for_pods || rule.source.is_some_and(|from| !from.is_negated);
-        let is_outside = |net: &IpNet, rule: &MasqueradeRule| {
-            rule.destination.is_some_and(|to| to.is_negated && to.prefix.contains(net))
-        };
-        let outside = about_pods.iter().filter_map(|rule| rule.destination).map(|to| to.prefix);
-        let mut exclude: Vec<IpNet> =
-            outside.filter(|net| about_pods.iter().all(|rule| is_outside(net, rule))).collect();
-        exclude.extend(unmasqueraded);
-        exclude.retain(|net| can_be_excluded(*net, pods));
-        exclude.sort_unstable();
-        exclude.dedup();
-        let mut targets = PerFamily::default();
-        for family in Family::ALL {
-            let of_family = about_pods.iter().filter(|rule| rule.family.is_none_or(|it| it == family));
-            *targets.get_mut(family) = SourceTarget::common(of_family.map(|rule| rule.target));
-        }
-        Self {
-            masquerade: true,
-            exclude,
-            is_source_pods: about_pods.iter().all(|rule| is_of_pods(&rule)),
-            is_random_fully: about_pods.iter().all(|rule| rule.is_random_fully),
-            targets,
-        }
-    }
 }
 
 /// Whether hostgw can leave packets to a network alone. It does so anyway inside the cluster; multicast is not masqueraded.
@@ -235,72 +54,466 @@ fn can_be_excluded(net: IpNet, pods: &[IpNet]) -> bool {
         && net.prefix_len() > 0
 }
 
-/// The destinations of rules of iptables that end before packets are masqueraded, such as those of ip-masq-agent. Rules with
-/// other conditions do not count.
-pub(super) fn unmasqueraded(chains: &Chains<'_>) -> Vec<IpNet> {
-    let tables = chains.iptables.iter().filter(|table| table.name == "nat");
-    let rules = tables.flat_map(|table| &table.rules);
-    let is_relevant = |rule: &&IptablesRule| {
-        (rule.chain == "POSTROUTING" || plugin::of_rule(rule).is_some())
-            && matches!(rule.target(), Some("RETURN" | "ACCEPT"))
-            && rule.has_only_addresses()
-            && rule.source().is_none()
-    };
-    rules
-        .filter(is_relevant)
-        .filter_map(IptablesRule::destination)
-        .filter(|to| !to.is_negated)
-        .map(|to| to.prefix)
-        .collect()
+/// What determines which packets of pods rules are about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NatScope<'a> {
+    pub view: &'a NodeView<'a>,
+    /// The cluster prefixes.
+    pub prefixes: &'a [IpNet],
+    /// The node's own pod CIDRs.
+    pub own: &'a [IpNet],
 }
 
-/// The source address that the terms of a rule set. `snat to` loads it from a constant; `masquerade` has at most constants for
-/// ports.
-fn native_target(terms: &[Term]) -> SourceTarget {
-    let constants = terms.iter().filter_map(|term| match term {
-        Term::Constant { value, .. } if value.len() >= 4 => Some(value.as_slice()),
-        _ => None,
-    });
-    match constants.collect::<Vec<_>>().as_slice() {
-        [] => SourceTarget::Interface,
-        [value] => address_of(value).map_or(SourceTarget::Unclear, SourceTarget::Address),
-        _ => SourceTarget::Unclear,
+/// What becomes of a rule about pods after the configuration is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RuleFate {
+    /// hostgw's rules replace it.
+    Replaced,
+    /// hostgw's rules replace it for pods, but it may serve other networks, too.
+    Unclear,
+    /// The configuration does not contain it.
+    Kept,
+}
+
+/// Whether packets from pods that leave the cluster meet a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Truth {
+    Always,
+    Never,
+    Sometimes,
+}
+
+/// The sources of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sources {
+    Any,
+    /// The pods of this node, and possibly others.
+    Pods,
+    /// Only some pods.
+    Part,
+}
+
+/// A rule about pods.
+struct Judged<'r, 'a> {
+    rule: &'r MasqueradeRule<'a>,
+    sources: Sources,
+    /// The only destination.
+    destination: Option<IpNet>,
+    /// The destinations that it leaves alone.
+    excluded: Vec<IpNet>,
+    /// What a configuration cannot express.
+    obstacles: Vec<Untrusted>,
+}
+
+/// What the rules of all firewalls mean for the configuration.
+pub(super) struct NatReading<'a> {
+    pub choice: NatChoice,
+    /// What the configuration does not keep.
+    pub findings: Vec<Diagnostic>,
+    has_kept: bool,
+    decisions: Vec<(RuleOrigin<'a>, RuleFate)>,
+}
+
+impl<'a> NatReading<'a> {
+    pub fn new(rules: &NatRules<'a>, scope: &NatScope<'_>) -> Self {
+        let mut decisions = Vec::new();
+        let mut judged: Vec<Judged<'_, 'a>> = Vec::new();
+        for rule in &rules.masquerades {
+            if scope.leads_to_pods(&rule.matched) {
+                decisions.push((rule.origin, RuleFate::Replaced));
+            }
+            judged.extend(scope.judge(rules, rule));
+        }
+        // The chains of plugins are removed, so that hostgw has to replace their rules, even with some that do more.
+        let is_imported = |it: &&Judged<'_, '_>| it.obstacles.is_empty() || it.rule.matched.is_of_plugin;
+        let (imported, others): (Vec<_>, Vec<_>) = judged.iter().partition(is_imported);
+        let (covered, kept): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|other| imported.iter().any(|it| it.covers(other)));
+        for it in imported.iter().chain(&covered) {
+            decisions.push((it.rule.origin, scope.replaced(it)));
+        }
+        for it in &kept {
+            let is_unclear = it.sources == Sources::Any;
+            decisions.push((it.rule.origin, if is_unclear { RuleFate::Unclear } else { RuleFate::Kept }));
+        }
+        let choice = NatChoice::of(&imported, scope.prefixes);
+        let mut findings = Vec::new();
+        let named = |it: &&Judged<'_, '_>| quoted(&it.rule.origin, &it.obstacles);
+        let kept: Vec<String> = kept.iter().map(named).collect();
+        if !kept.is_empty() {
+            let message = format!(
+                "rules that masquerade pod traffic were not imported, because a configuration cannot express their conditions: {}",
+                list(&kept, 8)
+            );
+            findings.push(Diagnostic::new(Rule::NatNotImported, message).with_remedy(
+                "these rules stay in effect: keep them if pods need them. `nat` only selects by destination (`exclude`) and \
+                 by source (`source: pods`)",
+            ));
+        }
+        let has_kept = !kept.is_empty();
+        let mut wider: Vec<String> =
+            imported.iter().filter(|it| !it.obstacles.is_empty()).map(named).collect();
+        let mut exclusions = Vec::new();
+        for exclusion in imported.iter().flat_map(|it| rules.before(it.rule)) {
+            // Packets that another rule masquerades before are not excluded.
+            let precedes = |it: &&&Judged<'_, '_>| {
+                rules.before(it.rule).any(|before| before.origin.is(&exclusion.origin))
+            };
+            let is_effective =
+                imported.iter().filter(|it| it.shares_family(&exclusion.matched)).all(|it| precedes(&it));
+            if let (Excluded::Partly(obstacles), true) = (scope.excluded(&exclusion.matched), is_effective) {
+                let text = quoted(&exclusion.origin, &obstacles);
+                if !exclusions.contains(&text) {
+                    exclusions.push(text);
+                }
+            }
+        }
+        exclusions.reverse();
+        wider.extend(exclusions);
+        if !wider.is_empty() {
+            let message = format!(
+                "the configuration masquerades more packets than the current rules do, because it cannot express conditions of \
+                 these: {}",
+                list(&wider, 8)
+            );
+            findings.push(Diagnostic::new(Rule::NatNotImported, message).with_remedy(
+                "if the other packets must keep their source address, add their destinations to `nat.exclude`",
+            ));
+        }
+        findings.extend(scope.other_family(&imported));
+        for exclusion in &rules.exclusions {
+            if let Some(decision) = scope.of_exclusion(rules, exclusion, &decisions) {
+                decisions.push((exclusion.origin, decision));
+            }
+        }
+        Self { choice, findings, has_kept, decisions }
+    }
+
+    /// Whether rules that masquerade packets of pods are not in the configuration.
+    pub fn has_kept(&self) -> bool {
+        self.has_kept
+    }
+
+    /// What becomes of a rule; `None` if it is not about pods.
+    pub fn decision(&self, origin: &RuleOrigin<'_>) -> Option<RuleFate> {
+        self.decisions.iter().find(|(known, _)| known.is(origin)).map(|(_, decision)| *decision)
     }
 }
 
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-    let v6 = || <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from);
-    v4().or_else(v6)
+/// A rule, and the conditions that a configuration cannot express.
+fn quoted(origin: &RuleOrigin<'_>, obstacles: &[Untrusted]) -> String {
+    let obstacles: Vec<String> = obstacles.iter().map(|it| format!("`{it}`")).collect();
+    format!("`{}` ({})", origin.text(), list(&obstacles, 8))
 }
 
-/// The prefix that the terms of a rule compare the source or the destination with.
-fn matched_prefix(terms: &[Term], family: Family, field: Field) -> Option<MatchedPrefix> {
-    let start = field.offset(family);
-    let at = terms.iter().position(
-        |term| matches!(term, Term::Load { part: PacketPart::Header { offset, .. }, .. } if *offset == start),
-    )?;
-    let mut bits = None;
-    for term in &terms[at + 1..] {
-        match term {
-            Term::Mask { mask, invert, .. } if invert.iter().all(|byte| *byte == 0) => {
-                bits = Some(mask.iter().map(|byte| byte.count_ones()).sum::<u32>());
-            }
-            Term::Compare { operator, value, .. } => {
-                let is_negated = match operator {
-                    Operator::Equal => false,
-                    Operator::Unequal => true,
-                    _ => return None,
-                };
-                let length = match bits {
-                    Some(bits) => u8::try_from(bits).ok()?,
-                    None => u8::try_from(8 * value.len()).ok()?,
-                };
-                let prefix = family.prefix_of(value, length)?.trunc();
-                return Some(MatchedPrefix { prefix, is_negated });
-            }
-            _ => return None,
+impl NatChoice {
+    /// What rules say that a configuration can express.
+    fn of(rules: &[&Judged<'_, '_>], pods: &[IpNet]) -> Self {
+        if rules.is_empty() {
+            return Self::none();
+        }
+        let is_excluded = |net: &IpNet| {
+            let family = Family::from(*net);
+            let mut of_family = rules.iter().filter(|it| it.is_of(family));
+            of_family.all(|it| it.excluded.iter().any(|excluded| excluded.contains(net)))
+        };
+        let mut exclude: Vec<IpNet> = rules.iter().flat_map(|it| it.excluded.iter().copied()).collect();
+        exclude.retain(|net| can_be_excluded(*net, pods) && is_excluded(net));
+        exclude.sort_unstable();
+        exclude.dedup();
+        let mut targets = PerFamily::default();
+        for family in Family::ALL {
+            let of_family = rules.iter().filter(|it| it.is_of(family));
+            *targets.get_mut(family) = SourceTarget::common(of_family.map(|it| it.rule.target));
+        }
+        Self {
+            masquerade: true,
+            exclude,
+            is_source_pods: rules.iter().all(|it| it.sources != Sources::Any),
+            is_random_fully: rules.iter().all(|it| it.rule.is_random_fully),
+            targets,
         }
     }
-    None
+}
+
+impl Judged<'_, '_> {
+    fn is_of(&self, family: Family) -> bool {
+        self.rule.matched.family.is_none_or(|own| own == family)
+    }
+
+    fn shares_family(&self, other: &Matched) -> bool {
+        other.family.is_none_or(|family| self.is_of(family))
+    }
+
+    /// Whether this rule does the same with all packets of pods that the other one is about.
+    fn covers(&self, other: &Self) -> bool {
+        let is_of_family = match other.rule.matched.family {
+            Some(family) => self.is_of(family),
+            None => self.rule.matched.family.is_none(),
+        };
+        let is_disjoint =
+            |net: &IpNet, destination: &IpNet| !net.contains(destination) && !destination.contains(net);
+        let reaches = match &other.destination {
+            Some(destination) => self.excluded.iter().all(|net| is_disjoint(net, destination)),
+            None => self.excluded.iter().all(|net| other.excluded.iter().any(|it| it.contains(net))),
+        };
+        is_of_family && reaches && self.rule.target == other.rule.target && !other.rule.has_ports
+    }
+}
+
+/// What an exclusion means for the packets of pods that leave the cluster.
+enum Excluded {
+    Nothing,
+    Everything,
+    Network(IpNet),
+    /// Some packets, by these conditions.
+    Partly(Vec<Untrusted>),
+}
+
+impl NatScope<'_> {
+    fn own(&self, family: Option<Family>) -> impl Iterator<Item = &IpNet> {
+        self.own.iter().filter(move |net| family.is_none_or(|family| Family::from(**net) == family))
+    }
+
+    fn prefixes(&self, family: Option<Family>) -> impl Iterator<Item = &IpNet> {
+        self.prefixes.iter().filter(move |net| family.is_none_or(|family| Family::from(**net) == family))
+    }
+
+    fn is_in_cluster(&self, net: IpNet) -> bool {
+        self.prefixes.iter().any(|prefix| prefix.contains(&net))
+    }
+
+    /// The sources of a rule. `None` if there are no pods of this node among them.
+    fn sources(&self, matched: &Matched) -> Option<Sources> {
+        let Some(MatchedPrefix { prefix, is_negated }) = matched.source.filter(|_| !matched.is_for_pods)
+        else {
+            return Some(if matched.is_for_pods { Sources::Pods } else { Sources::Any });
+        };
+        // A machine without pods, or one whose pods are not known, is judged by the pods of the cluster.
+        let has_own = self.own(matched.family).next().is_some();
+        let pods: Vec<&IpNet> = if has_own {
+            self.own(matched.family).collect()
+        } else {
+            self.prefixes(matched.family).collect()
+        };
+        let contained = pods.iter().filter(|net| prefix.contains(**net)).count();
+        let is_part = pods.iter().any(|net| net.contains(&prefix)) || self.is_in_cluster(prefix);
+        match (is_negated, contained) {
+            (false, 0) if is_part => Some(Sources::Part),
+            (false, 0) => None,
+            (false, _) => Some(Sources::Pods),
+            (true, 0) if pods.iter().any(|net| net.contains(&prefix)) => Some(Sources::Part),
+            (true, 0) => Some(Sources::Any),
+            (true, number) if number == pods.len() => None,
+            (true, _) => Some(Sources::Part),
+        }
+    }
+
+    /// Whether a rule is about packets that go to pods, which hostgw never masquerades.
+    fn leads_to_pods(&self, matched: &Matched) -> bool {
+        let to_pods = matched.destination.is_some_and(|to| !to.is_negated && self.is_in_cluster(to.prefix));
+        let is_of_others = matched.source.is_some_and(|from| {
+            let overlaps = |pods: &&IpNet| pods.contains(&from.prefix) || from.prefix.contains(*pods);
+            !self.prefixes.iter().any(|pods| overlaps(&pods))
+        });
+        to_pods && (matched.is_of_plugin || !is_of_others)
+    }
+
+    /// Judges a rule that masquerades packets. `None` if it is not about those of pods that leave the cluster.
+    fn judge<'r, 'a>(&self, rules: &'r NatRules<'a>, rule: &'r MasqueradeRule<'a>) -> Option<Judged<'r, 'a>> {
+        let matched = &rule.matched;
+        self.prefixes(matched.family).next()?;
+        let sources = self.sources(matched)?;
+        let mut obstacles = Vec::new();
+        if sources == Sources::Part
+            && let Some(from) = matched.source
+        {
+            obstacles.push(option("-s", from));
+        }
+        let (mut excluded, mut destination) = (Vec::new(), None);
+        match matched.destination {
+            Some(to) if to.prefix.prefix_len() == 0 => (!to.is_negated).then_some(())?,
+            Some(to) if to.is_negated => excluded.push(to.prefix),
+            Some(to) if self.is_in_cluster(to.prefix) => return None,
+            Some(to) => {
+                destination = Some(to.prefix);
+                obstacles.push(option("-d", to));
+            }
+            None => {}
+        }
+        obstacles.extend(self.obstacles(matched)?);
+        if rule.has_ports {
+            obstacles.push("--to-ports".into());
+        }
+        for exclusion in rules.before(rule) {
+            match self.excluded(&exclusion.matched) {
+                Excluded::Everything => return None,
+                Excluded::Network(net) => excluded.push(net),
+                Excluded::Nothing | Excluded::Partly(_) => {}
+            }
+        }
+        excluded.retain(|net| can_be_excluded(*net, self.prefixes));
+        Some(Judged { rule, sources, destination, excluded, obstacles })
+    }
+
+    /// The conditions that a configuration cannot express. `None` if no packet of a pod that leaves the cluster meets them.
+    fn obstacles(&self, matched: &Matched) -> Option<Vec<Untrusted>> {
+        let mut obstacles = Vec::new();
+        for condition in &matched.conditions {
+            match self.truth(condition, matched) {
+                Truth::Always => {}
+                Truth::Never => return None,
+                Truth::Sometimes => obstacles.push(condition.text.clone()),
+            }
+        }
+        Some(obstacles)
+    }
+
+    fn truth(&self, condition: &Condition, matched: &Matched) -> Truth {
+        let truth = match &condition.kind {
+            ConditionKind::Output(device) => self.output(device, matched),
+            // hostgw's rule leaves such packets alone, or kube-proxy's rules have masqueraded them.
+            ConditionKind::LocalDestination | ConditionKind::KubeProxyMark | ConditionKind::ToPods => {
+                Truth::Never
+            }
+            ConditionKind::FromPods => Truth::Always,
+            ConditionKind::Other => Truth::Sometimes,
+        };
+        match (truth, condition.is_negated) {
+            (Truth::Never, true) => Truth::Always,
+            (Truth::Always, true) => Truth::Never,
+            (truth, _) => truth,
+        }
+    }
+
+    /// Whether packets of pods leave the cluster through an interface.
+    fn output(&self, device: &str, matched: &Matched) -> Truth {
+        let host = self.view.host;
+        let of_pods = |name: &str| {
+            host.addresses
+                .iter()
+                .any(|local| local.device == *name && self.own.iter().any(|own| own.contains(&local.address)))
+        };
+        let kind = host.link(device).and_then(|link| link.kind.as_ref()).map(Untrusted::as_raw);
+        let is_own_tunnel = matched.is_of_plugin && plugin::of_tunnel(device, kind).is_some();
+        if device == "lo" || of_pods(device) || is_own_tunnel {
+            return Truth::Never;
+        }
+        let leads_elsewhere = self.view.routes.iter().any(|route| {
+            let net = route.destination;
+            route.kind == RouteType::Unicast
+                && matched.family.is_none_or(|family| route.family() == family)
+                && !self.is_in_cluster(net)
+                && !pods::is_link_local(net.network())
+                && !net.network().is_multicast()
+                && route.hops().any(|(_, other)| *other != *device && !of_pods(other.as_raw()))
+        });
+        if leads_elsewhere { Truth::Sometimes } else { Truth::Always }
+    }
+
+    fn excluded(&self, matched: &Matched) -> Excluded {
+        let Some(sources) = self.sources(matched) else { return Excluded::Nothing };
+        let mut obstacles = match (sources, matched.source) {
+            (Sources::Part, Some(from)) => vec![option("-s", from)],
+            _ => Vec::new(),
+        };
+        let network = match matched.destination {
+            None => None,
+            Some(to) if to.prefix.prefix_len() == 0 => {
+                if to.is_negated {
+                    return Excluded::Nothing;
+                }
+                None
+            }
+            Some(to) => {
+                let is_harmless = self.is_in_cluster(to.prefix) || to.prefix.network().is_multicast();
+                match (to.is_negated, is_harmless) {
+                    (false, true) => return Excluded::Nothing,
+                    (true, true) => None,
+                    (false, false) => Some(to.prefix),
+                    (true, false) => {
+                        obstacles.push(option("-d", to));
+                        None
+                    }
+                }
+            }
+        };
+        let Some(more) = self.obstacles(matched) else { return Excluded::Nothing };
+        obstacles.extend(more);
+        match network {
+            _ if !obstacles.is_empty() => Excluded::Partly(obstacles),
+            Some(net) => Excluded::Network(net),
+            None => Excluded::Everything,
+        }
+    }
+
+    /// What becomes of a rule that hostgw's rules replace.
+    fn replaced(&self, it: &Judged<'_, '_>) -> RuleFate {
+        let matched = &it.rule.matched;
+        let overlaps =
+            |net: IpNet| self.prefixes.iter().any(|pods| pods.contains(&net) || net.contains(pods));
+        let is_only_pods = match it.sources {
+            Sources::Part => true,
+            // A wider network contains more than pods.
+            Sources::Pods => {
+                matched.source.is_none_or(|from| from.is_negated || self.is_in_cluster(from.prefix))
+            }
+            Sources::Any => matched.destination.is_some_and(|to| overlaps(to.prefix)),
+        };
+        if matched.is_of_plugin || is_only_pods { RuleFate::Replaced } else { RuleFate::Unclear }
+    }
+
+    /// What becomes of an exclusion: it can be removed after all rules about pods that follow it.
+    fn of_exclusion(
+        &self,
+        rules: &NatRules<'_>,
+        exclusion: &Exclusion<'_>,
+        decisions: &[(RuleOrigin<'_>, RuleFate)],
+    ) -> Option<RuleFate> {
+        let matched = &exclusion.matched;
+        let excluded = self.excluded(matched);
+        let is_of_pods =
+            matched.source.is_some_and(|from| !from.is_negated && self.is_in_cluster(from.prefix))
+                || matched.destination.is_some_and(|to| !to.is_negated && self.is_in_cluster(to.prefix));
+        let is_imported = matches!(excluded, Excluded::Network(_));
+        if !is_of_pods && !is_imported || matches!(excluded, Excluded::Partly(_) | Excluded::Everything) {
+            return None;
+        }
+        let followers = rules
+            .masquerades
+            .iter()
+            .filter(|rule| rules.before(rule).any(|before| before.origin.is(&exclusion.origin)));
+        let followers: Vec<Option<RuleFate>> = followers
+            .map(|rule| decisions.iter().find(|(origin, _)| origin.is(&rule.origin)).map(|(_, it)| *it))
+            .filter(Option::is_some)
+            .collect();
+        let is_last = followers.iter().all(|it| *it == Some(RuleFate::Replaced));
+        match followers.as_slice() {
+            [] => None,
+            _ if is_last && is_of_pods => Some(RuleFate::Replaced),
+            _ => Some(RuleFate::Unclear),
+        }
+    }
+
+    /// Warns if rules masquerade the packets of one family only: the configuration does so in both.
+    fn other_family(&self, imported: &[&Judged<'_, '_>]) -> Option<Diagnostic> {
+        let is_masqueraded = |family: &Family| imported.iter().any(|it| it.is_of(*family));
+        let has_pods = |family: &Family| self.own(Some(*family)).next().is_some();
+        let (masqueraded, other): (Vec<Family>, Vec<Family>) =
+            Family::ALL.into_iter().filter(has_pods).partition(is_masqueraded);
+        let ([family], [other]) = (masqueraded.as_slice(), other.as_slice()) else { return None };
+        let message = format!(
+            "the current rules masquerade only {family} pod traffic, but the configuration masquerades {other}, too: `nat` applies \
+             to both"
+        );
+        Some(Diagnostic::new(Rule::NatNotImported, message).with_remedy(format!(
+            "to keep the source addresses of {other} pod traffic, list its destinations in `nat.exclude`"
+        )))
+    }
+}
+
+/// A prefix as an option of iptables.
+fn option(name: &str, matched: MatchedPrefix) -> Untrusted {
+    let not = if matched.is_negated { "! " } else { "" };
+    format!("{not}{name} {}", matched.prefix).into()
 }

@@ -5,7 +5,9 @@
 //! | `iptables` | reads what `iptables-save` prints |
 //! | `plugin` | recognizes the programs that created rules, chains, sets and interfaces |
 //! | `managed` | what hostgw itself created |
-//! | `masquerade` | the rules that masquerade pod traffic, and `nat` |
+//! | `chains` | the chains of all firewalls |
+//! | `nat_rules` | the NAT rules of all firewalls in one form |
+//! | `masquerade` | which of them masquerade pod traffic, and `nat` |
 //! | `pods` | the pod CIDRs of the node itself |
 //! | `routes` | the routes to the pods of other nodes |
 //! | `nodes` | the nodes that the routes show |
@@ -13,11 +15,13 @@
 //! | `document` | writes the configuration |
 //! | `leftover` | what is left over once hostgw has adopted the routes, and the commands that remove it |
 
+mod chains;
 mod document;
 mod iptables;
 mod leftover;
 mod managed;
 mod masquerade;
+mod nat_rules;
 mod nodes;
 mod plugin;
 mod pods;
@@ -38,10 +42,12 @@ use crate::{
     state::{Host, PLUGIN_PROTOCOLS, Route, State},
     text::{Untrusted, count, list},
 };
+use chains::Chains;
 use document::{HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, families};
 use leftover::LeftoverScope;
 use managed::Managed;
-use masquerade::{Chains, MasqueradeRule, NatChoice};
+use masquerade::{NatChoice, NatReading, NatScope};
+use nat_rules::NatRules;
 use pods::NodeView;
 use routes::{CommonOptions, KnownPods, NodeRoute, RouteHop, common_options};
 use source_address::{SourceAddresses, SourceFacts};
@@ -121,6 +127,8 @@ struct FamilyPods<'a> {
     prefixes: Vec<PodPrefix>,
     own: Vec<IpNet>,
     routes: Vec<NodeRoute<'a>>,
+    /// The routes that may lead to pods, but are not among `routes`.
+    left_out: Vec<&'a Route>,
 }
 
 /// Describes a node.
@@ -132,11 +140,11 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     let view = NodeView::new(sources.state, sources.host);
     let tables = sources.iptables.iter().flat_map(IptablesDump::tables).collect();
     let chains = Chains::new(sources.host.firewall.as_ref(), tables);
-    let masquerades = masquerade::rules(&chains);
+    let nat_rules = NatRules::new(&chains);
     let flannel = FlannelNetworks::new(sources.flannel.unwrap_or_default());
     let mut by_family = Vec::new();
     for family in Family::ALL {
-        let found = family_pods(sources, options, &view, &masquerades, &flannel, family);
+        let found = family_pods(sources, options, &view, &nat_rules, &flannel, family);
         by_family.push(found.map_err(one)?);
     }
     let all_own: Vec<IpNet> = by_family.iter().flat_map(|found| found.own.iter().copied()).collect();
@@ -145,6 +153,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     }
     let node_routes: Vec<NodeRoute<'_>> =
         by_family.iter().flat_map(|found| found.routes.iter().copied()).collect();
+    let left_out: Vec<&Route> = by_family.iter().flat_map(|found| found.left_out.iter().copied()).collect();
     let prefixes: Vec<PodPrefix> =
         by_family.iter().flat_map(|found| found.prefixes.iter().copied()).collect();
     let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
@@ -153,7 +162,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     if node_routes.is_empty() && on_link.is_empty() {
         let known: Vec<IpNet> =
             prefixes.iter().filter(|it| it.origin != PodPrefixOrigin::Computed).map(|it| it.prefix).collect();
-        return Err(vec![routes::no_routes(&all_own, &known)]);
+        return Err(vec![routes::no_routes(&all_own, &known, &left_out)]);
     }
     let described = by_family.iter().filter(|found| !found.prefixes.is_empty());
     let own: Vec<IpNet> = described.flat_map(|found| found.own.iter().copied()).collect();
@@ -167,12 +176,20 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         .collect();
     let next_hop = nodes::next_hop(&nodes, &reachable);
     let hostname = Untrusted::from(sources.hostname.unwrap_or("this machine"));
+    let reading = NatReading::new(&nat_rules, &NatScope { view: &view, prefixes: &nets, own: &own });
+    let is_foreign = managed.nat().is_none() && !managed.has_routes() && sources.host.firewall.is_some();
+    let legacy = unread_legacy(sources.host, &chains, is_foreign && !reading.choice.masquerade);
+    let is_hidden = |found| legacy.as_ref().is_some_and(|(_, nat)| *nat == found);
+    // Rules that stay in effect show that pod traffic is not masqueraded in general.
+    let is_nat_unknown =
+        is_foreign && is_hidden(HiddenNat::Rules) && !reading.choice.masquerade && !reading.has_kept();
     let nat = match (managed.nat(), &sources.host.firewall) {
         (Some(own), _) => own,
         (None, None) => NatChoice::DEFAULT,
         (None, Some(_)) if managed.has_routes() && own.is_empty() => NatChoice::DEFAULT,
         (None, Some(_)) if managed.has_routes() => NatChoice::none(),
-        (None, Some(_)) => NatChoice::of_foreign(&masquerades, &masquerade::unmasqueraded(&chains), &nets),
+        (None, Some(_)) if is_nat_unknown => NatChoice::DEFAULT,
+        (None, Some(_)) => reading.choice.clone(),
     };
     let with_source: Vec<&Route> =
         node_routes.iter().map(|found| found.route).chain(on_link.iter().copied()).collect();
@@ -193,9 +210,17 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     let mut findings = findings(&prefixes, &nodes);
     findings.extend(found.findings);
     findings.extend(unexplained(&reachable, next_hop, &nodes));
+    findings.extend(routes::shared_hops(&node_routes, &own));
+    findings.extend(routes::lost_attributes(&node_routes));
+    findings.extend(routes::left_out_warning(&left_out));
+    if is_foreign {
+        findings.extend(reading.findings.iter().cloned());
+    }
+    findings.extend(legacy.iter().map(|(finding, _)| finding.clone()));
     let scope = LeftoverScope {
         prefixes: &nets,
         own: &own,
+        nat: &reading,
         adopted: &adopted(&view, &nets, &common, &node_routes, |family| {
             nodes::uses_pod_gateways(next_hop, &nodes, family)
         }),
@@ -221,7 +246,18 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         rejects_unassigned: managed.rejects_unassigned(),
         has_own_source: found.are_of_routes,
         has_own_target: found.are_of_nat,
-        is_nat_unknown: managed.has_routes() && own.is_empty(),
+        nat_unknown: match managed.has_routes() && own.is_empty() {
+            true => Some("hostgw masquerades nothing on a machine without pods"),
+            false if is_nat_unknown => Some("the rules of iptables-legacy could not be read"),
+            false => None,
+        },
+        without_nat: match reading.has_kept() {
+            true => "other rules stay in effect: see `hostgw help HG1123`",
+            false if is_hidden(HiddenNat::Possible) => {
+                "unless iptables-legacy does: see `hostgw help HG1007`"
+            }
+            false => "nothing masquerades pod traffic now",
+        },
         sysctls: &sysctls(sources, &families, !own.is_empty()),
         options: common,
         next_hop,
@@ -239,7 +275,7 @@ fn family_pods<'a>(
     sources: &LiveSources<'_>,
     options: &LiveOptions,
     view: &NodeView<'a>,
-    masquerades: &[MasqueradeRule],
+    nat_rules: &NatRules<'_>,
     flannel: &FlannelNetworks,
     family: Family,
 ) -> Result<FamilyPods<'a>, Diagnostic> {
@@ -248,7 +284,12 @@ fn family_pods<'a>(
     };
     let given = of_family(&options.cluster_prefixes);
     if given.is_empty() && !options.cluster_prefixes.is_empty() {
-        return Ok(FamilyPods { prefixes: Vec::new(), own: Vec::new(), routes: Vec::new() });
+        return Ok(FamilyPods {
+            prefixes: Vec::new(),
+            own: Vec::new(),
+            routes: Vec::new(),
+            left_out: Vec::new(),
+        });
     }
     let managed = Managed::new(sources.state);
     let by_hostgw = managed.prefixes(family);
@@ -287,7 +328,7 @@ fn family_pods<'a>(
         let of = |prefix| PodPrefix { prefix, origin };
         if is_usable { nets.into_iter().map(of).collect() } else { Vec::new() }
     };
-    let mut masqueraded = masqueraded(masquerades, family);
+    let mut masqueraded = nat_rules.networks(family);
     let is_of_machines = |net: &IpNet| {
         let mut locals = view.host.addresses.iter().map(|local| local.address);
         locals.any(|local| net.contains(&local) && !own.iter().any(|own| own.contains(&local)))
@@ -311,14 +352,19 @@ fn family_pods<'a>(
     // Nothing shows that pods of other nodes have this family.
     let is_managed = prefixes.iter().any(|it| by_hostgw.contains(&it.prefix));
     if routes.is_empty() && !is_managed && (own.is_empty() || prefixes.is_empty()) {
-        return Ok(FamilyPods { prefixes: Vec::new(), own, routes });
+        let left_out = network.left_out(view, if nets.is_empty() { &own } else { &nets }, &routes)?;
+        return Ok(FamilyPods { prefixes: Vec::new(), own, routes, left_out });
     }
     if prefixes.is_empty() {
+        routes::check_computed(&own, &routes)?;
         let cidrs = own.iter().copied().chain(routes.iter().map(|found| found.route.destination));
         let computed = common_prefix(cidrs);
         prefixes.extend(computed.map(|prefix| PodPrefix { prefix, origin: PodPrefixOrigin::Computed }));
     }
-    Ok(FamilyPods { prefixes, own, routes })
+    let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
+    let network = KnownPods { prefixes: &nets, ..network };
+    let left_out = if is_managed { Vec::new() } else { network.left_out(view, &nets, &routes)? };
+    Ok(FamilyPods { prefixes, own, routes, left_out })
 }
 
 /// The sysctls that hostgw has written, with their values, except the forwarding switches that the cluster prefixes imply.
@@ -354,15 +400,46 @@ fn own_addresses(
     families.filter_map(|family| found.own.get(family).copied()).collect()
 }
 
-/// The networks that rules do not masquerade packets to, or masquerade packets from: that of the pods, if they contain the
-/// node's own.
-fn masqueraded(rules: &[MasqueradeRule], family: Family) -> Vec<IpNet> {
-    let of_rules = rules.iter().flat_map(|rule| {
-        let outside = rule.destination.filter(|to| to.is_negated);
-        let inside = rule.source.filter(|from| !from.is_negated);
-        [outside, inside].into_iter().flatten().map(|matched| matched.prefix)
-    });
-    of_rules.filter(|net| Family::from(*net) == family && net.prefix_len() > 0).collect()
+/// What is unknown about the NAT rules of iptables-legacy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HiddenNat {
+    /// Nothing.
+    None,
+    /// There are rules, but not what they do.
+    Rules,
+    /// Whether there are any.
+    Possible,
+}
+
+/// Warns of tables of iptables-legacy whose rules could not be read. Whether there are any only matters if `nothing_else`
+/// masquerades packets.
+fn unread_legacy(host: &Host, chains: &Chains<'_>, nothing_else: bool) -> Option<(Diagnostic, HiddenNat)> {
+    let firewall = host.firewall.as_ref()?;
+    let is_read = |name: &&Untrusted| {
+        chains.iptables.iter().any(|table| table.is_legacy && **name == *table.name && table.does_anything())
+    };
+    let unread: Vec<&Untrusted> = firewall.legacy.iter().filter(|name| !is_read(name)).collect();
+    let has_nat = unread.iter().any(|name| **name == *"nat");
+    let (message, nat) = match (unread.as_slice(), firewall.legacy_unknown.as_slice()) {
+        ([], []) => return None,
+        ([], _) if !nothing_else => return None,
+        ([], programs) => (
+            format!("the tables of {} cannot be listed, which requires root", list(programs, 2)),
+            HiddenNat::Possible,
+        ),
+        (tables, _) => (
+            format!("iptables-legacy has rules in {}, which could not be read", list(tables, 5)),
+            if has_nat { HiddenNat::Rules } else { HiddenNat::None },
+        ),
+    };
+    let unknown = match nat {
+        HiddenNat::None => "the list of what is left over is incomplete",
+        _ => "they may masquerade pod traffic, and the list of what is left over is incomplete",
+    };
+    let remedy = "compare `nat` with what `iptables-legacy-save` and `ip6tables-legacy-save` print as root; with these programs \
+                  installed, hostgw reads the rules itself";
+    let finding = Diagnostic::new(Rule::LegacyTables, format!("{message}: {unknown}")).with_remedy(remedy);
+    Some((finding, nat))
 }
 
 fn own_pods_unknown(prefixes: &[IpNet]) -> Diagnostic {

@@ -22,6 +22,15 @@ const SETS: [(&str, &str); 4] = [
     ("kube-router-", "kube-router"),
 ];
 
+/// The ends of the names of sets that contain all pods.
+const POD_SETS: [&str; 3] = ["all-ipam-pools", "masq-ipam-pools", "pod-subnets"];
+
+/// The comments of kube-router's rules about the bridge to the pods.
+const BRIDGE_COMMENTS: [&str; 2] = ["allow inbound traffic to pods", "allow outbound traffic from pods"];
+
+/// The bridge of kube-router.
+const KUBE_BRIDGE: &str = "kube-bridge";
+
 /// The beginnings of the names of nftables tables that belong to one program as a whole.
 const TABLES: [(&str, &str); 2] = [("calico", "Calico"), ("flannel-", "flannel")];
 
@@ -48,6 +57,11 @@ pub(super) fn of_set(name: &str) -> Option<&'static str> {
     find(&SETS, name)
 }
 
+/// Whether a set contains all pods.
+pub(super) fn contains_pods(name: &str) -> bool {
+    of_set(name).is_some() && POD_SETS.iter().any(|end| name.ends_with(end))
+}
+
 /// The program that created a whole table of nftables.
 pub(super) fn of_table(name: &str) -> Option<&'static str> {
     find(&TABLES, name)
@@ -70,6 +84,13 @@ pub(super) fn of_rule(rule: &IptablesRule) -> Option<&'static str> {
         .or_else(|| of_chain(rule.target()?))
         .or_else(|| rule.comments().find_map(|comment| find(&COMMENTS, comment)))
         .or_else(|| rule.sets().find_map(of_set))
+        .or_else(|| is_about_kube_bridge(rule).then_some("kube-router"))
+}
+
+/// Whether a rule accepts packets of the bridge of kube-router, as kube-router adds it.
+fn is_about_kube_bridge(rule: &IptablesRule) -> bool {
+    let is_of_bridge = ["-i", "-o"].into_iter().any(|option| rule.value(option) == Some(KUBE_BRIDGE));
+    is_of_bridge && rule.comments().any(|comment| BRIDGE_COMMENTS.contains(&comment))
 }
 
 /// The program that created an interface through which packets leave encapsulated, or its kind.

@@ -19,7 +19,7 @@ const POD_INTERFACES: [&str; 4] = ["cbr0", "cni0", "cnio0", "kube-bridge"];
 const OTHER_BRIDGES: [&str; 7] = ["br-", "docker", "lxcbr", "lxdbr", "nerdctl", "podman", "virbr"];
 
 /// `RTPROT_BIRD` (linux/rtnetlink.h), by which Calico marks its routes if BIRD adds them, and the number by which Felix does.
-const CALICO_PROTOCOLS: [u8; 2] = [12, 80];
+pub(super) const CALICO_PROTOCOLS: [u8; 2] = [12, 80];
 
 /// The routes and the surroundings of a node.
 #[derive(Debug, Clone)]
@@ -41,8 +41,12 @@ impl<'a> NodeView<'a> {
     /// The routes of a family that somebody added.
     pub fn added(&self, family: Family) -> impl Iterator<Item = &'a Route> {
         const BY_ITSELF: [u8; 3] = [1, protocol::KERNEL, protocol::RA];
-        let is_added =
-            move |route: &&&Route| route.family() == family && !BY_ITSELF.contains(&route.protocol);
+        // The kernel adds no routes via gateways itself.
+        let is_static =
+            |route: &Route| route.protocol == protocol::KERNEL && route.next_hop.gateway.is_some();
+        let is_added = move |route: &&&Route| {
+            route.family() == family && (!BY_ITSELF.contains(&route.protocol) || is_static(route))
+        };
         self.routes.iter().filter(is_added).copied()
     }
 

@@ -1,15 +1,22 @@
 //! The routes to the pods of other nodes.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
-use super::{super::prefix::private_block, plugin, pods::NodeView};
+use super::{
+    super::prefix::private_block,
+    plugin,
+    pods::{self, NodeView},
+};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::{Family, MAIN_TABLE, PodCidr},
+    model::{Family, MAIN_TABLE, PodCidr, common_prefix},
     state::{PLUGIN_PROTOCOLS, Route, RouteType},
-    text::{Untrusted, list},
+    text::{Untrusted, count, list},
 };
 
 /// The kernel's metric for an IPv6 route without one (`IP6_RT_PRIO_USER`, net/ip6_route.h).
@@ -54,7 +61,9 @@ impl KnownPods<'_> {
     fn leads_to_pods(&self, route: &Route, default_gateways: &[IpAddr]) -> bool {
         let destination = route.destination;
         let is_own = self.own.iter().any(|own| own.contains(&destination) || destination.contains(own));
-        if is_own || destination.prefix_len() == 0 || route.kind != RouteType::Unicast {
+        // A plan can only adopt a route for all types of service.
+        if is_own || destination.prefix_len() == 0 || route.kind != RouteType::Unicast || route.tos.is_some()
+        {
             return false;
         }
         if !self.prefixes.is_empty() {
@@ -78,17 +87,49 @@ impl KnownPods<'_> {
         })
     }
 
+    /// The routes that resemble those to pods, but are not among `found`. `cluster` are the cluster prefixes.
+    ///
+    /// # Errors
+    /// Returns an error about a route to a single pod of these networks.
+    pub fn left_out<'a>(
+        &self,
+        view: &NodeView<'a>,
+        cluster: &[IpNet],
+        found: &[NodeRoute<'a>],
+    ) -> Result<Vec<&'a Route>, Diagnostic> {
+        let is_found = |net: IpNet| found.iter().any(|found| found.route.destination == net);
+        let is_on_device =
+            |route: &Route| self.device.is_none_or(|device| route.hops().all(|(_, name)| *name == *device));
+        let resembles = |route: &&Route| {
+            let net = route.destination;
+            let is_own = self.own.iter().any(|own| own.contains(&net) || net.contains(own));
+            route.kind == RouteType::Unicast
+                && route.next_hop.gateway.is_some()
+                && net.prefix_len() > 0
+                && !cluster.contains(&net)
+                && !is_own
+                && (!is_found(net) || route.tos.is_some())
+                && is_on_device(route)
+                && cluster.iter().any(|prefix| is_near(*prefix, net))
+        };
+        let routes: Vec<&Route> = view.added(self.family).filter(resembles).collect();
+        let is_pod = |route: &&&Route| {
+            PodCidr::new(route.destination).is_err()
+                && cluster.iter().any(|prefix| prefix.contains(&route.destination))
+        };
+        match routes.iter().find(is_pod) {
+            Some(route) => Err(single_pod(route)),
+            // A single address outside the cluster is that of a machine.
+            None => Ok(routes.into_iter().filter(|route| PodCidr::new(route.destination).is_ok()).collect()),
+        }
+    }
+
     /// Finds the routes to the pods of other nodes, sorted by destination.
     ///
     /// # Errors
     /// Returns an error about a route that a configuration cannot describe.
     pub fn routes<'a>(&self, view: &NodeView<'a>) -> Result<Vec<NodeRoute<'a>>, Diagnostic> {
-        let default_gateways: Vec<IpAddr> = view
-            .routes
-            .iter()
-            .filter(|route| route.destination.prefix_len() == 0)
-            .filter_map(|route| route.next_hop.gateway)
-            .collect();
+        let default_gateways = default_gateways(view);
         let mut by_destination: BTreeMap<IpNet, &Route> = BTreeMap::new();
         for route in view.added(self.family).filter(|route| self.leads_to_pods(route, &default_gateways)) {
             let name = route.next_hop.device.as_ref().map_or("", |device| device.as_raw());
@@ -115,13 +156,7 @@ impl KnownPods<'_> {
                 continue;
             }
             if PodCidr::new(route.destination).is_err() {
-                let message = format!(
-                    "`{route}` leads to a single pod, but hostgw only adds routes to whole pod CIDRs"
-                );
-                return Err(not_describable(
-                    message,
-                    "let each node assign addresses from its own pod CIDR only, and remove this route",
-                ));
+                return Err(single_pod(route));
             }
             let first = by_destination.entry(route.destination).or_insert(route);
             // Packets use the route with the lowest metric, unless it was added after hostgw's.
@@ -131,6 +166,117 @@ impl KnownPods<'_> {
         }
         Ok(with_hops(by_destination.into_values().collect(), &default_gateways))
     }
+}
+
+/// The default gateways of this node.
+fn default_gateways(view: &NodeView<'_>) -> Vec<IpAddr> {
+    let defaults = view.routes.iter().filter(|route| route.destination.prefix_len() == 0);
+    defaults.filter_map(|route| route.next_hop.gateway).collect()
+}
+
+fn single_pod(route: &Route) -> Diagnostic {
+    let message = format!("`{route}` leads to a single pod, but hostgw only adds routes to whole pod CIDRs");
+    not_describable(
+        message,
+        "let each node assign addresses from its own pod CIDR only, and remove this route",
+    )
+}
+
+/// Whether two networks can belong to one cluster. Cluster prefixes are usually not larger than these.
+fn is_near(cluster: IpNet, other: IpNet) -> bool {
+    let usual: u8 = match Family::from(cluster) {
+        Family::V4 => 16,
+        Family::V6 => 48,
+    };
+    // A given prefix can be somewhat too small.
+    let shortest = usual.min(cluster.prefix_len().saturating_sub(4));
+    private_block(cluster) == private_block(other)
+        && common_prefix([cluster, other].into_iter()).is_some_and(|common| common.prefix_len() >= shortest)
+}
+
+/// Refuses a computed cluster prefix that is far larger than the nodes need, because of routes that may not lead to pods.
+///
+/// # Errors
+/// Returns an error that names the routes.
+pub(super) fn check_computed(own: &[IpNet], routes: &[NodeRoute<'_>]) -> Result<(), Diagnostic> {
+    const MAX_NETWORKS_PER_NODE: u64 = 1024;
+    // Without a plugin's mark, a route is only taken for one to pods because of its length.
+    let is_certain = |found: &&NodeRoute<'_>| {
+        found.route.is_owned() || PLUGIN_PROTOCOLS.iter().any(|(number, _)| *number == found.route.protocol)
+    };
+    let (certain, uncertain): (Vec<&NodeRoute<'_>>, Vec<&NodeRoute<'_>>) =
+        routes.iter().partition(is_certain);
+    let far: Vec<&Route> = uncertain
+        .iter()
+        .map(|found| found.route)
+        .filter(|route| !own.iter().any(|own| is_near(*own, route.destination)))
+        .collect();
+    let cidrs: Vec<IpNet> =
+        own.iter().copied().chain(routes.iter().map(|found| found.route.destination)).collect();
+    let Some(computed) = common_prefix(cidrs.iter().copied()) else { return Ok(()) };
+    let length = cidrs.iter().map(IpNet::prefix_len).max().unwrap_or(0);
+    let networks =
+        1u64.checked_shl(u32::from(length.saturating_sub(computed.prefix_len()))).unwrap_or(u64::MAX);
+    let needed = u64::try_from(own.len() + certain.len() + uncertain.len()).unwrap_or(u64::MAX);
+    if far.is_empty() || networks <= needed.saturating_mul(MAX_NETWORKS_PER_NODE) {
+        return Ok(());
+    }
+    let named: Vec<String> = far.iter().map(|route| format!("`{route}`")).collect();
+    let message = format!(
+        "cluster prefix cannot be determined: with {}, it would be {computed}, which is far larger than {} need",
+        list(&named, 4),
+        count(cidrs.len(), "pod CIDR")
+    );
+    Err(Diagnostic::new(Rule::ClusterPrefixUnknown, message).with_remedy(
+        "pass --cluster-prefix with the value of kube-controller-manager's --cluster-cidr (kubeadm: podSubnet); routes outside \
+         it are not imported",
+    ))
+}
+
+/// Warns of attributes that the configuration does not keep.
+pub(super) fn lost_attributes(routes: &[NodeRoute<'_>]) -> Option<Diagnostic> {
+    let lost: Vec<&Route> =
+        routes.iter().map(|found| found.route).filter(|route| route.opaque.is_some()).collect();
+    let parts: BTreeSet<&Untrusted> =
+        lost.iter().flat_map(|route| &route.opaque).flat_map(|opaque| &opaque.attributes).collect();
+    let first = lost.first()?;
+    let parts: Vec<&Untrusted> = parts.into_iter().collect();
+    let message = format!(
+        "{} of the routes to other nodes, such as `{first}`, have attributes that a configuration cannot express: {}",
+        lost.len(),
+        list(&parts, 8)
+    );
+    Some(
+        Diagnostic::new(Rule::AttributesNotImported, message)
+            .with_remedy("`hostgw apply --adopt` removes them: check whether pods need them"),
+    )
+}
+
+/// Warns of routes by the same address that are imported as one node, although the address may be that of a router.
+pub(super) fn shared_hops(routes: &[NodeRoute<'_>], own: &[IpNet]) -> Option<Diagnostic> {
+    let mut by_hop: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
+    for NodeRoute { route, hop } in routes {
+        let is_calico = pods::CALICO_PROTOCOLS.contains(&route.protocol);
+        if let (RouteHop::NodeAddress(address), false) = (hop, is_calico || route.is_owned()) {
+            by_hop.entry(*address).or_default().push(route.destination);
+        }
+    }
+    // Where this node has several pod CIDRs, the others can have them, too.
+    let has_several = |family| own.iter().filter(|own| Family::from(**own) == family).count() > 1;
+    by_hop.retain(|address, cidrs| cidrs.len() > 1 && !has_several(Family::from(*address)));
+    let (address, cidrs) = by_hop.first_key_value()?;
+    let others = if by_hop.len() > 1 {
+        format!(", and {}", count(by_hop.len() - 1, "other next hop"))
+    } else {
+        String::new()
+    };
+    let message = format!(
+        "the routes to {} lead via {address}, so they are imported as one node, but {address} may be a router{others}",
+        list(cidrs, 4)
+    );
+    Some(Diagnostic::new(Rule::NextHopUnknown, message).with_remedy(format!(
+        "if it is a router, list a node for each pod CIDR, with `nextHop: {address}` and without `address`"
+    )))
 }
 
 fn with_hops<'a>(routes: Vec<&'a Route>, default_gateways: &[IpAddr]) -> Vec<NodeRoute<'a>> {
@@ -222,8 +368,20 @@ pub(super) fn common_options(
     })
 }
 
+/// Warns of routes that may lead to pods, but are not imported.
+pub(super) fn left_out_warning(left_out: &[&Route]) -> Option<Diagnostic> {
+    if left_out.is_empty() {
+        return None;
+    }
+    let named: Vec<String> = left_out.iter().map(|route| format!("`{route}`")).collect();
+    let message = format!("routes that may lead to pods were not imported: {}", list(&named, 8));
+    Some(Diagnostic::new(Rule::RoutesNotImported, message).with_remedy(
+        "if they do, pass --cluster-prefix with a prefix that contains them; otherwise, nothing needs to be done",
+    ))
+}
+
 /// Returns the error for a node without routes to the pods of other nodes.
-pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet]) -> Diagnostic {
+pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet], left_out: &[&Route]) -> Diagnostic {
     let inside = match (prefixes, own) {
         ([], []) => String::new(),
         ([], own) => {
@@ -235,6 +393,12 @@ pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet]) -> Diagnostic {
         (prefixes, _) => format!(" in {}", list(prefixes, 4)),
     };
     let message = format!("found no routes to the pod CIDRs of other nodes{inside}");
+    if !left_out.is_empty() {
+        let named: Vec<String> = left_out.iter().map(|route| format!("`{route}`")).collect();
+        let message = format!("{message}; these may lead to pods: {}", list(&named, 4));
+        return Diagnostic::new(Rule::NoNodeRoutes, message)
+            .with_remedy("if they do, pass --cluster-prefix with a prefix that contains them");
+    }
     Diagnostic::new(Rule::NoNodeRoutes, message).with_remedy(
         "run this on a node whose routes are set up; if they lead to other networks, pass --cluster-prefix and --pod-cidr",
     )

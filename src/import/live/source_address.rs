@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{document::LiveEntry, masquerade::SourceTarget, pods};
+use super::{document::LiveEntry, nat_rules::SourceTarget, pods};
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Family, PerFamily},
@@ -93,7 +93,7 @@ impl SourceFacts<'_> {
         let mut own = *self.usual;
         for (family, source) in sources.iter() {
             match source {
-                SourceTarget::Address(address) => *own.get_mut(family) = Some(self.usable(*address)?),
+                SourceTarget::Address(address) => *own.get_mut(family) = Some(self.usable(*address, family)?),
                 SourceTarget::Interface => return Err(format!("the {family} routes do not set it")),
                 SourceTarget::Unclear => {
                     return Err(format!("the {family} routes do not all prefer the same one"));
@@ -113,7 +113,7 @@ impl SourceFacts<'_> {
         let mut own = PerFamily::default();
         for (family, target) in self.targets.iter() {
             let address = match target {
-                SourceTarget::Address(address) => self.usable(*address)?,
+                SourceTarget::Address(address) => self.usable(*address, family)?,
                 SourceTarget::Interface => {
                     return Err(format!("other rules give {family} packets the address of the interface"));
                 }
@@ -138,7 +138,7 @@ impl SourceFacts<'_> {
     }
 
     /// Checks whether the node can have an address.
-    fn usable(&self, address: IpAddr) -> Result<IpAddr, Obstacle> {
+    fn usable(&self, address: IpAddr, family: Family) -> Result<IpAddr, Obstacle> {
         if !self.host.uses(address) {
             return Err("this node does not have it".to_owned());
         }
@@ -147,6 +147,9 @@ impl SourceFacts<'_> {
         }
         if pods::is_link_local(address) {
             return Err("it is link-local".to_owned());
+        }
+        if let Some(usual) = self.usual.get(family).filter(|usual| **usual != address) {
+            return Err(format!("other nodes reach this node by {usual}"));
         }
         Ok(address)
     }

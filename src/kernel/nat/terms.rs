@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     kernel::netlink::text,
-    state::{KeyRange, Operator, PacketPart, RuleVerdict, Term},
+    state::{Expression, KeyRange, Operator, PacketPart, RuleVerdict, Term},
     text::Untrusted,
 };
 
@@ -17,11 +17,22 @@ pub(super) fn terms(list: &[RawExpression<'_>]) -> Vec<Term> {
     for expression in list {
         match expression.name {
             b"match" => terms.extend(extensions::of_match(expression)),
+            b"masq" if flags(expression, expr::MASQ_FLAGS) & Expression::FULLY_RANDOM != 0 => {
+                terms.extend([Term::Neutral(Term::FULLY_RANDOM.into()), term(expression)]);
+            }
+            b"nat" if flags(expression, expr::NAT_FLAGS) & Expression::FULLY_RANDOM != 0 => {
+                terms.extend([Term::Neutral(Term::FULLY_RANDOM.into()), term(expression)]);
+            }
             b"target" => terms.extend(extensions::of_target(expression)),
             _ => terms.push(term(expression)),
         }
     }
     terms
+}
+
+/// The `NF_NAT_RANGE_*` flags of an expression that changes addresses.
+fn flags(expression: &RawExpression<'_>, kind: u16) -> u32 {
+    number(get(expression.data, kind)).unwrap_or(0)
 }
 
 fn term(expression: &RawExpression<'_>) -> Term {
