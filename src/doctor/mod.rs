@@ -3,6 +3,7 @@
 //! - `plan.rs`: whether the node matches the configuration, and what would prevent an apply
 //! - `paths.rs`: the paths of pod packets
 //! - `filter.rs`: what firewalls and the NAT of other programs do with pod packets
+//! - `conditions.rs`: the conditions of firewall rules that hostgw cannot decide
 //! - `outside.rs`: the same for packets that leave the cluster
 //! - `remedy.rs`: the command that makes a firewall accept pod packets
 //! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
@@ -17,6 +18,7 @@
 mod addresses;
 mod arp;
 mod cloud;
+mod conditions;
 mod filter;
 mod journey;
 mod other_cni;
