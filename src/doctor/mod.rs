@@ -89,7 +89,7 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(firewall);
     findings.extend(outside::silent_gateways(examination, paths));
     findings.extend(programs::examine(examination, paths));
-    findings.extend(arp::examine(examination, &model));
+    findings.extend(arp::examine(examination, paths, &model));
     findings.extend(surroundings::examine(examination, paths, &model));
     findings.extend(addresses::examine(examination, paths));
     findings.extend(other_cni::examine(examination));

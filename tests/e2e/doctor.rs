@@ -399,6 +399,26 @@ fn a_firewall_that_drops_neighbor_discovery_is_a_finding() {
         super::configure_ipv6(&node);
         node.hostgw_ok(&["apply", "--yes"]);
         node.hostgw(&["doctor"]).expect(0).says("no findings");
+        for (rule, effect) in [
+            ("INPUT -i cni0", "to this node on cni0, so its pods cannot send packets over IPv6"),
+            (
+                "OUTPUT -o cni0 -p icmpv6 --icmpv6-type neighbor-solicitation",
+                "from this node on cni0, so it cannot deliver packets to its pods over IPv6",
+            ),
+        ] {
+            node.sh(&format!("ip6tables-nft -A {rule} -j DROP"));
+            node.hostgw(&["doctor"])
+                .expect(11)
+                .says("error[HG1046]")
+                .says(&format!("drops neighbor solicitations {effect}"));
+            node.sh(&format!("ip6tables-nft -D {rule} -j DROP"));
+        }
+        // As ufw does.
+        node.sh("for type in neighbor-solicitation neighbor-advertisement; do
+                     ip6tables-nft -A INPUT -p icmpv6 --icmpv6-type $type -m hl --hl-eq 255 -j ACCEPT
+                 done; ip6tables-nft -P INPUT DROP");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        node.sh("ip6tables-nft -F INPUT");
         node.sh("ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; ip6tables-nft -P INPUT DROP");
         node.hostgw(&["doctor"]).expect(11).says(
             "error[HG1046]: the policy of chain `INPUT` in table `ip6 filter` drops neighbor solicitations to this node on eth0, \
