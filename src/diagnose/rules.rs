@@ -173,6 +173,7 @@ rules! {
     HG1044 ArpDisabled Error "ARP is off on the egress interface",
     HG1045 ConnectionTableFull Warning "connection tracking table is nearly full",
     HG1046 DiscoveryBlocked Error "firewall drops neighbor discovery",
+    HG1047 PodsOverwritten Error "rule overwrites headers of pod traffic",
     HG1100 NotNodes Error "not a list of nodes",
     HG1101 NodeUnreadable Error "node that cannot be imported",
     HG1102 NodeListedTwice Error "node listed twice with different values",

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Effect, Examination, TrafficEffects, egress, finding, journey::spot_text, set_sysctls};
+use super::{Effect, Examination, TrafficEffects, egress, finding, journey::spot_text, samples, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        ChainIndex, Direction, Filtering, ForwardingModel, Packet, Passage, SAMPLE_PORT, Transport, Verdict,
-        Way, interface_key,
+        ChainIndex, Direction, Filtering, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Spot,
+        Transport, Verdict, Way, interface_key,
     },
     model::{Cluster, Family, NextHopKind, Node, SysctlKey},
     state::MatchedChains,
@@ -16,6 +16,7 @@ use crate::{
 
 pub(super) fn examine(
     examination: &Examination<'_>,
+    paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
     effects: &mut TrafficEffects,
 ) -> Vec<Diagnostic> {
@@ -28,7 +29,7 @@ pub(super) fn examine(
     if !ignored.is_empty() {
         effects.on_all(Family::V4, Direction::In, Effect::Lost);
     }
-    let blocked = discovery(examination, model, effects);
+    let blocked = discovery(examination, paths, model, effects);
     no_arp.into_iter().chain(ignored).chain(blocked).collect()
 }
 
@@ -142,63 +143,124 @@ fn arp_ignore(examination: &Examination<'_>) -> Option<Diagnostic> {
     })
 }
 
-/// Reports firewall rules that drop neighbor discovery, which IPv6 uses to resolve next hops.
+/// A packet of neighbor discovery.
+struct Discovery {
+    transport: Transport,
+    way: Way,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    /// What happens without it.
+    effect: &'static str,
+    /// The direction of the packets between pods that do not pass without it.
+    prevented: Direction,
+}
+
+/// What happens without packets of neighbor discovery, and the direction of the packets that then do not pass.
+type DiscoveryEffect = (&'static str, Direction);
+
+/// Returns the packets with which `other` resolves `own`, an address of this node, and this node resolves `other`.
+fn discoveries(own: IpAddr, other: IpAddr, [asked, asking]: [DiscoveryEffect; 2]) -> Vec<Discovery> {
+    let (IpAddr::V6(own), IpAddr::V6(other)) = (own, other) else { return Vec::new() };
+    let packet = |transport, way, source, destination, (effect, prevented)| Discovery {
+        transport,
+        way,
+        source,
+        destination,
+        effect,
+        prevented,
+    };
+    let (asks, answers) = (Transport::Solicitation, Transport::Advertisement);
+    vec![
+        packet(asks, Way::In, other, solicited_node(own), asked),
+        packet(answers, Way::Out, own, other, asked),
+        packet(asks, Way::Out, own, solicited_node(other), asking),
+        packet(answers, Way::In, other, own, asking),
+    ]
+}
+
+/// Reports firewall rules that drop neighbor discovery, which IPv6 uses to resolve next hops and pods.
 fn discovery(
     examination: &Examination<'_>,
+    paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
     effects: &mut TrafficEffects,
-) -> Option<Diagnostic> {
-    let Examination { cluster, index, observed, .. } = examination;
-    let chains = ChainIndex::new(observed.host.firewall.as_ref()?);
-    let egress = egress(examination)?;
-    let node = examination.node();
-    let others = cluster.nodes.iter().enumerate().filter(|(at, _)| at != index);
-    let other = others.filter_map(|(_, node)| node.addresses.get(Family::V6)).next().copied()?;
-    let IpAddr::V6(other) = other else { return None };
-    let (asks, answers) = (Transport::Solicitation, Transport::Advertisement);
-    let cases = |own: IpAddr| {
-        let IpAddr::V6(own) = own else { return Vec::new() };
-        vec![
-            (asks, Way::In, other, solicited_node(own), Direction::In),
-            (answers, Way::Out, own, other, Direction::In),
-            (asks, Way::Out, own, solicited_node(other), Direction::Out),
-            (answers, Way::In, other, own, Direction::Out),
-        ]
-    };
-    let cases = asked_for(cluster, node, Family::V6).into_iter().flat_map(cases);
-    let findings = cases.filter_map(|(transport, way, source, destination, prevented)| {
-        let packet =
-            Packet { source: source.into(), destination: destination.into(), input: egress.name.clone() };
-        let passage = Passage {
-            packet: &packet,
-            transport,
-            port: SAMPLE_PORT,
-            way,
-            output: &egress.name,
-            is_reply: false,
+) -> Vec<Diagnostic> {
+    let Some(firewall) = &examination.observed.host.firewall else { return Vec::new() };
+    let chains = ChainIndex::new(firewall);
+    let on_egress = egress(examination).map(|link| (link.name.clone(), with_nodes(examination)));
+    let mut known: Vec<Spot<'_>> = Vec::new();
+    let mut findings = Vec::new();
+    for (device, packets) in on_egress.into_iter().chain(with_pods(examination, paths)) {
+        let dropped = packets.into_iter().filter_map(|discovery| {
+            let Discovery { transport, way, source, destination, .. } = discovery;
+            let packet =
+                Packet { source: source.into(), destination: destination.into(), input: device.clone() };
+            let passage = Passage {
+                packet: &packet,
+                transport,
+                port: SAMPLE_PORT,
+                way,
+                output: &device,
+                is_reply: false,
+            };
+            match chains.follow(model, &passage, MatchedChains::Others).filter {
+                Filtering::Dropped(spot) => Some((spot, discovery)),
+                _ => None,
+            }
+        });
+        let dropped: Vec<(Spot<'_>, Discovery)> = dropped.collect();
+        for (_, discovery) in &dropped {
+            effects.on_all(Family::V6, discovery.prevented, Effect::Lost);
+        }
+        let Some((spot, Discovery { transport, way, effect, .. })) = dropped.into_iter().next() else {
+            continue;
         };
-        let Filtering::Dropped(spot) = chains.follow(model, &passage, MatchedChains::Others).filter else {
-            return None;
-        };
-        effects.on_all(Family::V6, prevented, Effect::Lost);
+        if known.contains(&spot) {
+            continue;
+        }
+        known.push(spot);
         let direction = if way == Way::In { "to" } else { "from" };
-        let effect = match prevented {
-            Direction::In => "so it does not answer other nodes over IPv6",
-            Direction::Out => "so it cannot resolve IPv6 next hops",
-        };
-        Some(finding(
+        findings.push(finding(
             Rule::DiscoveryBlocked,
             format!(
-                "{} drops {}s {direction} this node on {}, {effect}",
+                "{} drops {}s {direction} this node on {device}, {effect}",
                 spot_text(&spot),
-                transport.name(),
-                egress.name
+                transport.name()
             ),
             "accept ICMPv6 in the program that manages this firewall, at least the types 1 to 4 (errors, such as packet \
              too big) and 133 to 136 (neighbor discovery)",
-        ))
-    });
-    findings.collect::<Vec<_>>().into_iter().next()
+        ));
+    }
+    findings
+}
+
+/// Returns the packets between this node and another one.
+fn with_nodes(examination: &Examination<'_>) -> Vec<Discovery> {
+    let Examination { cluster, index, .. } = examination;
+    let mut others = cluster.nodes.iter().enumerate().filter(|(at, _)| at != index);
+    let Some(other) = others.find_map(|(_, node)| node.addresses.get(Family::V6)).copied() else {
+        return Vec::new();
+    };
+    let effects = [
+        ("so it does not answer other nodes over IPv6", Direction::In),
+        ("so it cannot resolve IPv6 next hops", Direction::Out),
+    ];
+    let own = asked_for(cluster, examination.node(), Family::V6).into_iter();
+    own.flat_map(|own| discoveries(own, other, effects)).collect()
+}
+
+/// Returns the packets between this node and one of its pods, on the pod interface.
+fn with_pods(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<(Untrusted, Vec<Discovery>)> {
+    let mut samples = samples(paths).into_iter();
+    let path = samples.find(|path| path.direction == Direction::Out && path.packet.source.is_ipv6())?;
+    let Packet { source: pod, input, .. } = path.packet;
+    let mut local = examination.observed.host.addresses.iter().filter(|local| local.device == input);
+    let own = local.find(|local| local.address.is_ipv6())?.address;
+    let effects = [
+        ("so its pods cannot send packets over IPv6", Direction::Out),
+        ("so it cannot deliver packets to its pods over IPv6", Direction::In),
+    ];
+    Some((input, discoveries(own, pod, effects)))
 }
 
 /// Returns the solicited-node multicast address of `address` (RFC 4291, 2.7.1).

@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{
-    Effect, Examination, TrafficEffects, carriers, finding,
+    Effect, Examination, TrafficEffects, carriers,
+    conditions::{TRY, is_for_ipset, partial_property, undecided, undecoded},
+    finding,
     journey::spot_text,
     outside,
     remedy::{allow, is_iptables, remove},
@@ -12,11 +14,12 @@ use super::{
 use crate::{
     diagnose::{Diagnostic, Rule, Severity},
     forwarding::{
-        ChainIndex, Direction, Distinctions, Filtering, ForwardingModel, Packet, Passage, Paths, Redirection,
-        Region, SAMPLE_PORT, Spot, Transport, Treatment, Way,
+        AddressChange, ChainIndex, Conditional, Direction, Distinctions, Filtering, ForwardingModel,
+        HeaderPart, Overwriting, Packet, Passage, Paths, Region, SAMPLE_PORT, Spot, Transport, Treatment,
+        Way,
     },
     model::Family,
-    state::{Firewall, Host, Link, LowerChain, MatchedChains, PacketPart, PolicyRule, TableFamily, Term},
+    state::{Firewall, Host, Link, LowerChain, MatchedChains, PolicyRule},
     text::{ShellCommand, Untrusted, count, list},
 };
 
@@ -25,9 +28,10 @@ use crate::{
 enum Trouble<'a> {
     Filtered(Filtering<'a>),
     /// Dropped or passed, depending on a property that differs between packets.
-    Partly(Spot<'a>),
-    Redirected(Redirection<'a>),
-    Masqueraded(Spot<'a>),
+    Partly(Conditional<'a>),
+    Redirected(AddressChange<'a>),
+    Masqueraded(AddressChange<'a>),
+    Overwritten(Overwriting<'a>),
     /// Given another mark before the routing decision.
     Marked(Spot<'a>, &'a PolicyRule),
 }
@@ -36,13 +40,19 @@ impl<'a> Trouble<'a> {
     /// Returns whether the packets reach the other pod; `None` if they do.
     const fn effect(&self) -> Option<Effect> {
         match self {
-            Self::Filtered(Filtering::Dropped(_))
-            | Self::Redirected(Redirection { is_certain: true, .. }) => Some(Effect::Lost),
-            Self::Filtered(Filtering::DroppedUnless(..) | Filtering::MaybeDropped(_))
+            Self::Filtered(Filtering::Passed) | Self::Masqueraded(_) => None,
+            Self::Filtered(Filtering::Dropped(_)) => Some(Effect::Lost),
+            Self::Redirected(change) if change.is_certain() => Some(Effect::Lost),
+            Self::Overwritten(Overwriting { part, depends_on, .. })
+                if depends_on.is_none() && !matches!(part, HeaderPart::Source | HeaderPart::Unknown) =>
+            {
+                Some(Effect::Lost)
+            }
+            Self::Filtered(_)
             | Self::Redirected(_)
+            | Self::Overwritten(_)
             | Self::Partly(_)
             | Self::Marked(..) => Some(Effect::Unclear),
-            Self::Filtered(Filtering::Passed) | Self::Masqueraded(_) => None,
         }
     }
 
@@ -216,7 +226,7 @@ fn between_pods<'a>(
 
 /// Returns the troubles of a packet.
 fn troubles<'a>(treatment: &Treatment<'a>, rules: &'a [PolicyRule]) -> Vec<Trouble<'a>> {
-    let Treatment { filter, partly, redirected, masquerade, marked, .. } = treatment;
+    let Treatment { filter, partly, redirected, masquerade, overwritten, marked, .. } = treatment;
     let marked = marked.and_then(|(spot, mark)| {
         let selects = |rule: &&PolicyRule| {
             let wanted = rule.selector.mark;
@@ -226,9 +236,10 @@ fn troubles<'a>(treatment: &Treatment<'a>, rules: &'a [PolicyRule]) -> Vec<Troub
     });
     [
         (*filter != Filtering::Passed).then_some(Trouble::Filtered(*filter)),
-        partly.filter(|spot| partial_property(spot).is_some()).map(Trouble::Partly),
+        partly.map(Trouble::Partly),
         redirected.map(Trouble::Redirected),
-        masquerade.map(Trouble::Masqueraded),
+        masquerade.filter(|change| !is_for_ipset(change)).map(Trouble::Masqueraded),
+        overwritten.map(Trouble::Overwritten),
         marked,
     ]
     .into_iter()
@@ -244,27 +255,33 @@ fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<
         Trouble::Filtered(Filtering::Dropped(spot)) => dropped(affected, &direction, spot),
         Trouble::Filtered(Filtering::DroppedUnless(spot, by)) => unclear(packets, &direction, spot, Some(by)),
         Trouble::Filtered(Filtering::MaybeDropped(by)) => unclear(packets, &direction, by, None),
-        Trouble::Partly(spot) => partly(packets, &direction, spot),
-        Trouble::Redirected(Redirection { spot, is_certain: true }) => finding(
+        Trouble::Partly(conditional) => partly(packets, &direction, conditional),
+        Trouble::Redirected(AddressChange { spot, depends_on: None }) => finding(
             Rule::PodsRedirected,
             format!("{} changes the destination of {packets} {direction}", spot_text(spot)),
             remove(spot, "the cluster prefix"),
         ),
-        Trouble::Redirected(Redirection { spot, .. }) => finding(
-            Rule::ForwardUnclear,
-            format!(
-                "{} may change the destination of {packets} {direction}: hostgw cannot tell, because it cannot decode {}",
-                spot_text(spot),
-                undecoded(spot)
-            ),
-            TRY,
+        Trouble::Redirected(AddressChange { spot, depends_on: Some(condition) }) => undecided(
+            spot,
+            &spot_text(spot),
+            &format!("change the destination of {packets} {direction}"),
+            condition,
         ),
-        Trouble::Masqueraded(spot) => masqueraded(packets, &direction, spot),
+        Trouble::Masqueraded(AddressChange { spot, depends_on: None }) => {
+            masqueraded(packets, &direction, spot)
+        }
+        Trouble::Masqueraded(AddressChange { spot, depends_on: Some(condition) }) => undecided(
+            spot,
+            &spot_text(spot),
+            &format!("change the source address of {packets} {direction}"),
+            condition,
+        ),
+        Trouble::Overwritten(Overwriting { spot, part, depends_on }) => {
+            overwritten(packets, &direction, spot, *part, depends_on.as_ref())
+        }
         Trouble::Marked(spot, rule) => marked(packets, &direction, spot, rule),
     })
 }
-
-const TRY: &str = "try a connection between two pods on different nodes, or run `hostgw rehearse`";
 
 /// Returns a name for packets of these protocols.
 fn packets(protocols: &BTreeSet<Transport>) -> String {
@@ -326,33 +343,59 @@ fn dropped(Affected { samples, protocols }: &Affected, direction: &str, spot: &S
 }
 
 /// Reports a rule that drops some of the packets.
-fn partly(packets: &str, direction: &str, spot: &Spot<'_>) -> Diagnostic {
-    let property = partial_property(spot).unwrap_or("a property");
+fn partly(packets: &str, direction: &str, Conditional { spot, depends_on }: &Conditional<'_>) -> Diagnostic {
+    let property = [depends_on, spot].into_iter().find_map(partial_property);
     finding(
         Rule::PartlyBlocked,
-        format!("{} drops some {packets} {direction}, depending on `{property}`", spot_text(spot)),
+        format!(
+            "{} drops some {packets} {direction}, depending on {}",
+            spot_text(spot),
+            property.unwrap_or_else(|| "what differs between them".to_owned())
+        ),
         remove(spot, "traffic between pods"),
     )
 }
 
-/// Returns the packet property that makes the rule drop only some packets. Returns `None` for ports, and for limits that only
-/// a flood exceeds.
-fn partial_property<'a>(spot: &Spot<'a>) -> Option<&'a str> {
-    const PROPERTIES: [&str; 10] =
-        ["length", "ttl", "hl", "statistic", "numgen", "random", "hash", "cpu", "quota", "limit"];
-    let in_header = |offset: usize| match (spot.chain.family, offset) {
-        (TableFamily::Ip6, 4) | (TableFamily::Ip | TableFamily::Inet, 2) => Some("length"),
-        (TableFamily::Ip6, 7) => Some("hl"),
-        (TableFamily::Ip | TableFamily::Inet, 8) => Some("ttl"),
-        _ => None,
+/// Reports a rule that overwrites headers.
+fn overwritten(
+    packets: &str,
+    direction: &str,
+    spot: &Spot<'_>,
+    part: HeaderPart,
+    condition: Option<&Spot<'_>>,
+) -> Diagnostic {
+    let (verb, verbs, what) = match part {
+        HeaderPart::TimeToLive(_) => ("set", "sets", "the time to live"),
+        HeaderPart::Destination => ("overwrite", "overwrites", "the destination address"),
+        HeaderPart::Source => ("overwrite", "overwrites", "the source address"),
+        HeaderPart::Ports => ("overwrite", "overwrites", "ports"),
+        HeaderPart::Unknown => ("overwrite", "overwrites", "a part of the headers"),
     };
-    spot.rule?.terms.iter().find_map(|term| match term {
-        Term::Varies(name) | Term::Load { part: PacketPart::Varies(name), .. } => {
-            PROPERTIES.into_iter().find(|property| *name == **property)
+    if let Some(condition) = condition {
+        return undecided(
+            spot,
+            &spot_text(spot),
+            &format!("{verb} {what} of {packets} {direction}"),
+            condition,
+        );
+    }
+    let spot_text = spot_text(spot);
+    let effect = match part {
+        HeaderPart::TimeToLive(value) => {
+            format!("{verbs} {what} of {packets} {direction} to {value}, so that a router drops them")
         }
-        Term::Load { part: PacketPart::Header { offset, .. }, .. } => in_header(*offset),
-        _ => None,
-    })
+        HeaderPart::Source => format!("{verbs} {what} of {packets} {direction}, so that replies are lost"),
+        HeaderPart::Unknown => {
+            let message = format!(
+                "{spot_text} {verbs} {what} of {packets} {direction}: hostgw cannot tell whether they still arrive"
+            );
+            return finding(Rule::ForwardUnclear, message, TRY);
+        }
+        HeaderPart::Destination | HeaderPart::Ports => {
+            format!("{verbs} {what} of {packets} {direction}, so that they do not arrive")
+        }
+    };
+    finding(Rule::PodsOverwritten, format!("{spot_text} {effect}"), remove(spot, "the cluster prefix"))
 }
 
 fn unclear(packets: &str, direction: &str, spot: &Spot<'_>, by: Option<&Spot<'_>>) -> Diagnostic {
@@ -438,19 +481,4 @@ fn below_ip(
         }
     }
     seeing.into_iter().map(diagnostic).collect()
-}
-
-fn undecoded(spot: &Spot<'_>) -> String {
-    let names: Vec<String> = spot
-        .rule
-        .iter()
-        .flat_map(|rule| &rule.terms)
-        .filter_map(|term| match term {
-            Term::Condition(name) | Term::Effect(name) => Some(name.to_string()),
-            Term::Mark { .. } => Some("mark".to_owned()),
-            Term::Load { part: PacketPart::Other(name), .. } => Some(name.to_string()),
-            _ => None,
-        })
-        .collect();
-    if names.is_empty() { "its conditions".to_owned() } else { format!("`{}`", list(&names, 3)) }
 }

@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use ipnet::IpNet;
 
+use super::conditions::partial_property;
 use crate::{
     forwarding::{
-        ChainIndex, Filtering, ForwardingModel, Packet, Passage, Redirection, SAMPLE_PORT, Spot, Trace,
-        Transport, Treatment, Verdict, Way, stop_text,
+        AddressChange, ChainIndex, Conditional, Filtering, ForwardingModel, HeaderPart, Overwriting, Packet,
+        Passage, SAMPLE_PORT, Spot, Trace, Transport, Treatment, Verdict, Way, stop_text,
     },
     model::{Cluster, Family, NextHopKind, Prefixed, pod_address},
     plan::Desired,
@@ -206,9 +207,12 @@ impl Guidepost<'_> {
                         outcome = JourneyEnd::Dropped;
                     } else if way != Way::In && !is_reply && !is_unanswered {
                         // NAT applies to the first packet of a connection.
-                        let text = masquerade.map(|spot| format!("masqueraded by {}", spot_text(&spot)));
+                        let text = masquerade.map(|AddressChange { spot, depends_on }| {
+                            let unless = if depends_on.is_none() { "" } else { UNLESS };
+                            format!("masqueraded by {}{unless}", spot_text(&spot))
+                        });
                         add(StepKind::Source, text.unwrap_or_else(|| "unchanged".to_owned()));
-                        is_masqueraded = masquerade.is_some();
+                        is_masqueraded = masquerade.is_some_and(|masquerade| masquerade.is_certain());
                     }
                 }
                 None if self.is_planned => {}
@@ -339,12 +343,12 @@ fn treatment_text(treatments: &[(Transport, Treatment<'_>)]) -> String {
 }
 
 fn filtering_text(treatment: &Treatment<'_>) -> String {
-    if let Some(Redirection { spot, is_certain }) = &treatment.redirected {
-        let unless = if *is_certain { "" } else { " if it applies, which hostgw cannot tell" };
+    if let Some(AddressChange { spot, depends_on }) = &treatment.redirected {
+        let unless = if depends_on.is_none() { "" } else { UNLESS };
         return format!("redirected by {}{unless}", spot_text(spot));
     }
     match &treatment.filter {
-        Filtering::Passed => "accepted".to_owned(),
+        Filtering::Passed => passed_text(treatment),
         Filtering::MaybeDropped(spot) => {
             format!("accepted unless {} applies; hostgw cannot tell whether it does", spot_text(spot))
         }
@@ -354,6 +358,32 @@ fn filtering_text(treatment: &Treatment<'_>) -> String {
             spot_text(by)
         ),
         Filtering::Dropped(spot) => format!("dropped by {}", spot_text(spot)),
+    }
+}
+
+const UNLESS: &str = " if it applies, which hostgw cannot tell";
+
+/// Describes what happens to packets that no rule certainly drops.
+fn passed_text(treatment: &Treatment<'_>) -> String {
+    if let Some(Overwriting { spot, part, depends_on }) = &treatment.overwritten {
+        let what = match part {
+            HeaderPart::Destination => "accepted, with the destination address overwritten".to_owned(),
+            HeaderPart::Source => "accepted, with the source address overwritten".to_owned(),
+            HeaderPart::Ports => "accepted, with the ports overwritten".to_owned(),
+            HeaderPart::TimeToLive(value) => format!("accepted, with the time to live set to {value}"),
+            HeaderPart::Unknown => "accepted, with a part of the headers overwritten".to_owned(),
+        };
+        let unless = if depends_on.is_none() { "" } else { UNLESS };
+        return format!("{what} by {}{unless}", spot_text(spot));
+    }
+    match &treatment.partly {
+        Some(Conditional { spot, depends_on }) => {
+            let property = [depends_on, spot].into_iter().find_map(partial_property);
+            let depending =
+                property.map_or_else(String::new, |property| format!(", depending on {property}"));
+            format!("accepted, except what {} drops{depending}", spot_text(spot))
+        }
+        None => "accepted".to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! - `paths.rs`: the paths of pod packets
 //! - `filter.rs`: what firewalls and the NAT of other programs do with pod packets
 //! - `samples.rs`: the packets that represent all those between pods
+//! - `conditions.rs`: the conditions of firewall rules that hostgw cannot decide
 //! - `outside.rs`: the same for packets that leave the cluster
 //! - `remedy.rs`: the command that makes a firewall accept pod packets
 //! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
@@ -19,6 +20,7 @@
 mod addresses;
 mod arp;
 mod cloud;
+mod conditions;
 mod effects;
 mod filter;
 mod journey;
@@ -90,7 +92,7 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(filter::examine(examination, paths, &model, &mut effects));
     findings.extend(outside::silent_gateways(examination, paths));
     findings.extend(programs::examine(examination, paths, &mut effects));
-    findings.extend(arp::examine(examination, &model, &mut effects));
+    findings.extend(arp::examine(examination, paths, &model, &mut effects));
     findings.extend(surroundings::examine(examination, paths, &model, &mut effects));
     findings.extend(addresses::examine(examination, paths, &mut effects));
     findings.extend(other_cni::examine(examination));

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::{
-    Examination, finding,
+    Examination,
+    conditions::{is_for_ipset, undecided},
+    finding,
     journey::spot_text,
     remedy::{allow_outside, remove},
     samples,
@@ -11,11 +13,11 @@ use super::{
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        ChainIndex, Direction, Filtering, ForwardingModel, Packet, Passage, Path, Paths, SAMPLE_PORT, Spot,
-        Transport, Treatment, Way, outside_address,
+        AddressChange, ChainIndex, Direction, Filtering, ForwardingModel, Packet, Passage, Path, Paths,
+        SAMPLE_PORT, Spot, Transport, Treatment, Way, outside_address,
     },
     model::{Family, pod_address},
-    state::MatchedChains,
+    state::{FirewallRule, MatchedChains, NatTable, Term},
     text::{Untrusted, list},
 };
 
@@ -89,11 +91,86 @@ fn excluded(
             output: &path.expected.device,
             is_reply: false,
         };
-        let spot = chains.follow(model, &passage, MatchedChains::Others).masquerade?;
+        let masquerade = chains.follow(model, &passage, MatchedChains::Others).masquerade?;
+        let spot = masquerade.spot;
+        if !masquerade.is_certain() {
+            return (!is_for_ipset(&masquerade)).then(|| {
+                undecided(
+                    &spot,
+                    &spot_text(&spot),
+                    &format!("change the source address of packets to {what}"),
+                    &masquerade.depends_on.unwrap_or(spot),
+                )
+            });
+        }
         let message = format!("{} changes the source address of packets to {what}", spot_text(&spot));
         Some(finding(Rule::ForeignMasquerade, message, remove(&spot, "these destinations")))
     })
 }
+
+/// Returns the rule because of which this node does not recognize the replies to masqueraded packets, and the finding.
+fn no_reply<'a>(
+    path: &Path,
+    treatment: &Treatment<'a>,
+    chains: &ChainIndex<'a>,
+    model: &ForwardingModel<'_>,
+) -> Option<(Spot<'a>, Diagnostic)> {
+    let whose = "packets from this node's pods to destinations outside the cluster";
+    let host = model.host();
+    let masquerade = treatment.masquerade.filter(AddressChange::is_certain).map(|change| change.spot);
+    let foreign = masquerade.filter(|spot| spot.chain.table != NatTable::NAME);
+    let new_source = foreign.and_then(|spot| Some((spot, new_source(spot.rule?)?)));
+    if let Some((spot, (from, to))) = new_source {
+        let is_own = host.addresses.iter().any(|local| (from..=to).contains(&local.address));
+        if !is_own {
+            let to = if from == to { String::new() } else { format!("-{to}") };
+            let message = format!(
+                "{} changes the source of {whose} to {from}{to}, which is not an address of this node: replies are lost unless \
+                 the network routes them to this node",
+                spot_text(&spot)
+            );
+            return Some((spot, finding(Rule::OutsideBlocked, message, remove(&spot, "pod packets"))));
+        }
+    }
+    masquerade?;
+    let (spot, zone) = treatment.zone?;
+    let Packet { source, destination, .. } = &path.packet;
+    let family = Family::from(*source);
+    let output = &path.expected.device;
+    let mut addresses = host.addresses.iter().filter(|local| local.device == *output);
+    let own = addresses.find(|local| Family::from(local.address) == family)?.address;
+    let packet = Packet { source: *destination, destination: own, input: output.clone() };
+    let passage = Passage {
+        packet: &packet,
+        transport: Transport::Tcp,
+        port: HTTPS,
+        way: Way::In,
+        output,
+        is_reply: true,
+    };
+    let of_reply = chains.follow(model, &passage, MatchedChains::All).zone.map_or(0, |(_, zone)| zone);
+    (of_reply != zone).then(|| {
+        let message = format!(
+            "{} assigns {whose} to zone {zone} of connection tracking, and the replies on {output} are in zone {of_reply}: this node \
+             does not recognize them",
+            spot_text(&spot)
+        );
+        let remedy = "assign both directions to the same zone, or only the packets from pods with `ct original zone set` or \
+                      `-j CT --zone-orig`";
+        (spot, finding(Rule::OutsideBlocked, message, remedy))
+    })
+}
+
+/// Returns the addresses of which a rule makes one the source.
+fn new_source(rule: &FirewallRule) -> Option<(IpAddr, IpAddr)> {
+    rule.terms.iter().find_map(|term| match term {
+        Term::NewSource { from, to } => Some((*from, *to)),
+        _ => None,
+    })
+}
+
+/// The port of a service that most firewalls allow.
+const HTTPS: u16 = 443;
 
 /// Reports rules that block traffic that leaves the cluster and that the configuration masquerades. The sample is a
 /// connection to a service that most firewalls allow. The rules in `known` are already reported.
@@ -103,7 +180,6 @@ fn lost_outside<'a>(
     model: &ForwardingModel<'_>,
     mut known: Vec<Spot<'a>>,
 ) -> Vec<Diagnostic> {
-    const HTTPS: u16 = 443;
     let mut lost = |path: &Path| {
         let is_reply = path.direction == Direction::In;
         let passage = Passage {
@@ -115,16 +191,26 @@ fn lost_outside<'a>(
             output: &path.expected.device,
             is_reply,
         };
-        let Treatment { filter, untracked, .. } = chains.follow(model, &passage, MatchedChains::All);
+        let treatment = chains.follow(model, &passage, MatchedChains::All);
+        let Treatment { filter, untracked, .. } = &treatment;
         let whose = match is_reply {
             true => "replies from outside the cluster to this node's pods",
             false => "packets from this node's pods to destinations outside the cluster",
         };
         let dropped = match filter {
-            Filtering::Dropped(spot) => Some(spot),
+            Filtering::Dropped(spot) => Some(*spot),
             _ => None,
         };
-        let spot = dropped.or(untracked.filter(|_| !is_reply)).filter(|spot| !known.contains(spot))?;
+        let blocking = dropped.or(untracked.filter(|_| !is_reply));
+        let Some(spot) = blocking else {
+            let (spot, finding) = no_reply(path, &treatment, chains, model).filter(|_| !is_reply)?;
+            let is_new = !known.contains(&spot);
+            known.push(spot);
+            return is_new.then_some(finding);
+        };
+        if known.contains(&spot) {
+            return None;
+        }
         known.push(spot);
         Some(match dropped {
             Some(_) => finding(

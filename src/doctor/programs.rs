@@ -4,7 +4,7 @@ use super::{Effect, Examination, TrafficEffects, carriers, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::Paths,
-    state::{PacketProgram, PacketProgramKind},
+    state::{FirewallRule, PacketProgram, PacketProgramKind, RuleVerdict, Term},
     text::{ShellCommand, Untrusted, list},
 };
 
@@ -72,5 +72,13 @@ pub(super) fn notes(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Str
     let unknown: Vec<&Untrusted> = unknown.collect();
     let unlisted = (!unknown.is_empty())
         .then(|| format!("not examined: {} (listing their tables requires root)", list(&unknown, 2)));
-    unseen.into_iter().chain(unlisted).collect()
+    let rules = examination.observed.host.firewall.iter().flat_map(|firewall| &firewall.chains);
+    let depends = |rule: &FirewallRule| {
+        let masquerades = Term::Verdict(RuleVerdict::Masquerade);
+        rule.depends_on_ipset() && rule.terms.contains(&masquerades)
+    };
+    let ipsets = rules.flat_map(|chain| &chain.rules).any(depends).then(|| {
+        "not examined: masquerade rules that depend on an ipset (hostgw cannot read ipsets)".to_owned()
+    });
+    unseen.into_iter().chain(unlisted).chain(ipsets).collect()
 }

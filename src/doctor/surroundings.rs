@@ -233,7 +233,8 @@ fn other_networks(
                 is_reply: false,
             };
             // If another program masquerades these packets, hostgw makes no difference.
-            chains.follow(model, &passage, MatchedChains::Others).masquerade.is_none()
+            let masquerade = chains.follow(model, &passage, MatchedChains::Others).masquerade;
+            !masquerade.is_some_and(|masquerade| masquerade.is_certain())
         })
         .map(|local| {
             finding(

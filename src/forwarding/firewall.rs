@@ -11,7 +11,7 @@ use crate::{
     model::Family,
     state::{
         ChainPolicy, ChainType, Firewall, FirewallChain, FirewallRule, Hook, Link, MatchedChains, NatTable,
-        PacketPart, RuleVerdict, TableFamily, Term, TypeSet,
+        PacketHeader, PacketPart, RuleVerdict, TableFamily, Term, TypeSet,
     },
     text::Untrusted,
 };
@@ -20,6 +20,8 @@ use crate::{
 const MAX_DEPTH: usize = 16;
 /// The maximum number of rules to follow for one packet, because chains can jump to each other in exponentially many ways.
 const MAX_RULES: usize = 200_000;
+/// `NF_IP_PRI_CONNTRACK` (linux/netfilter_ipv4.h).
+const CONNECTION_TRACKING: i32 = -200;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `NF_CT_STATE_BIT(IP_CT_NEW)`, `NF_CT_STATE_UNTRACKED_BIT`
 /// (linux/netfilter/nf_conntrack_common.h).
 const ESTABLISHED: u32 = 1 << 1;
@@ -100,24 +102,71 @@ pub struct Treatment<'a> {
     /// Whether the packet passes.
     pub filter: Filtering<'a>,
     /// The rule that drops such packets depending on what differs between them, such as their length.
-    pub partly: Option<Spot<'a>>,
+    pub partly: Option<Conditional<'a>>,
     /// The rule that changes its destination address.
-    pub redirected: Option<Redirection<'a>>,
+    pub redirected: Option<AddressChange<'a>>,
     /// The rule that changes its source address.
-    pub masquerade: Option<Spot<'a>>,
+    pub masquerade: Option<AddressChange<'a>>,
+    /// The rule that overwrites a part of its headers so that it does not arrive, or not unchanged.
+    pub overwritten: Option<Overwriting<'a>>,
     /// The rule that changes its mark before it is routed, and the mark, if it is known.
     pub marked: Option<(Spot<'a>, Option<u32>)>,
     /// The rule that excludes it from connection tracking, and so from NAT.
     pub untracked: Option<Spot<'a>>,
+    /// The zone of its connection, and the rule that sets it.
+    pub zone: Option<(Spot<'a>, u16)>,
 }
 
-/// A change of the destination address.
+/// A rule that applies depending on something.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Redirection<'a> {
+pub struct Conditional<'a> {
     /// The rule.
     pub spot: Spot<'a>,
-    /// Whether all of its conditions can be decoded.
-    pub is_certain: bool,
+    /// The rule with the condition: the rule itself, one that leads to it, or one before it.
+    pub depends_on: Spot<'a>,
+}
+
+/// A change of an address by NAT.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AddressChange<'a> {
+    /// The rule.
+    pub spot: Spot<'a>,
+    /// The rule with a condition that cannot be decided, if there is one.
+    pub depends_on: Option<Spot<'a>>,
+}
+
+impl AddressChange<'_> {
+    /// Returns `true` if the rule certainly applies.
+    #[must_use]
+    pub const fn is_certain(&self) -> bool {
+        self.depends_on.is_none()
+    }
+}
+
+/// A rule that overwrites a part of a header.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Overwriting<'a> {
+    /// The rule.
+    pub spot: Spot<'a>,
+    /// The part.
+    pub part: HeaderPart,
+    /// The rule with a condition that cannot be decided, if there is one.
+    pub depends_on: Option<Spot<'a>>,
+}
+
+/// A part of a header that must not change on the way to a pod. The most important part comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HeaderPart {
+    /// The destination address.
+    Destination,
+    /// The source address.
+    Source,
+    /// The ports.
+    Ports,
+    /// The time to live (IPv6: the hop limit), which is this number afterward: too low to reach the destination.
+    TimeToLive(u8),
+    /// Another part, whose effect is unknown.
+    Unknown,
 }
 
 /// Whether firewalls let a packet pass.
@@ -208,13 +257,18 @@ impl<'a> ChainIndex<'a> {
             },
             left: MAX_RULES,
             maybe: Maybe::default(),
+            gate: None,
+            doubt: None,
+            is_tracked: false,
             treatment: Treatment {
                 filter: Filtering::Passed,
                 partly: None,
                 redirected: None,
                 masquerade: None,
+                overwritten: None,
                 marked: None,
                 untracked: None,
+                zone: None,
             },
         };
         for &hook in passage.way.hooks() {
@@ -227,13 +281,16 @@ impl<'a> ChainIndex<'a> {
                     })
             };
             let mut chains: Vec<&FirewallChain> = self.firewall.chains.iter().filter(is_here).collect();
+            // Of several chains with the same priority, packets pass the newest first (`nf_hook_entries_grow`,
+            // net/netfilter/core.c).
+            chains.reverse();
             chains.sort_by_key(|chain| chain.base.as_ref().map(|base| base.priority));
             walker.hook = hook;
             for chain in chains {
                 walker.base(chain);
             }
             // The new destination changes the route.
-            if walker.treatment.redirected.is_some_and(|redirected| redirected.is_certain) {
+            if walker.treatment.redirected.is_some_and(|redirected| redirected.is_certain()) {
                 break;
             }
         }
@@ -262,6 +319,12 @@ struct Walker<'a, 'p> {
     /// The number of rules that may still be followed.
     left: usize,
     maybe: Maybe<'a>,
+    /// The rule with the undecided condition by which the packet reaches the current chain.
+    gate: Option<Spot<'a>>,
+    /// An earlier rule that may have ended the current chain, or one that led to it.
+    doubt: Option<Spot<'a>>,
+    /// Whether connection tracking has seen the packet.
+    is_tracked: bool,
     treatment: Treatment<'a>,
 }
 
@@ -270,11 +333,13 @@ impl<'a> Walker<'a, '_> {
     fn base(&mut self, chain: &'a FirewallChain) {
         let is_nat = chain.base.as_ref().is_some_and(|base| base.kind == ChainType::Nat);
         // NAT is decided by the first packet of a tracked connection.
-        let is_decided = self.hook == Hook::Postrouting && self.treatment.masquerade.is_some();
+        let is_masqueraded = self.treatment.masquerade.is_some_and(|masquerade| masquerade.is_certain());
+        let is_decided = self.hook == Hook::Postrouting && is_masqueraded;
         if is_nat && (self.passage.is_reply || self.state == UNTRACKED || is_decided) {
             return;
         }
         self.maybe = Maybe::default();
+        self.is_tracked = chain.base.as_ref().is_some_and(|base| base.priority > CONNECTION_TRACKING);
         let end = self.walk(chain, 0, Match::Yes);
         let drops = chain.base.as_ref().is_some_and(|base| base.policy == ChainPolicy::Drop);
         let policy = Spot { chain, rule: None };
@@ -286,11 +351,11 @@ impl<'a> Walker<'a, '_> {
         let passed = dropped_by.map_or(Filtering::Passed, Filtering::MaybeDropped);
         let filter = match end {
             ChainEnd::Masqueraded(spot) => {
-                self.treatment.masquerade = Some(spot);
+                self.treatment.masquerade = Some(AddressChange { spot, depends_on: None });
                 passed
             }
             ChainEnd::Redirected(spot) => {
-                self.treatment.redirected = Some(Redirection { spot, is_certain: true });
+                self.treatment.redirected = Some(AddressChange { spot, depends_on: None });
                 passed
             }
             ChainEnd::Dropped(spot) => dropped(spot),
@@ -305,6 +370,13 @@ impl<'a> Walker<'a, '_> {
 
     /// Follows a chain; `reached` says whether the packet certainly reaches it.
     fn walk(&mut self, chain: &'a FirewallChain, depth: usize, reached: Match) -> ChainEnd<'a> {
+        let doubt = self.doubt;
+        let end = self.rules(chain, depth, reached);
+        self.doubt = doubt;
+        end
+    }
+
+    fn rules(&mut self, chain: &'a FirewallChain, depth: usize, reached: Match) -> ChainEnd<'a> {
         for rule in &chain.rules {
             let spot = Spot { chain, rule: Some(rule) };
             if self.left == 0 {
@@ -340,25 +412,49 @@ impl<'a> Walker<'a, '_> {
             RuleVerdict::Jump(name) | RuleVerdict::Goto(name) => {
                 let key = (spot.chain.family, spot.chain.table.as_raw(), name.as_raw());
                 let target = self.index.by_name.get(&key).copied().filter(|_| depth < MAX_DEPTH)?;
-                match self.walk(target, depth + 1, applies) {
-                    ChainEnd::Through => {
-                        (is_certain && matches!(verdict, RuleVerdict::Goto(_))).then_some(ChainEnd::Through)
-                    }
+                let gate = self.gate;
+                if !is_certain {
+                    self.gate.get_or_insert(*spot);
+                }
+                let end = self.walk(target, depth + 1, applies);
+                self.gate = gate;
+                let is_last = matches!(verdict, RuleVerdict::Goto(_));
+                if is_last && applies == Match::Maybe {
+                    self.doubt.get_or_insert(*spot);
+                }
+                match end {
+                    ChainEnd::Through => (is_certain && is_last).then_some(ChainEnd::Through),
                     end => Some(end),
                 }
             }
             RuleVerdict::Return if is_certain => Some(ChainEnd::Through),
             RuleVerdict::Accept if is_certain => Some(ChainEnd::Accepted),
             RuleVerdict::Drop if is_certain => Some(ChainEnd::Dropped(*spot)),
-            RuleVerdict::Masquerade if is_certain => Some(ChainEnd::Masqueraded(*spot)),
-            RuleVerdict::Translate if is_certain => Some(ChainEnd::Redirected(*spot)),
+            RuleVerdict::Masquerade | RuleVerdict::Translate if is_certain && self.doubted().is_none() => {
+                Some(match verdict {
+                    RuleVerdict::Masquerade => ChainEnd::Masqueraded(*spot),
+                    _ => ChainEnd::Redirected(*spot),
+                })
+            }
+            _ if applies == Match::Rare => None,
+            RuleVerdict::Masquerade | RuleVerdict::Translate => {
+                let change = AddressChange { spot: *spot, depends_on: Some(self.condition_of(spot)) };
+                match verdict {
+                    RuleVerdict::Masquerade => self.treatment.masquerade.get_or_insert(change),
+                    _ => self.treatment.redirected.get_or_insert(change),
+                };
+                // The packet passes the chain, whether or not it reaches the rule.
+                is_certain.then_some(ChainEnd::Accepted)
+            }
             RuleVerdict::Drop if applies == Match::Some => {
-                self.treatment.partly.get_or_insert(*spot);
+                let depends_on = self.gate.unwrap_or(*spot);
+                self.treatment.partly.get_or_insert(Conditional { spot: *spot, depends_on });
                 None
             }
             _ if applies == Match::Some => None,
             RuleVerdict::Return => {
                 self.maybe.returned_by.get_or_insert(*spot);
+                self.doubt.get_or_insert(*spot);
                 None
             }
             RuleVerdict::Accept => {
@@ -369,13 +465,20 @@ impl<'a> Walker<'a, '_> {
                 self.maybe.dropped_by.get_or_insert(*spot);
                 None
             }
-            RuleVerdict::Translate => {
-                let redirection = Redirection { spot: *spot, is_certain: false };
-                self.treatment.redirected.get_or_insert(redirection);
-                None
-            }
-            RuleVerdict::Masquerade => None,
         }
+    }
+
+    /// Returns the earlier rule that may have kept the packet from the current one.
+    const fn doubted(&self) -> Option<Spot<'a>> {
+        match self.doubt {
+            Some(doubt) => Some(doubt),
+            None => self.maybe.accepted_by,
+        }
+    }
+
+    /// Returns the rule with the condition on which `spot` depends.
+    fn condition_of(&self, spot: &Spot<'a>) -> Spot<'a> {
+        self.doubted().or(self.gate).unwrap_or(*spot)
     }
 
     /// Returns whether a rule applies, and its possible verdicts. `reached` says whether the packet certainly reaches the rule.
@@ -433,6 +536,27 @@ impl<'a> Walker<'a, '_> {
                     self.set_mark(spot, registers.number(*register), applies);
                     continue;
                 }
+                Term::Swap { from, into, length, size } => {
+                    registers.swap(*from, *into, *length, *size);
+                    continue;
+                }
+                Term::Overwrite { register, header, offset, length } => {
+                    self.overwrite(spot, *header, *offset, &registers.bytes(*register, *length), applies);
+                    continue;
+                }
+                Term::ReduceTimeToLive(by) => {
+                    // The initial value on Linux (`net.ipv4.ip_default_ttl`).
+                    let left = 64_u8.saturating_sub(*by);
+                    self.note_overwriting(spot, self.too_low(left), applies);
+                    continue;
+                }
+                Term::SetZone(zone) => {
+                    // Later, the packet has a connection, and the rule has no effect.
+                    if applies == Match::Yes && !self.is_tracked {
+                        self.treatment.zone = Some((*spot, *zone));
+                    }
+                    continue;
+                }
                 Term::Untrack => {
                     if applies == Match::Yes {
                         self.state = UNTRACKED;
@@ -448,9 +572,13 @@ impl<'a> Walker<'a, '_> {
                     }
                     continue;
                 }
-                Term::Neutral(_) | Term::SetConnectionMark => continue,
+                Term::Neutral(_) | Term::NewSource { .. } | Term::SetConnectionMark => continue,
                 Term::Varies(_) => Match::Some,
-                Term::Condition(_) | Term::Lookup { .. } => Match::Maybe,
+                Term::Rare(_) => Match::Rare,
+                Term::Condition(_) | Term::Lookup { .. } => {
+                    registers = Registers::new();
+                    Match::Maybe
+                }
             };
             applies = applies.min(matches);
             if applies == Match::No {
@@ -458,6 +586,63 @@ impl<'a> Walker<'a, '_> {
             }
         }
         (applies, Vec::new())
+    }
+
+    /// Notes what a rule overwrites, unless the packet has the same bytes already.
+    fn overwrite(
+        &mut self,
+        spot: &Spot<'a>,
+        header: PacketHeader,
+        offset: usize,
+        bytes: &[Byte],
+        applies: Match,
+    ) {
+        let Passage { packet, transport, port, is_reply, .. } = *self.passage;
+        let family = Family::from(packet.destination);
+        let before = match header {
+            PacketHeader::Network => sample::network(packet, transport),
+            PacketHeader::Transport => sample::transport(family, transport, port, is_reply),
+        };
+        let changed = bytes.iter().enumerate().map(|(at, byte)| (offset + at, *byte));
+        let changed = changed.filter(|(at, byte)| before.get(*at) != Some(byte));
+        let part = changed.filter_map(|(at, byte)| match (header, family, at) {
+            (PacketHeader::Network, Family::V4, 16..=19) | (PacketHeader::Network, Family::V6, 24..=39) => {
+                Some(HeaderPart::Destination)
+            }
+            (PacketHeader::Network, Family::V4, 12..=15) | (PacketHeader::Network, Family::V6, 8..=23) => {
+                Some(HeaderPart::Source)
+            }
+            (PacketHeader::Network, Family::V4, 8) | (PacketHeader::Network, Family::V6, 7) => {
+                byte.exact().map_or(Some(HeaderPart::Unknown), |value| self.too_low(value))
+            }
+            // Type of service, identification, fragmentation and checksum; traffic class and flow label.
+            (PacketHeader::Network, Family::V4, 1 | 4..=7 | 10..=11)
+            | (PacketHeader::Network, Family::V6, 0..=3) => None,
+            (PacketHeader::Transport, _, 0..=3) if transport != Transport::Icmp => Some(HeaderPart::Ports),
+            _ => Some(HeaderPart::Unknown),
+        });
+        self.note_overwriting(spot, part.min(), applies);
+    }
+
+    /// Returns the time to live as a finding, if it is too low for the routers between this rule and the destination. This
+    /// node checks it after the hook `prerouting`, and the other node does before it forwards the packet to its pod.
+    fn too_low(&self, value: u8) -> Option<HeaderPart> {
+        let Passage { packet, way, output, .. } = *self.passage;
+        let forwards = way == Way::Through && self.hook == Hook::Prerouting;
+        let mut networks = self.model.host().on_link(output.as_raw());
+        let is_forwarded_again = way != Way::In && !networks.any(|net| net.contains(&packet.destination));
+        let routers = u8::from(forwards) + u8::from(is_forwarded_again);
+        (routers > 0 && value <= routers).then_some(HeaderPart::TimeToLive(value))
+    }
+
+    fn note_overwriting(&mut self, spot: &Spot<'a>, part: Option<HeaderPart>, applies: Match) {
+        let Some(part) = part.filter(|_| applies > Match::Rare) else { return };
+        let is_certain = applies == Match::Yes && self.doubted().is_none();
+        let depends_on = (!is_certain).then(|| self.condition_of(spot));
+        let known = self.treatment.overwritten.is_some_and(|known| known.depends_on.is_none());
+        if !known && (is_certain || self.treatment.overwritten.is_none()) {
+            self.treatment.overwritten = Some(Overwriting { spot: *spot, part, depends_on });
+        }
     }
 
     fn set_mark(&mut self, spot: &Spot<'a>, mark: Option<u32>, applies: Match) {
@@ -487,6 +672,7 @@ impl<'a> Walker<'a, '_> {
                 let header = sample::transport(family, transport, port, is_reply);
                 sample::part(&header, *offset, *length)
             }
+            PacketPart::ServiceType => vec![sample::SERVICE_TYPE],
             PacketPart::Protocol => known(&[transport.number(family)]),
             PacketPart::EtherType => known(match family {
                 Family::V4 => &[0x08, 0x00],

@@ -28,7 +28,9 @@ mod windows;
 
 pub use distinction::{Distinctions, Region};
 pub use explain::{PathFault, delete_route, explain, faults, faults_unapplied, owner, stop_text};
-pub use firewall::{ChainIndex, Filtering, Passage, Redirection, Spot, Treatment, Way};
+pub use firewall::{
+    AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, Overwriting, Passage, Spot, Treatment, Way,
+};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
 use sample::CLIENT_PORT;

@@ -8,6 +8,8 @@ use crate::state::{KeyRange, Operator};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Match {
     No,
+    /// The rule applies only to unusual packets, such as those of a flood.
+    Rare,
     /// The rule applies to some packets between the two pods, but not to all of them.
     Some,
     /// The rule has a condition that cannot be decoded.
@@ -50,6 +52,11 @@ impl Byte {
     /// Returns a byte in which these bits vary.
     pub(super) const fn varying(value: u8, varies: u8) -> Self {
         Self { value: value & !varies, varies, unknown: 0 }
+    }
+
+    /// Returns the value, if all bits are known.
+    pub(super) const fn exact(self) -> Option<u8> {
+        if self.open() == 0 { Some(self.value) } else { None }
     }
 
     const fn open(self) -> u8 {
@@ -117,6 +124,18 @@ impl Registers {
             },
         );
         self.store(into, bytes);
+    }
+
+    /// Swaps the bytes of numbers of `size` bytes.
+    pub(super) fn swap(&mut self, from: u32, into: u32, length: usize, size: usize) {
+        let mut bytes = self.bytes(from, length);
+        bytes.chunks_mut(size.max(1)).for_each(<[Byte]>::reverse);
+        self.store(into, bytes);
+    }
+
+    /// The first bytes of a register, which are unknown if it does not exist.
+    pub(super) fn bytes(&self, register: u32, length: usize) -> Vec<Byte> {
+        self.get(register, length).map_or_else(|| vec![Byte::UNKNOWN; length.min(64)], <[Byte]>::to_vec)
     }
 
     /// The first bytes of a register.
@@ -256,6 +275,17 @@ mod tests {
         assert_eq!(registers.compare(2, Operator::Equal, &[0, 1]), Match::Yes);
         registers.mask(9, 1, &[0xff], &[0]);
         assert_eq!(registers.compare(1, Operator::Equal, &[3]), Match::Maybe);
+    }
+
+    #[test]
+    fn swapped_numbers_are_compared_in_network_order() {
+        let mut registers = Registers::new();
+        registers.store(1, [Byte::known(5), Byte::known(0), Byte::UNKNOWN, Byte::VARIES]);
+        registers.swap(1, 2, 4, 2);
+        assert_eq!(registers.compare(2, Operator::Equal, &[0, 5]), Match::Yes);
+        registers.swap(1, 1, 4, 4);
+        assert_eq!(registers.compare(1, Operator::Equal, &[1, 2, 0, 6]), Match::No);
+        assert_eq!(registers.compare(1, Operator::Equal, &[1, 2, 0, 5]), Match::Maybe);
     }
 
     #[test]

@@ -62,6 +62,9 @@ impl Transport {
     }
 }
 
+/// No differentiated services, and no ECN.
+pub(super) const SERVICE_TYPE: Byte = Byte::known(0);
+
 /// Returns the IP header: struct iphdr (linux/ip.h) or struct ipv6hdr (linux/ipv6.h).
 pub(super) fn network(packet: &Packet, transport: Transport) -> Vec<Byte> {
     let protocol = Byte::known(transport.number(Family::from(packet.destination)));
@@ -69,7 +72,7 @@ pub(super) fn network(packet: &Packet, transport: Transport) -> Vec<Byte> {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let mut header = vec![Byte::VARIES; 12];
             // Version and header length, no differentiated services, and the flag "don't fragment".
-            (header[0], header[1]) = (Byte::known(0x45), Byte::known(0));
+            (header[0], header[1]) = (Byte::known(0x45), SERVICE_TYPE);
             (header[6], header[7]) = (Byte::known(0x40), Byte::known(0));
             header[9] = protocol;
             header.extend(from.octets().into_iter().chain(to.octets()).map(Byte::known));

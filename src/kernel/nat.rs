@@ -9,6 +9,7 @@ mod compat;
 mod decode;
 mod extensions;
 mod key;
+mod limits;
 mod read;
 mod ruleset;
 mod terms;

@@ -1,5 +1,7 @@
 //! The chains of firewalls and NAT that packets pass, as far as their rules can be decoded.
 
+use std::net::IpAddr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +110,17 @@ pub struct FirewallRule {
     pub terms: Vec<Term>,
 }
 
+impl FirewallRule {
+    /// Returns `true` if the rule depends on an ipset, whose elements are not part of the rules.
+    #[must_use]
+    pub fn depends_on_ipset(&self) -> bool {
+        self.terms.iter().any(|term| matches!(term, Term::Condition(name) if *name == *Self::IPSET))
+    }
+
+    /// The name of the condition.
+    pub const IPSET: &str = "ipset";
+}
+
 /// A term of a rule: what it loads, compares or does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -213,11 +226,46 @@ pub enum Term {
     SetConnectionMark,
     /// Excludes the packet from connection tracking.
     Untrack,
+    /// Assigns both directions of the packet's connection to a zone of connection tracking.
+    SetZone(u16),
+    /// Swaps the bytes of numbers in a register: between the byte orders of the host and of the network.
+    Swap {
+        /// The register that is read.
+        from: u32,
+        /// The register that is written.
+        into: u32,
+        /// The number of bytes.
+        length: usize,
+        /// The number of bytes of each number.
+        size: usize,
+    },
+    /// Overwrites a part of the packet with a register.
+    Overwrite {
+        /// The register.
+        register: u32,
+        /// The header.
+        header: PacketHeader,
+        /// The first byte.
+        offset: usize,
+        /// The number of bytes.
+        length: usize,
+    },
+    /// Reduces the time to live (IPv6: the hop limit) by this number.
+    ReduceTimeToLive(u8),
+    /// The addresses of which the verdict after it makes one the source.
+    NewSource {
+        /// The first address.
+        from: IpAddr,
+        /// The last address.
+        to: IpAddr,
+    },
     /// Has no effect on where the packet goes, such as a counter.
     Neutral(Untrusted),
     /// A condition that some packets between two pods meet and others do not, such as one about ports.
     Varies(Untrusted),
-    /// A condition that cannot be decoded.
+    /// A condition that only unusual packets meet, such as those of a flood, above a high limit.
+    Rare(Untrusted),
+    /// A condition that cannot be decoded. It may change any register.
     Condition(Untrusted),
     /// A verdict that cannot be decoded.
     Effect(Untrusted),
@@ -278,6 +326,16 @@ impl TypeSet {
     }
 }
 
+/// A header of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PacketHeader {
+    /// The IP header.
+    Network,
+    /// The header after it, such as that of TCP.
+    Transport,
+}
+
 /// A part of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
@@ -298,6 +356,8 @@ pub enum PacketPart {
     },
     /// The number of the protocol after the IP header (`IPPROTO_*`).
     Protocol,
+    /// The byte with differentiated services and ECN: the type of service, or the traffic class.
+    ServiceType,
     /// The group of the incoming interface.
     InputGroup,
     /// The group of the outgoing interface.

@@ -28,8 +28,8 @@ use crate::{
 };
 
 pub use firewall::{
-    Firewall, FirewallChain, FirewallRule, KeyRange, LowerChain, MatchedChains, Operator, PacketPart,
-    RuleVerdict, TableFamily, Term, TypeSet,
+    Firewall, FirewallChain, FirewallRule, KeyRange, LowerChain, MatchedChains, Operator, PacketHeader,
+    PacketPart, RuleVerdict, TableFamily, Term, TypeSet,
 };
 pub use host::{
     AddressFlag, Hardware, Host, InterfaceAddress, Link, NeighborEntry, PacketProgram, PacketProgramKind,

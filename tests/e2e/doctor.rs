@@ -530,6 +530,26 @@ fn a_firewall_that_drops_neighbor_discovery_is_a_finding() {
         super::configure_ipv6(&node);
         node.hostgw_ok(&["apply", "--yes"]);
         node.hostgw(&["doctor"]).expect(0).says("no findings");
+        for (rule, effect) in [
+            ("INPUT -i cni0", "to this node on cni0, so its pods cannot send packets over IPv6"),
+            (
+                "OUTPUT -o cni0 -p icmpv6 --icmpv6-type neighbor-solicitation",
+                "from this node on cni0, so it cannot deliver packets to its pods over IPv6",
+            ),
+        ] {
+            node.sh(&format!("ip6tables-nft -A {rule} -j DROP"));
+            node.hostgw(&["doctor"])
+                .expect(11)
+                .says("error[HG1046]")
+                .says(&format!("drops neighbor solicitations {effect}"));
+            node.sh(&format!("ip6tables-nft -D {rule} -j DROP"));
+        }
+        // As ufw does.
+        node.sh("for type in neighbor-solicitation neighbor-advertisement; do
+                     ip6tables-nft -A INPUT -p icmpv6 --icmpv6-type $type -m hl --hl-eq 255 -j ACCEPT
+                 done; ip6tables-nft -P INPUT DROP");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        node.sh("ip6tables-nft -F INPUT");
         node.sh("ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; ip6tables-nft -P INPUT DROP");
         node.hostgw(&["doctor"]).expect(11).says(
             "error[HG1046]: the policy of chain `INPUT` in table `ip6 filter` drops neighbor solicitations to this node on eth0, \
@@ -725,6 +745,88 @@ fn the_chains_of_kube_proxy_flannel_and_docker_are_no_finding() {
             .expect(11)
             .says("error[HG1004]: the policy of chain `FORWARD` in table `ip filter` drops packets between");
     });
+}
+
+/// The rules of ufw, Calico and Cilium that depend on limits, times, marks and sockets, which leave pods alone.
+const OTHER_PROGRAMS: &str = "*raw
+:PREROUTING ACCEPT [0:0]
+:CILIUM_PRE_raw - [0:0]
+:cali-PREROUTING - [0:0]
+-A PREROUTING -j CILIUM_PRE_raw
+-A PREROUTING -j cali-PREROUTING
+-A CILIUM_PRE_raw -m mark --mark 0x200/0xf00 -j CT --notrack
+-A cali-PREROUTING -j MARK --set-xmark 0x0/0xf0000
+-A cali-PREROUTING -i cali+ -j MARK --set-xmark 0x40000/0x40000
+-A cali-PREROUTING -m mark --mark 0x40000/0x40000 -m rpfilter --validmark --invert -j DROP
+-A cali-PREROUTING -m mark --mark 0x10000/0x10000 -j ACCEPT
+COMMIT
+*mangle
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:CILIUM_PRE_mangle - [0:0]
+-A PREROUTING -j CILIUM_PRE_mangle
+-A POSTROUTING -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+-A POSTROUTING -j TOS --set-tos 0x10/0x3f
+-A CILIUM_PRE_mangle -m socket --transparent -m mark ! --mark 0xe00/0xf00 -j MARK --set-xmark 0x200/0xffffffff
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:CILIUM_FORWARD - [0:0]
+:ufw-before-forward - [0:0]
+:ufw-after-logging-forward - [0:0]
+:ufw-user-limit - [0:0]
+-A FORWARD -j CILIUM_FORWARD
+-A FORWARD -j ufw-before-forward
+-A FORWARD -i cni0 -j ACCEPT
+-A FORWARD -o cni0 -j ACCEPT
+-A FORWARD -j ufw-after-logging-forward
+-A CILIUM_FORWARD -o cilium_host -j ACCEPT
+-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-forward -m conntrack --ctstate INVALID -m limit --limit 3/min --limit-burst 10 -j LOG --log-prefix \"[UFW AUDIT INVALID] \"
+-A ufw-before-forward -m conntrack --ctstate INVALID -j DROP
+-A ufw-before-forward -m limit --limit 3/min --limit-burst 10 -j RETURN
+-A ufw-before-forward -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m recent --set
+-A ufw-before-forward -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m recent --update --seconds 30 --hitcount 6 -j ufw-user-limit
+-A ufw-user-limit -m limit --limit 3/min -j LOG
+-A ufw-user-limit -j REJECT
+-A ufw-after-logging-forward -m limit --limit 3/min --limit-burst 10 -j LOG --log-prefix \"[UFW BLOCK] \"
+COMMIT
+*nat
+:POSTROUTING ACCEPT [0:0]
+:CILIUM_POST_nat - [0:0]
+:cali-POSTROUTING - [0:0]
+-A POSTROUTING -j CILIUM_POST_nat
+-A POSTROUTING -j cali-POSTROUTING
+-A CILIUM_POST_nat -s 10.244.0.0/24 ! -d 10.244.0.0/16 ! -o cilium+ -j MASQUERADE
+-A CILIUM_POST_nat -m mark --mark 0xa00/0xe00 -j ACCEPT
+-A cali-POSTROUTING -o tunl0 -m addrtype ! --src-type LOCAL -j MASQUERADE
+COMMIT
+";
+
+#[test]
+fn the_rules_of_ufw_calico_and_cilium_are_no_finding() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        node.write("rules", OTHER_PROGRAMS);
+        node.sh("iptables-nft-restore <rules");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+    });
+}
+
+/// Calico and kube-router masquerade with ipsets, which hostgw cannot read. It says so, but not as a finding.
+#[test]
+fn a_masquerade_rule_that_depends_on_an_ipset_is_a_note() {
+    let node = healthy_node(Privilege::User);
+    node.sh("iptables-nft -t nat -A POSTROUTING -m policy --dir out --pol none -j MASQUERADE");
+    node.hostgw(&["doctor"])
+        .expect(11)
+        .says("may change the source address of packets between")
+        .says("cannot decode `policy`");
+    node.sh("\"$HOSTGW\" snapshot | sed -E 's/(\"condition\": ?)\"policy\"/\\1\"ipset\"/' >ipset.json");
+    node.hostgw(&["doctor", "--state", "ipset.json"])
+        .expect(0)
+        .says("no findings")
+        .says("not examined: masquerade rules that depend on an ipset");
 }
 
 /// What does not apply to packets between pods, or not to all of them, is no finding, and neither is what is dormant.

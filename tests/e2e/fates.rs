@@ -55,7 +55,7 @@ const CHAINS: &str = "
 
 /// The rules of table `fw` in linux-1, what doctor says of them, and what does not get through to the pod of linux-2 (its
 /// protocols) and to the outside.
-const CASES: [(&str, &str, &str); 44] = [
+const CASES: [(&str, &str, &str); 71] = [
     // Protocols.
     ("add rule ip fw forward meta l4proto tcp drop", "HG1004 drops TCP packets between", "TCP outside"),
     ("add rule ip fw forward meta l4proto udp drop", "HG1004 drops UDP packets between", "UDP"),
@@ -92,6 +92,85 @@ const CASES: [(&str, &str, &str); 44] = [
          add rule ip fw forward update @flood { ip saddr limit rate over 100000/second } drop",
         "",
         "",
+    ),
+    (
+        "add limit ip fw l { rate over 10/second; }\nadd rule ip fw forward limit name l drop",
+        "HG1040 depending on `limit`",
+        "?",
+    ),
+    (
+        "add set ip fw flood { type ipv4_addr; flags dynamic; timeout 1m; size 100; }
+         add rule ip fw forward update @flood { ip saddr limit rate over 10/second } drop",
+        "HG1040 depending on `limit`",
+        "?",
+    ),
+    ("add rule ip fw forward limit rate 1/second drop", "HG1040 depending on `limit`", "?"),
+    ("add rule ip fw forward ct count over 0 drop", "HG1004 drops packets between", "ICMP TCP UDP outside"),
+    ("add rule ip fw forward ct count over 5000 drop", "", ""),
+    ("add rule ip fw forward ct packets > 0 drop", "HG1040 depending on `ct packets`", "?"),
+    (
+        "add rule ip fw forward ip checksum != 0 drop",
+        "HG1040 depending on `checksum`",
+        "ICMP TCP UDP outside",
+    ),
+    (
+        "add rule ip fw forward jhash ip saddr mod 1 == 0 drop",
+        "HG1040 depending on `hash`",
+        "ICMP TCP UDP outside",
+    ),
+    (
+        "add chain ip fw sub\nadd rule ip fw sub drop\nadd rule ip fw forward numgen inc mod 1 == 0 jump sub",
+        "HG1040 depending on `numgen`",
+        "ICMP TCP UDP outside",
+    ),
+    // Conditions that are not decoded.
+    (
+        "add rule ip fw forward meta day { 0, 1, 2, 3, 4, 5, 6 } drop",
+        "HG1005 cannot decode `meta day`",
+        "ICMP TCP UDP outside",
+    ),
+    ("add rule ip fw forward meta day { 0, 1, 2, 3, 4, 5, 6 } log", "", ""),
+    ("add rule ip fw forward meta day { 0, 1, 2, 3, 4, 5, 6 } accept", "", ""),
+    ("add rule ip fw forward meta mark 1-10 drop", "", ""),
+    ("add rule ip fw pre iifname cni0 meta pkttype set other", "HG1005 meta pkttype", "ICMP TCP UDP outside"),
+    (
+        "add rule ip fw post meta day { 0, 1, 2, 3, 4, 5, 6 } masquerade",
+        "HG1005 may change the source address",
+        "",
+    ),
+    ("add rule ip fw post numgen inc mod 2 == 0 masquerade", "HG1005 depending on `numgen`", ""),
+    (
+        "add rule ip fw post ct original ip saddr 10.9.0.0/16 return\nadd rule ip fw post masquerade",
+        "HG1005 may change the source address of packets between",
+        "",
+    ),
+    (
+        "add rule ip fw nat ip daddr 10.244.1.10 dnat to numgen inc mod 2 map { 0 : 10.244.1.11, 1 : 10.244.1.11 }",
+        "HG1005 may change the destination of packets from",
+        "ICMP TCP UDP",
+    ),
+    // Headers that rules overwrite.
+    (
+        "add rule ip fw pre iifname cni0 ip ttl set 1",
+        "HG1047 sets the time to live of packets from",
+        "ICMP TCP UDP outside",
+    ),
+    ("add rule ip fw forward ip ttl set 64", "", ""),
+    ("add rule ip fw forward ip dscp set cs1", "", ""),
+    (
+        "add rule ip fw forward ip daddr 10.244.0.0/16 ip daddr set 10.244.1.77",
+        "HG1047 overwrites the destination address of packets between",
+        "ICMP TCP UDP outside",
+    ),
+    (
+        "add rule ip fw forward ip daddr 10.244.1.0/24 ip saddr set 192.0.2.9",
+        "HG1047 overwrites the source address of packets from",
+        "ICMP TCP UDP",
+    ),
+    (
+        "add rule ip fw forward tcp dport set 88",
+        "HG1047 overwrites ports of TCP packets between",
+        "TCP outside",
     ),
     // NAT of the destination, and chains of NAT that drop.
     (
@@ -171,10 +250,26 @@ const CASES: [(&str, &str, &str); 44] = [
         "HG1042 excludes packets",
         "outside",
     ),
+    (
+        "add rule ip fw post ip daddr != 10.244.0.0/16 snat to 192.0.2.55",
+        "HG1042 to 192.0.2.55, which is not an address of this node",
+        "outside",
+    ),
+    (
+        "add chain ip fw raw { type filter hook prerouting priority -300; }
+         add rule ip fw raw iifname cni0 ct zone set 5",
+        "HG1042 to zone 5 of connection tracking",
+        "outside",
+    ),
+    (
+        "add chain ip fw raw { type filter hook prerouting priority -300; }\nadd rule ip fw raw ct zone set 5",
+        "",
+        "",
+    ),
 ];
 
 /// The same with rules of iptables.
-const IPTABLES: [(&str, &str, &str); 15] = [
+const IPTABLES: [(&str, &str, &str); 39] = [
     ("-A FORWARD -p tcp -j DROP", "HG1004 drops TCP packets between", "TCP outside"),
     ("-A FORWARD -p udp -m udp --dport 1:65535 -j DROP", "HG1004 drops UDP packets between", "UDP"),
     ("-A FORWARD -p icmp -j REJECT", "HG1040 drops ICMP packets between", "ICMP"),
@@ -200,6 +295,46 @@ const IPTABLES: [(&str, &str, &str); 15] = [
         "-t nat -A PREROUTING -p tcp -d 10.244.0.0/16 -j REDIRECT --to-ports 15001",
         "HG1041 of TCP packets",
         "TCP",
+    ),
+    ("-A FORWARD -m dscp --dscp 0 -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
+    ("-A FORWARD -m dscp --dscp 46 -j DROP", "", ""),
+    ("-A FORWARD -m tos ! --tos 0x10/0xff -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
+    ("-A FORWARD -m ecn --ecn-ip-ect 0 -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
+    ("-A FORWARD -p tcp -m ecn --ecn-tcp-cwr -j DROP", "", ""),
+    (
+        "-A FORWARD -m time --timestart 00:00 --timestop 23:59:59 -j DROP",
+        "HG1004 drops packets between",
+        "ICMP TCP UDP outside",
+    ),
+    (
+        "-A FORWARD -m time --datestop 2037-12-31 -j DROP",
+        "HG1005 cannot decode `time`",
+        "ICMP TCP UDP outside",
+    ),
+    ("-A FORWARD -m recent --set -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
+    ("-A FORWARD -m recent --name scanners --rcheck -j DROP", "HG1005 cannot decode `recent`", ""),
+    ("-A FORWARD -m connlimit --connlimit-above 0 -j DROP", "HG1004 drops packets", "ICMP TCP UDP outside"),
+    ("-A FORWARD -m connlimit --connlimit-above 5000 -j DROP", "", ""),
+    (
+        "-A FORWARD -m connbytes --connbytes 0: --connbytes-dir both --connbytes-mode packets -j DROP",
+        "HG1004 drops packets between",
+        "ICMP TCP UDP outside",
+    ),
+    ("-A FORWARD -m limit --limit 1000/s -j DROP", "HG1040 depending on `limit`", "?"),
+    ("-A FORWARD -m hashlimit --hashlimit-above 5/sec --hashlimit-name h -j DROP", "HG1040 `hashlimit`", "?"),
+    ("-A FORWARD -m hashlimit --hashlimit-above 10000/sec --hashlimit-name h -j DROP", "", ""),
+    ("-A FORWARD -m helper --helper ftp -j DROP", "", ""),
+    ("-A FORWARD -m string --algo bm --string hostgw-test -j DROP", "HG1040 depending on `string`", ""),
+    ("-A FORWARD -p tcp -m multiport --ports 25,135:139 -j DROP", "", ""),
+    ("-A FORWARD -p tcp -m multiport --ports 1:65535 -j DROP", "HG1004 drops TCP packets", "TCP outside"),
+    ("-t mangle -A PREROUTING -i cni0 -j TTL --ttl-set 1", "HG1047 time to live", "ICMP TCP UDP outside"),
+    ("-t mangle -A PREROUTING -i cni0 -j TTL --ttl-dec 63", "HG1047 time to live", "ICMP TCP UDP outside"),
+    ("-t mangle -A POSTROUTING -j TTL --ttl-inc 1", "", ""),
+    ("-t raw -A PREROUTING -i cni0 -j CT --zone 5", "HG1042 to zone 5 of connection tracking", "outside"),
+    (
+        "-t nat -A POSTROUTING ! -d 10.244.0.0/16 -j SNAT --to-source 192.0.2.55",
+        "HG1042 to 192.0.2.55, which is not an address of this node",
+        "outside",
     ),
     ("-t raw -A PREROUTING -i cni0 ! -d 10.244.0.0/16 -j CT --notrack", "HG1042 excludes packets", "outside"),
 ];

@@ -484,11 +484,16 @@ fn native_conditions(terms: &[Term], is_read: impl Fn(usize) -> bool) -> Vec<Con
             Term::AddressType { .. } => conditions.push(other(false, "addrtype".to_owned())),
             Term::Mark { not, .. } => conditions.push(other(*not, "mark".to_owned())),
             Term::State(_) => conditions.push(other(false, "ct state".to_owned())),
-            Term::Varies(name) | Term::Condition(name) => {
+            Term::Varies(name) | Term::Rare(name) | Term::Condition(name) => {
                 conditions.push(other(false, name.as_raw().to_owned()));
             }
             Term::Constant { .. }
             | Term::Verdict(_)
+            | Term::NewSource { .. }
+            | Term::Swap { .. }
+            | Term::Overwrite { .. }
+            | Term::ReduceTimeToLive(_)
+            | Term::SetZone(_)
             | Term::SetMark
             | Term::MarkFrom { .. }
             | Term::SetConnectionMark
@@ -508,6 +513,7 @@ fn part_name(part: &PacketPart) -> String {
         PacketPart::Header { offset: 8, length: 5.. } => "ip6 saddr",
         PacketPart::Header { offset: 24, .. } => "ip6 daddr",
         PacketPart::Header { .. } => "the IP header",
+        PacketPart::ServiceType => "ip dscp",
         PacketPart::Transport { .. } => "ports",
         PacketPart::Protocol => "meta l4proto",
         PacketPart::InputGroup => "iifgroup",

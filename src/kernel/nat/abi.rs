@@ -115,6 +115,8 @@ pub(in crate::kernel) mod other {
     pub(in crate::kernel) const NAME: u16 = 2;
     /// `NFTA_SET_FLAGS` and `NFTA_OBJ_TYPE`.
     pub(in crate::kernel) const KIND: u16 = 3;
+    /// `NFTA_OBJ_DATA`.
+    pub(in crate::kernel) const DATA: u16 = 4;
     /// `NFT_SET_MAP | NFT_SET_OBJECT`.
     pub(in crate::kernel) const MAPS: u32 = 0x8 | 0x40;
 }

@@ -8,7 +8,7 @@ use super::{
     abi::{self, message},
     decode::{self, get, number},
     read::{NftObject, base_chain, objects_of},
-    terms::{terms, verdict},
+    terms::{Objects, terms, verdict},
 };
 use crate::{
     kernel::netlink::{Attributes, Socket, put_attribute, text},
@@ -55,12 +55,16 @@ pub fn firewall() -> Option<Firewall> {
             rules: Vec::new(),
         });
     }
+    let objects = named_objects(&mut socket);
+    let none = Objects::default();
     for (number, object) in objects_of(&mut socket, message::GETRULE).ok()? {
-        lower.add_rule(number, &object);
+        let table = name(&object, abi::rule::TABLE);
+        let rule = rule(&object, objects.get(&(number, table.clone())).unwrap_or(&none));
+        lower.add_rule(number, &table, &rule);
         let Some(family) = family_of(number) else { continue };
-        let place = (family, name(&object, abi::rule::TABLE), name(&object, abi::rule::CHAIN));
+        let place = (family, table, name(&object, abi::rule::CHAIN));
         if let Some(at) = places.get(&place) {
-            chains[*at].rules.push(rule(&object));
+            chains[*at].rules.push(rule);
         }
     }
     let mut sets: HashMap<(TableFamily, String, String), Option<Elements>> = HashMap::new();
@@ -92,6 +96,18 @@ pub fn firewall() -> Option<Firewall> {
     }
     let (chains, lower) = (passed(chains, &places), lower.that_discard());
     Some(Firewall { chains, lower, ..Firewall::default() })
+}
+
+/// Reads the named objects of all tables. Objects that cannot be read are missing.
+fn named_objects(socket: &mut Socket) -> HashMap<(u8, String), Objects> {
+    let mut tables: HashMap<(u8, String), Objects> = HashMap::new();
+    for (family, object) in objects_of(socket, message::GETOBJ).unwrap_or_default() {
+        let kind = number(object.get(abi::other::KIND)).unwrap_or(0);
+        let data = object.get(abi::other::DATA).unwrap_or_default().to_vec();
+        let objects = tables.entry((family, name(&object, abi::other::TABLE))).or_default();
+        objects.insert((kind, name(&object, abi::other::NAME)), data);
+    }
+    tables
 }
 
 fn name(object: &NftObject, kind: u16) -> String {
@@ -138,14 +154,14 @@ impl LowerChains {
     }
 
     /// Notes a rule that can discard packets, in any chain: one of them may jump to it.
-    fn add_rule(&mut self, number: u8, object: &NftObject) {
+    fn add_rule(&mut self, number: u8, table: &str, rule: &FirewallRule) {
         let discards = |term: &Term| match term {
             Term::Verdict(RuleVerdict::Drop) | Term::Effect(_) | Term::Lookup { into: Some(_), .. } => true,
             Term::Map { map, .. } => map.iter().any(|(_, verdict)| *verdict == RuleVerdict::Drop),
             _ => false,
         };
-        if rule(object).terms.iter().any(discards) {
-            self.discarding.insert((number, name(object, abi::rule::TABLE)));
+        if rule.terms.iter().any(discards) {
+            self.discarding.insert((number, table.to_owned()));
         }
     }
 
@@ -297,14 +313,14 @@ const fn family_of(number: u8) -> Option<TableFamily> {
     }
 }
 
-fn rule(object: &NftObject) -> FirewallRule {
+fn rule(object: &NftObject, objects: &Objects) -> FirewallRule {
     let handle =
         object.get(abi::rule::HANDLE).and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
     let list = object.get(abi::rule::EXPRESSIONS).map_or_else(|| Some(Vec::new()), decode::list);
     FirewallRule {
         handle: handle.unwrap_or(0),
         comment: object.get(abi::rule::USERDATA).and_then(decode::comment).map(Into::into),
-        terms: list.map_or_else(|| vec![Term::Effect("malformed".into())], |list| terms(&list)),
+        terms: list.map_or_else(|| vec![Term::Effect("malformed".into())], |list| terms(&list, objects)),
     }
 }
 

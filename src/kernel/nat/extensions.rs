@@ -1,18 +1,23 @@
 //! Decodes the matches and targets of iptables, which nftables keeps in the binary form of iptables: linux/netfilter/xt_*.h
 //! and linux/netfilter_ipv4/ipt_*.h, in host byte order unless they are parts of a packet.
 
+use std::net::IpAddr;
+
 use super::{
     decode::{RawExpression, get, number},
     key,
+    limits::{connections, protects_from_floods},
 };
 use crate::{
     kernel::netlink::text,
-    state::{KeyRange, Operator, PacketPart, RuleVerdict, Term, TypeSet},
+    state::{FirewallRule, KeyRange, Operator, PacketHeader, PacketPart, RuleVerdict, Term, TypeSet},
     text::Untrusted,
 };
 
 /// The register for what a match loads. Rules of iptables keep nothing in it.
 const SCRATCH: u32 = 1;
+/// `NFT_REG32_00`, `NFT_REG32_01`: the words for a key of two fields.
+const WORDS: [u32; 2] = [8, 9];
 
 fn name_of(expression: &RawExpression<'_>) -> Untrusted {
     text(get(expression.data, key::XT_NAME).unwrap_or_default()).into()
@@ -34,6 +39,10 @@ impl Info<'_> {
         Some(u32::from_ne_bytes(*self.0.get(at..)?.first_chunk()?))
     }
 
+    fn long(&self, at: usize) -> Option<u64> {
+        Some(u64::from_ne_bytes(*self.0.get(at..)?.first_chunk()?))
+    }
+
     fn bytes(&self, at: usize, length: usize) -> Option<Vec<u8>> {
         Some(self.0.get(at..at + length)?.to_vec())
     }
@@ -50,11 +59,12 @@ pub(super) fn of_match(expression: &RawExpression<'_>) -> Vec<Term> {
     let name = name_of(expression);
     match name.as_raw() {
         "comment" => vec![Term::Neutral(name)],
-        "limit" | "hashlimit" | "recent" | "connlimit" | "connbytes" | "string" | "time" | "helper" => {
-            vec![Term::Varies(name)]
-        }
-        "statistic" | "length" | "ttl" | "hl" | "quota" => vec![Term::Varies(name)],
-        "tos" | "dscp" | "ecn" | "sctp" | "dccp" | "udplite" | "esp" | "ah" => vec![Term::Varies(name)],
+        // iptables and ip6tables use the expression `limit`, but other programs may use the match.
+        "limit" | "statistic" | "length" | "quota" | "string" => vec![Term::Varies(name)],
+        // It matches packets for a socket of this node, such as those of a transparent proxy.
+        "socket" => vec![Term::Rare(name)],
+        // hostgw cannot read ipsets.
+        "set" => vec![Term::Condition(FirewallRule::IPSET.into())],
         known => decoded(known, expression).unwrap_or_else(|| vec![Term::Condition(name)]),
     }
 }
@@ -96,6 +106,49 @@ fn decoded(name: &str, expression: &RawExpression<'_>) -> Option<Vec<Term>> {
                 .or(Some(Vec::new()))
         }
         ("iprange", 1) => address_range(&info),
+        // struct xt_tos_match_info: mask, value, inversion. struct xt_dscp_info: value, inversion.
+        ("tos", 1) => Some(service_type(info.byte(0)?, info.byte(1)?, info.byte(2)? != 0)),
+        ("dscp", 0) => Some(service_type(0xfc, info.byte(0)?.checked_mul(4)?, info.byte(1)? != 0)),
+        ("ecn", 0) => ecn(&info),
+        // struct ipt_ttl_info and struct ip6t_hl_info: comparison, value.
+        ("ttl" | "hl", 0) => {
+            let operators = [Operator::Equal, Operator::Unequal, Operator::Less, Operator::Greater];
+            let operator = *operators.get(usize::from(info.byte(0)?))?;
+            let offset = if name == "ttl" { 8 } else { 7 };
+            Some(vec![
+                Term::Load { into: SCRATCH, part: PacketPart::Header { offset, length: 1 } },
+                Term::Compare { register: SCRATCH, operator, value: vec![info.byte(1)?] },
+            ])
+        }
+        ("time", 0) => Some(time(&info)?),
+        ("recent", 0 | 1) => Some(vec![recent(&info)?]),
+        // struct xt_connlimit_info: mask, limit, flags. XT_CONNLIMIT_INVERT is 1.
+        ("connlimit", 1) => Some(vec![connections("connlimit", info.word(16)?, info.word(20)? & 1 == 0)]),
+        // struct xt_connbytes_info: from, to.
+        ("connbytes", 0) => Some(vec![match (info.long(0)?, info.long(8)?) {
+            // Any packet of a connection.
+            (0, u64::MAX) => Term::State(TypeSet { bits: UNTRACKED, not: true }),
+            _ => Term::Varies("connbytes".into()),
+        }]),
+        ("hashlimit", _) => Some(vec![hash_limit(&info, revision)?]),
+        // struct xt_helper_info: inversion. It matches connections that another one expected.
+        ("helper", 0) if info.word(0)? != 0 => Some(Vec::new()),
+        ("helper", 0) => Some(vec![
+            Term::Load { into: SCRATCH, part: PacketPart::ConnectionStatus },
+            Term::Mask {
+                from: SCRATCH,
+                into: SCRATCH,
+                mask: EXPECTED.to_ne_bytes().to_vec(),
+                invert: vec![0; 4],
+            },
+            Term::Compare { register: SCRATCH, operator: Operator::Unequal, value: vec![0; 4] },
+        ]),
+        // The rule is about this protocol only. IPPROTO_* (linux/in.h).
+        ("sctp", _) => Some(protocol(132)),
+        ("dccp", _) => Some(protocol(33)),
+        ("udplite", _) => Some(protocol(136)),
+        ("esp", _) => Some(protocol(50)),
+        ("ah", _) => Some(protocol(51)),
         // struct xt_pkttype_info: type, inversion.
         ("pkttype", 0) => {
             let kind = u8::try_from(info.word(0)?).ok()?;
@@ -110,6 +163,82 @@ fn decoded(name: &str, expression: &RawExpression<'_>) -> Option<Vec<Term>> {
         }
         _ => None,
     }
+}
+
+/// `NF_CT_STATE_UNTRACKED_BIT`, `IPS_EXPECTED` (linux/netfilter/nf_conntrack_common.h).
+const UNTRACKED: u32 = 1 << 6;
+const EXPECTED: u32 = 1;
+
+fn protocol(number: u8) -> Vec<Term> {
+    part(PacketPart::Protocol, KeyRange { from: vec![number], to: Some(vec![number]) }, false)
+}
+
+/// Matches some bits of the type of service.
+fn service_type(mask: u8, value: u8, not: bool) -> Vec<Term> {
+    let operator = if not { Operator::Unequal } else { Operator::Equal };
+    vec![
+        Term::Load { into: SCRATCH, part: PacketPart::ServiceType },
+        Term::Mask { from: SCRATCH, into: SCRATCH, mask: vec![mask], invert: vec![0] },
+        Term::Compare { register: SCRATCH, operator, value: vec![value] },
+    ]
+}
+
+/// `struct xt_ecn_info`: what to match, inversions, the bits in the IP header. `XT_ECN_OP_MATCH_*`.
+fn ecn(info: &Info<'_>) -> Option<Vec<Term>> {
+    const IP: u8 = 1;
+    let (what, inversions) = (info.byte(0)?, info.byte(1)?);
+    let mut terms = Vec::new();
+    if what & IP != 0 {
+        terms.extend(service_type(3, info.byte(2)?, inversions & IP != 0));
+    }
+    // The flags ECE and CWR of TCP.
+    for (bit, flag) in [(0x10, 0x40), (0x20, 0x80)] {
+        if what & bit != 0 {
+            let operator = if inversions & bit != 0 { Operator::Equal } else { Operator::Unequal };
+            terms.extend([
+                Term::Load { into: SCRATCH, part: PacketPart::Transport { offset: 13, length: 1 } },
+                Term::Mask { from: SCRATCH, into: SCRATCH, mask: vec![flag], invert: vec![0] },
+                Term::Compare { register: SCRATCH, operator, value: vec![0] },
+            ]);
+        }
+    }
+    Some(terms)
+}
+
+/// `struct xt_time_info`: dates, times of day, days of the month, days of the week, flags.
+fn time(info: &Info<'_>) -> Option<Vec<Term>> {
+    /// `XT_TIME_MIN_DAYTIME`, `XT_TIME_MAX_DAYTIME`, `XT_TIME_ALL_MONTHDAYS`, `XT_TIME_ALL_WEEKDAYS`.
+    const ALWAYS: ([u32; 5], u8) = ([0, i32::MAX.cast_unsigned(), 0, 24 * 60 * 60 - 1, 0xffff_fffe], 0xfe);
+    let [from, until, begin, end, days] = [0, 4, 8, 12, 16].map(|at| info.word(at));
+    let found = ([from?, until?, begin?, end?, days?], info.byte(20)?);
+    Some(if found == ALWAYS { Vec::new() } else { vec![Term::Condition("time".into())] })
+}
+
+/// `struct xt_recent_mtinfo`: seconds, hits, what to check, inversion.
+fn recent(info: &Info<'_>) -> Option<Term> {
+    /// `XT_RECENT_SET`, which matches every packet.
+    const SET: u8 = 2;
+    Some(match (info.byte(8)? & SET != 0, info.byte(9)? != 0) {
+        (true, false) => Term::Neutral("recent".into()),
+        (true, true) => Term::Rare("recent".into()),
+        (false, _) => Term::Condition("recent".into()),
+    })
+}
+
+/// `struct xt_hashlimit_mtinfo1` to `mtinfo3`: name, configuration. `XT_HASHLIMIT_INVERT` is 0x10, `XT_HASHLIMIT_BYTES` 0x20.
+fn hash_limit(info: &Info<'_>, revision: u32) -> Option<Term> {
+    /// The intervals per second: `XT_HASHLIMIT_SCALE`, `XT_HASHLIMIT_SCALE_v2`.
+    const SCALES: [u64; 2] = [10_000, 1_000_000];
+    let (mode, interval, burst, scale): (_, u64, u64, _) = match revision {
+        1 => (info.word(16)?, info.word(20)?.into(), info.word(24)?.into(), SCALES[0]),
+        2 | 3 => (info.word(272)?, info.long(256)?, info.long(264)?, SCALES[1]),
+        _ => return None,
+    };
+    let is_protective = mode & 0x30 == 0x10 && protects_from_floods(scale / interval.max(1), burst);
+    Some(match is_protective {
+        true => Term::Rare("hashlimit".into()),
+        false => Term::Varies("hashlimit".into()),
+    })
 }
 
 /// Loads a part of the packet and matches it with a range.
@@ -163,8 +292,22 @@ fn multiport(info: &Info<'_>) -> Option<Vec<Term>> {
     let offset = match which {
         0 => 0,
         1 => 2,
-        // Either of them.
-        _ => return Some(vec![Term::Varies("multiport".into())]),
+        // Either of them: in the ranges of the source ports and any destination port, or the other way round.
+        _ => {
+            let key = |[source, destination]: [&[u8]; 2]| [source, &[0, 0], destination, &[0, 0]].concat();
+            let any: [&[u8]; 2] = [&[0, 0], &[0xff, 0xff]];
+            let pairs = set.iter().filter_map(|range| Some([range.from.as_slice(), range.to.as_deref()?]));
+            let either = pairs.flat_map(|[from, to]| {
+                [([from, any[0]], [to, any[1]]), ([any[0], from], [any[1], to])]
+                    .map(|(from, to)| KeyRange { from: key(from), to: Some(key(to)) })
+            });
+            let loads = WORDS
+                .into_iter()
+                .zip([0, 2])
+                .map(|(into, offset)| Term::Load { into, part: PacketPart::Transport { offset, length: 2 } });
+            let member = Term::Member { register: WORDS[0], set: either.collect(), fields: vec![2, 2], not };
+            return Some(loads.chain([member]).collect());
+        }
     };
     let member = Term::Member { register: SCRATCH, set, fields: Vec::new(), not };
     Some(vec![Term::Load { into: SCRATCH, part: PacketPart::Transport { offset, length: 2 } }, member])
@@ -208,6 +351,10 @@ pub(super) fn of_target(expression: &RawExpression<'_>) -> Vec<Term> {
     let info = Info(get(expression.data, key::XT_INFO).unwrap_or_default());
     let revision = number(get(expression.data, key::XT_REVISION));
     vec![match (name.as_raw(), revision) {
+        ("SNAT", Some(0..=2)) => {
+            let source = new_source(&info, revision == Some(0));
+            return source.into_iter().chain([Term::Verdict(RuleVerdict::Masquerade)]).collect();
+        }
         ("MASQUERADE" | "SNAT" | "NETMAP", _) => Term::Verdict(RuleVerdict::Masquerade),
         ("DNAT" | "REDIRECT" | "TPROXY", _) => Term::Verdict(RuleVerdict::Translate),
         ("REJECT" | "DROP", _) => Term::Verdict(RuleVerdict::Drop),
@@ -215,16 +362,61 @@ pub(super) fn of_target(expression: &RawExpression<'_>) -> Vec<Term> {
         // struct xt_connmark_tginfo1: three masks, and the mode. XT_CONNMARK_RESTORE is 2.
         ("CONNMARK", _) if info.byte(12).is_some_and(|mode| mode != 2) => Term::SetConnectionMark,
         ("MARK" | "CONNMARK", _) => Term::SetMark,
-        // struct xt_ct_target_info: flags, of which XT_CT_NOTRACK is the first.
-        ("CT", _) if info.byte(0).is_some_and(|flags| flags & 1 == 0) => Term::Neutral(name),
+        // struct xt_ct_target_info: flags, of which XT_CT_NOTRACK is the first, and zone. With the other flags, the zone is
+        // one of only one direction, or the mark.
+        ("CT", _) if info.half(0).is_some_and(|flags| flags & 1 == 0) => match (info.half(0), info.half(2)) {
+            (Some(0), Some(zone @ 1..)) => Term::SetZone(zone),
+            _ => Term::Neutral(name),
+        },
         ("CT" | "NOTRACK", _) => Term::Untrack,
+        ("TTL" | "HL", Some(0)) => {
+            let is_v4 = name.as_raw() == "TTL";
+            return time_to_live(&info, is_v4).unwrap_or_else(|| vec![Term::Effect(name)]);
+        }
         (
-            "LOG" | "NFLOG" | "TCPMSS" | "TOS" | "DSCP" | "TTL" | "HL" | "CHECKSUM" | "CLASSIFY" | "TRACE"
-            | "SET" | "AUDIT",
+            "LOG" | "NFLOG" | "TCPMSS" | "TOS" | "DSCP" | "ECN" | "CHECKSUM" | "CLASSIFY" | "TRACE" | "SET"
+            | "AUDIT",
             _,
         ) => Term::Neutral(name),
         _ => Term::Effect(name),
     }]
+}
+
+/// `struct ipt_TTL_info` and `struct ip6t_HL_info`: mode (set, increase, reduce), number.
+fn time_to_live(info: &Info<'_>, is_v4: bool) -> Option<Vec<Term>> {
+    let value = info.byte(1)?;
+    Some(match info.byte(0)? {
+        0 => vec![
+            Term::Constant { into: SCRATCH, value: vec![value] },
+            Term::Overwrite {
+                register: SCRATCH,
+                header: PacketHeader::Network,
+                offset: if is_v4 { 8 } else { 7 },
+                length: 1,
+            },
+        ],
+        1 => Vec::new(),
+        2 => vec![Term::ReduceTimeToLive(value)],
+        _ => return None,
+    })
+}
+
+/// `struct nf_nat_ipv4_multi_range_compat` of the first revision: number, flags, first and last address. `struct nf_nat_range`:
+/// flags, first and last address.
+fn new_source(info: &Info<'_>, is_first: bool) -> Option<Term> {
+    /// `NF_NAT_RANGE_MAP_IPS`.
+    const MAPS: u32 = 1;
+    let address = |at: usize| {
+        // An address of IPv4 leaves the rest of its 16 bytes empty.
+        let v4 = is_first || info.bytes(at + 4, 12)?.iter().all(|byte| *byte == 0);
+        Some(match v4 {
+            true => IpAddr::from(<[u8; 4]>::try_from(info.bytes(at, 4)?).ok()?),
+            false => IpAddr::from(<[u8; 16]>::try_from(info.bytes(at, 16)?).ok()?),
+        })
+    };
+    let (flags, ends) = if is_first { (4, [8, 12]) } else { (0, [4, 20]) };
+    let [from, to] = ends.map(address);
+    (info.word(flags)? & MAPS != 0).then_some(Term::NewSource { from: from?, to: to? })
 }
 
 /// `struct xt_mark_tginfo2`: the bits to invert, and those to clear before.

@@ -1,112 +1,248 @@
 //! Decodes the rules of other programs into terms, as far as they decide where forwarded packets go.
 
+use std::{collections::HashMap, net::IpAddr};
+
 use super::{
     abi::expr,
-    decode::{RawExpression, get, number, value},
+    decode::{self, RawExpression, get, number, value},
     extensions, key,
+    limits::{connections, protects_from_floods},
 };
 use crate::{
     kernel::netlink::text,
-    state::{Expression, KeyRange, Operator, PacketPart, RuleVerdict, Term},
+    state::{Expression, KeyRange, Operator, PacketHeader, PacketPart, RuleVerdict, Term},
     text::Untrusted,
 };
 
-/// Decodes the expressions of a rule.
-pub(super) fn terms(list: &[RawExpression<'_>]) -> Vec<Term> {
+/// The attributes of the named objects of a table, by their types and names.
+pub(super) type Objects = HashMap<(u32, String), Vec<u8>>;
+
+/// Decodes the expressions of a rule in a table with these named objects.
+pub(super) fn terms(list: &[RawExpression<'_>], objects: &Objects) -> Vec<Term> {
     let mut terms = Vec::with_capacity(list.len());
     for expression in list {
         match expression.name {
             b"match" => terms.extend(extensions::of_match(expression)),
-            b"masq" if flags(expression, expr::MASQ_FLAGS) & Expression::FULLY_RANDOM != 0 => {
-                terms.extend([Term::Neutral(Term::FULLY_RANDOM.into()), term(expression)]);
-            }
-            b"nat" if flags(expression, expr::NAT_FLAGS) & Expression::FULLY_RANDOM != 0 => {
-                terms.extend([Term::Neutral(Term::FULLY_RANDOM.into()), term(expression)]);
+            b"masq" => {
+                terms.extend(fully_random(expression, expr::MASQ_FLAGS).into_iter().chain([term(expression)]))
             }
             b"target" => terms.extend(extensions::of_target(expression)),
+            b"dynset" => terms.extend(dynset(expression)),
+            b"objref" => terms.push(object(expression, objects)),
+            b"nat" => {
+                let translation = nat(expression, &terms);
+                terms.extend(fully_random(expression, expr::NAT_FLAGS).into_iter().chain(translation));
+            }
+            b"ct" => {
+                let term = set_ct(expression, &terms);
+                terms.push(term);
+            }
             _ => terms.push(term(expression)),
         }
     }
     terms
 }
 
-/// The `NF_NAT_RANGE_*` flags of an expression that changes addresses.
-fn flags(expression: &RawExpression<'_>, kind: u16) -> u32 {
-    number(get(expression.data, kind)).unwrap_or(0)
+/// The term for `fully-random`, if an expression that changes addresses has this flag among those with this number.
+fn fully_random(expression: &RawExpression<'_>, flags: u16) -> Option<Term> {
+    let flags = number(get(expression.data, flags))?;
+    (flags & Expression::FULLY_RANDOM != 0).then(|| Term::Neutral(Term::FULLY_RANDOM.into()))
+}
+
+/// Returns the constant in a register after these terms.
+fn constant(terms: &[Term], register: u32) -> Option<&[u8]> {
+    terms.iter().rev().find_map(|term| match term {
+        Term::Constant { into, value } if *into == register => Some(Some(value.as_slice())),
+        Term::Load { into, .. } | Term::Mask { into, .. } | Term::Swap { into, .. } if *into == register => {
+            Some(None)
+        }
+        Term::Condition(_) => Some(None),
+        _ => None,
+    })?
+}
+
+fn nat(expression: &RawExpression<'_>, before: &[Term]) -> Vec<Term> {
+    let field = |kind| number(get(expression.data, kind));
+    if field(expr::NAT_TYPE) != Some(expr::NAT_SOURCE) {
+        return vec![Term::Verdict(RuleVerdict::Translate)];
+    }
+    let address = |kind| {
+        let bytes = constant(before, field(kind)?)?;
+        let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+        v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
+    };
+    let range = address(expr::NAT_ADDRESS_MIN).and_then(|from| match field(expr::NAT_ADDRESS_MAX) {
+        Some(_) => Some((from, address(expr::NAT_ADDRESS_MAX)?)),
+        None => Some((from, from)),
+    });
+    let source = range.map(|(from, to)| Term::NewSource { from, to });
+    source.into_iter().chain([Term::Verdict(RuleVerdict::Masquerade)]).collect()
+}
+
+fn set_ct(expression: &RawExpression<'_>, before: &[Term]) -> Term {
+    let field = |kind| number(get(expression.data, kind));
+    if let Some(load) = ct(expression) {
+        return load;
+    }
+    let Some(register) = field(key::CT_SREG) else { return unknown_load(expression) };
+    match field(key::CT_KEY) {
+        Some(key::CT_MARK) => Term::SetConnectionMark,
+        Some(key::CT_SECMARK | key::CT_LABELS | key::CT_EVENTMASK) => Term::Neutral("ct".into()),
+        // A zone of only one direction is meant to keep NAT working.
+        Some(key::CT_ZONE) if get(expression.data, key::CT_DIRECTION_OF_KEY).is_some() => {
+            Term::Neutral("ct".into())
+        }
+        Some(key::CT_ZONE) => {
+            let zone = constant(before, register).and_then(|bytes| bytes.first_chunk());
+            zone.map_or_else(|| Term::Neutral("ct".into()), |zone| Term::SetZone(u16::from_ne_bytes(*zone)))
+        }
+        Some(other) => Term::Effect(numbered("ct", &CT_WORDS, other)),
+        None => Term::Effect("ct".into()),
+    }
 }
 
 fn term(expression: &RawExpression<'_>) -> Term {
     let name = || text(expression.name).into();
     let condition = || Term::Condition(nft_word(expression));
     match expression.name {
-        b"payload" => payload(expression).unwrap_or_else(|| unknown_load(expression)),
+        b"payload" => payload(expression)
+            .or_else(|| set_payload(expression))
+            .unwrap_or_else(|| unknown_load(expression)),
         b"meta" => meta(expression).unwrap_or_else(|| match number(get(expression.data, key::META_KEY)) {
             Some(key::META_MARK) => match number(get(expression.data, key::META_SREG)) {
                 Some(register) => Term::MarkFrom { register },
                 None => Term::SetMark,
             },
-            _ => Term::Neutral(name()),
+            Some(key::META_PRIORITY | key::META_NFTRACE | key::META_SECMARK) => Term::Neutral(name()),
+            // With another packet type, the kernel does not forward the packet.
+            Some(key::META_PKTTYPE) => Term::Effect("meta pkttype".into()),
+            Some(other) => Term::Effect(numbered("meta", &META_WORDS, other)),
+            None => Term::Effect(name()),
         }),
-        b"ct" => ct(expression).unwrap_or_else(|| match number(get(expression.data, key::CT_KEY)) {
-            Some(key::CT_MARK) => Term::SetConnectionMark,
-            _ => Term::Neutral(name()),
-        }),
+        b"byteorder" => byteorder(expression).unwrap_or_else(condition),
         b"fib" => fib(expression).unwrap_or_else(|| unknown_load(expression)),
         b"bitwise" => bitwise(expression).unwrap_or_else(|| unknown_load(expression)),
         b"cmp" => compare(expression).unwrap_or_else(condition),
         b"range" => range(expression).unwrap_or_else(condition),
         b"immediate" => immediate(expression),
         b"masq" => Term::Verdict(RuleVerdict::Masquerade),
-        b"nat" if number(get(expression.data, 1)) == Some(0) => Term::Verdict(RuleVerdict::Masquerade),
-        b"nat" | b"redir" | b"tproxy" => Term::Verdict(RuleVerdict::Translate),
+        b"redir" | b"tproxy" => Term::Verdict(RuleVerdict::Translate),
         b"reject" => Term::Verdict(RuleVerdict::Drop),
         b"notrack" => Term::Untrack,
-        b"limit" => limit(expression),
-        b"numgen" | b"hash" => match number(get(expression.data, expr::PAYLOAD_DREG)) {
-            Some(into) => Term::Load { into, part: PacketPart::Varies(name()) },
-            None => Term::Varies(name()),
-        },
-        b"quota" | b"connlimit" => Term::Varies(name()),
-        b"objref" => object(expression),
-        // With an expression, it limits each element of the set.
-        b"dynset" if key::DYNSET_EXPRESSIONS.iter().any(|kind| get(expression.data, *kind).is_some()) => {
-            Term::Varies(name())
-        }
-        b"counter" | b"log" | b"last" | b"flow_offload" | b"dynset" | b"dup" => Term::Neutral(name()),
+        b"limit" => limit(expression.data),
+        b"numgen" => varying(expression, key::NUMGEN_DREG),
+        b"hash" => varying(expression, key::HASH_DREG),
+        b"quota" => Term::Varies(name()),
+        b"connlimit" => connection_limit(expression.data),
+        b"counter" | b"log" | b"last" | b"flow_offload" | b"dup" => Term::Neutral(name()),
         b"queue" | b"synproxy" | b"fwd" => Term::Effect(name()),
         b"lookup" => lookup(expression).unwrap_or_else(condition),
         _ => condition(),
     }
 }
 
+/// Loads something that differs between packets.
+fn varying(expression: &RawExpression<'_>, register: u16) -> Term {
+    let name = || text(expression.name).into();
+    match number(get(expression.data, register)) {
+        Some(into) => Term::Load { into, part: PacketPart::Varies(name()) },
+        None => Term::Condition(name()),
+    }
+}
+
 /// Decodes a limit. A rule that drops packets above a rate that pods can reach loses packets; one with a higher rate protects
-/// the node from floods.
-fn limit(expression: &RawExpression<'_>) -> Term {
-    /// The rates from which a limit counts as protection: packets, and bytes, per second.
-    const PROTECTIVE: [u64; 2] = [1000, 1_000_000];
+/// the node from floods. A rule for packets below a rate applies to most packets.
+fn limit(data: &[u8]) -> Term {
+    /// The rate in bytes per second from which a limit counts as protection.
+    const PROTECTIVE: u64 = 1_000_000;
     let long = |kind| {
-        let bytes: Option<[u8; 8]> = get(expression.data, kind).and_then(|bytes| bytes.try_into().ok());
+        let bytes: Option<[u8; 8]> = get(data, kind).and_then(|bytes| bytes.try_into().ok());
         bytes.map(u64::from_be_bytes)
     };
-    let (rate, unit) = (long(key::LIMIT_RATE).unwrap_or(u64::MAX), long(key::LIMIT_UNIT).unwrap_or(1));
-    let field = |kind| number(get(expression.data, kind)).unwrap_or(0);
-    let protective = PROTECTIVE[usize::from(field(key::LIMIT_TYPE) == 1)];
+    let (Some(rate), Some(unit)) = (long(key::LIMIT_RATE), long(key::LIMIT_UNIT)) else {
+        return Term::Condition("limit".into());
+    };
+    let field = |kind| number(get(data, kind)).unwrap_or(0);
+    let per_second = rate / unit.max(1);
+    let protects = match field(key::LIMIT_TYPE) == 1 {
+        true => per_second >= PROTECTIVE,
+        false => protects_from_floods(per_second, field(key::LIMIT_BURST).into()),
+    };
     let exceeds = field(key::LIMIT_FLAGS) & 1 != 0;
-    Term::Varies(match exceeds && rate / unit.max(1) < protective {
-        true => "limit".into(),
-        false => "high limit".into(),
-    })
+    match exceeds && protects {
+        true => Term::Rare("limit".into()),
+        false => Term::Varies("limit".into()),
+    }
+}
+
+/// Decodes a limit of the number of connections.
+fn connection_limit(data: &[u8]) -> Term {
+    let field = |kind| number(get(data, kind));
+    match field(key::CONNLIMIT_COUNT) {
+        Some(count) => connections("ct count", count, field(key::CONNLIMIT_FLAGS).unwrap_or(0) & 1 != 0),
+        None => Term::Condition("ct count".into()),
+    }
+}
+
+/// Decodes an update of a set, with expressions for each of its elements.
+fn dynset(expression: &RawExpression<'_>) -> Vec<Term> {
+    let single = get(expression.data, key::DYNSET_EXPR).map(|element| {
+        let name = get(element, expr::NAME).unwrap_or_default();
+        let name = name.strip_suffix(&[0]).unwrap_or(name);
+        vec![RawExpression { name, data: get(element, expr::DATA).unwrap_or_default() }]
+    });
+    let several = || get(expression.data, key::DYNSET_EXPRESSIONS).map(decode::list);
+    match single.map(Some).or_else(several) {
+        None => vec![Term::Neutral("dynset".into())],
+        Some(None) => vec![Term::Condition("dynset".into())],
+        Some(Some(list)) => list.iter().map(term).collect(),
+    }
 }
 
 /// Decodes a reference to a named object, such as a counter.
-fn object(expression: &RawExpression<'_>) -> Term {
-    match number(get(expression.data, key::OBJECT_TYPE)) {
-        Some(key::OBJECT_QUOTA) => Term::Varies("quota".into()),
-        // Its rate is not part of the rule, and neither is the object that a map refers to.
-        Some(key::OBJECT_LIMIT | key::OBJECT_CONNLIMIT) | None => Term::Varies("object".into()),
-        Some(key::OBJECT_SYNPROXY) => Term::Effect("synproxy".into()),
-        Some(_) => Term::Neutral("object".into()),
+fn object(expression: &RawExpression<'_>, objects: &Objects) -> Term {
+    let name = || text(get(expression.data, key::OBJECT_NAME).unwrap_or_default());
+    // A map refers to an object whose type is not part of the rule.
+    let Some(kind) = number(get(expression.data, key::OBJECT_TYPE)) else {
+        return Term::Condition("object".into());
+    };
+    let known = |decode: fn(&[u8]) -> Term| {
+        objects.get(&(kind, name())).map_or_else(|| Term::Condition("object".into()), |data| decode(data))
+    };
+    match kind {
+        key::OBJECT_QUOTA => Term::Varies("quota".into()),
+        key::OBJECT_LIMIT => known(limit),
+        key::OBJECT_CONNLIMIT => known(connection_limit),
+        key::OBJECT_SYNPROXY => Term::Effect("synproxy".into()),
+        other if key::OBJECTS_WITHOUT_CONDITION.contains(&other) => Term::Neutral("object".into()),
+        _ => Term::Condition("object".into()),
     }
+}
+
+/// Decodes a conversion between the byte orders of the host and of the network.
+fn byteorder(expression: &RawExpression<'_>) -> Option<Term> {
+    let field = |kind| number(get(expression.data, kind));
+    let length = usize::try_from(field(key::BYTEORDER_LEN)?).ok()?;
+    let size = usize::try_from(field(key::BYTEORDER_SIZE)?).ok()?;
+    let size = if cfg!(target_endian = "big") { 1 } else { size };
+    Some(Term::Swap { from: field(key::BYTEORDER_SREG)?, into: field(key::BYTEORDER_DREG)?, length, size })
+}
+
+/// Decodes a rule that overwrites a part of the packet.
+fn set_payload(expression: &RawExpression<'_>) -> Option<Term> {
+    let field = |kind| number(get(expression.data, kind));
+    let register = field(key::PAYLOAD_SREG)?;
+    let length = usize::try_from(field(expr::PAYLOAD_LEN)?).ok()?;
+    let offset = usize::try_from(field(expr::PAYLOAD_OFFSET)?).ok()?;
+    Some(match field(expr::PAYLOAD_BASE)? {
+        expr::NETWORK_HEADER => Term::Overwrite { register, header: PacketHeader::Network, offset, length },
+        key::TRANSPORT_HEADER => {
+            Term::Overwrite { register, header: PacketHeader::Transport, offset, length }
+        }
+        // The header below IP is made anew for the next hop.
+        key::LINK_HEADER => Term::Neutral("payload".into()),
+        _ => Term::Effect("payload".into()),
+    })
 }
 
 fn range(expression: &RawExpression<'_>) -> Option<Term> {
@@ -134,7 +270,7 @@ fn nft_word(expression: &RawExpression<'_>) -> Untrusted {
 }
 
 /// The words of `nft` for `enum nft_meta_keys` (linux/netfilter/nf_tables.h).
-const META_WORDS: [(u32, &str); 14] = [
+const META_WORDS: [(u32, &str); 17] = [
     (2, "priority"),
     (8, "iiftype"),
     (9, "oiftype"),
@@ -147,6 +283,9 @@ const META_WORDS: [(u32, &str); 14] = [
     (18, "obrname"),
     (23, "cgroup"),
     (25, "ipsec"),
+    (30, "time"),
+    (31, "day"),
+    (32, "hour"),
     (33, "sdif"),
     (34, "sdifname"),
 ];
@@ -234,7 +373,6 @@ fn meta(expression: &RawExpression<'_>) -> Option<Term> {
         key::META_LEN => PacketPart::Varies("length".into()),
         key::META_CPU => PacketPart::Varies("cpu".into()),
         key::META_PRANDOM => PacketPart::Varies("random".into()),
-        time if key::META_TIME.contains(&time) => PacketPart::Varies("time".into()),
         other => PacketPart::Other(numbered("meta", &META_WORDS, other)),
     };
     Some(Term::Load { into, part })
@@ -248,7 +386,9 @@ fn ct(expression: &RawExpression<'_>) -> Option<Term> {
         key::CT_DIRECTION => PacketPart::ConnectionDirection,
         key::CT_STATUS => PacketPart::ConnectionStatus,
         key::CT_MARK => PacketPart::ConnectionMark,
-        key::CT_PACKETS | key::CT_BYTES | key::CT_AVERAGE => PacketPart::Varies("volume".into()),
+        key::CT_PACKETS => PacketPart::Varies("ct packets".into()),
+        key::CT_BYTES => PacketPart::Varies("ct bytes".into()),
+        key::CT_AVERAGE => PacketPart::Varies("ct avgpkt".into()),
         other => PacketPart::Other(numbered("ct", &CT_WORDS, other)),
     };
     Some(Term::Load { into, part })
@@ -344,6 +484,22 @@ pub(super) fn verdict(data: &[u8]) -> Option<RuleVerdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Only a list of names says that an expression has no condition or no effect.
+    #[test]
+    fn an_unknown_expression_is_an_unknown_condition() {
+        let decoded = |name: &'static [u8]| terms(&[RawExpression { name, data: &[] }], &Objects::new());
+        for name in
+            [&b"bitwise"[..], b"byteorder", b"cmp", b"ct", b"exthdr", b"fib", b"lookup", b"numgen", b"objref"]
+        {
+            assert!(matches!(decoded(name)[..], [Term::Condition(_)]), "{:?}", decoded(name));
+        }
+        assert!(matches!(decoded(b"not yet invented")[..], [Term::Condition(_)]));
+        assert!(matches!(decoded(b"match")[..], [Term::Condition(_)]));
+        assert!(matches!(decoded(b"target")[..], [Term::Effect(_)]));
+        assert!(matches!(decoded(b"meta")[..], [Term::Effect(_)]));
+        assert!(matches!(decoded(b"limit")[..], [Term::Condition(_)]));
+    }
 
     #[test]
     fn conditions_that_cannot_be_decoded_are_named_as_in_nft() {
