@@ -145,7 +145,7 @@ const CASES: [(&str, &str, &str); 71] = [
         "",
     ),
     (
-        "add rule ip fw nat ip daddr 10.244.1.10 dnat to numgen inc mod 2 map { 0 : 10.244.1.11, 1 : 10.244.1.11 }",
+        "add rule ip fw nat ip daddr 10.244.1.0/24 dnat to numgen inc mod 2 map { 0 : 10.244.1.11, 1 : 10.244.1.11 }",
         "HG1005 may change the destination of packets from",
         "ICMP TCP UDP",
     ),
