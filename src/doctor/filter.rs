@@ -9,7 +9,7 @@ use super::{
     journey::spot_text,
     outside,
     remedy::{allow, is_iptables, remove},
-    samples::{Sample, Sampler},
+    samples::{PodSample, PodSampler},
 };
 use crate::{
     diagnose::{Diagnostic, Rule, Severity},
@@ -68,7 +68,7 @@ impl<'a> Trouble<'a> {
 /// The packets that one kind of trouble affects.
 #[derive(Default)]
 struct Affected {
-    samples: Vec<Sample>,
+    samples: Vec<PodSample>,
     protocols: BTreeSet<Transport>,
 }
 
@@ -148,7 +148,7 @@ fn between_pods<'a>(
     let distinctions = Distinctions::of(firewall, host);
     // The troubles of each group of packets that no rule distinguishes.
     let mut alike: HashMap<_, Vec<(usize, Transport)>> = HashMap::new();
-    let sampler = Sampler::new(&distinctions, host);
+    let sampler = PodSampler::new(&distinctions, host);
     let mut left = paths.between_pods().take(limit);
     let samples = left.by_ref().flat_map(|path| sampler.samples(path));
     for sample in samples {
@@ -215,7 +215,7 @@ fn between_pods<'a>(
     let is_ping = |transport: &Transport| *transport == Transport::Icmp;
     for (trouble, Affected { samples, protocols }) in &found {
         let Some(effect) = trouble.effect().filter(|_| !protocols.iter().all(is_ping)) else { continue };
-        for Sample { path, .. } in samples.iter().filter(|sample| sample.is_whole()) {
+        for PodSample { path, .. } in samples.iter().filter(|sample| sample.is_whole()) {
             let node = path.node().cloned();
             node.into_iter().for_each(|node| effects.on_node(node, path.direction, effect));
         }
@@ -293,10 +293,10 @@ fn packets(protocols: &BTreeSet<Transport>) -> String {
 }
 
 /// Describes the direction of the affected packets, and the affected nodes out of `all` other nodes.
-fn direction(samples: &[Sample], all: usize) -> String {
+fn direction(samples: &[PodSample], all: usize) -> String {
     // A trouble of most pods is one of their parts, too.
-    let is_whole = samples.iter().any(Sample::is_whole);
-    let samples: Vec<&Sample> = samples.iter().filter(|sample| !is_whole || sample.is_whole()).collect();
+    let is_whole = samples.iter().any(PodSample::is_whole);
+    let samples: Vec<&PodSample> = samples.iter().filter(|sample| !is_whole || sample.is_whole()).collect();
     let goes = |direction| samples.iter().any(|sample| sample.path.direction == direction);
     let nodes: BTreeSet<&Untrusted> = samples.iter().filter_map(|sample| sample.path.node()).collect();
     let nodes: Vec<&Untrusted> = nodes.into_iter().collect();
@@ -305,7 +305,7 @@ fn direction(samples: &[Sample], all: usize) -> String {
         1 => format!("node {}", nodes[0]),
         some => format!("{} ({})", count(some, "node"), list(&nodes, 6)),
     };
-    let within = |part: fn(&Sample) -> Option<Region>| {
+    let within = |part: fn(&PodSample) -> Option<Region>| {
         let parts: Option<Vec<String>> =
             samples.iter().map(|sample| Some(part(sample)?.to_string())).collect();
         let Some(mut parts) = parts else { return String::new() };

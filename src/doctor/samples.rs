@@ -11,7 +11,7 @@ use crate::{
 
 /// A packet between pods that represents others.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sample {
+pub(super) struct PodSample {
     pub path: Path,
     /// The part of this node's pods that it represents; `None` for most of them.
     pub own: Option<Region>,
@@ -19,7 +19,7 @@ pub(super) struct Sample {
     pub other: Option<Region>,
 }
 
-impl Sample {
+impl PodSample {
     /// Returns `true` if it represents most pods of both nodes.
     pub(super) const fn is_whole(&self) -> bool {
         self.own.is_none() && self.other.is_none()
@@ -28,20 +28,20 @@ impl Sample {
 
 /// Chooses samples for the paths of a node. Single pods that a rule names are represented by none: a policy for one pod says
 /// nothing about the node.
-pub(super) struct Sampler<'a> {
+pub(super) struct PodSampler<'a> {
     distinctions: &'a Distinctions,
     host: &'a Host,
 }
 
-impl<'a> Sampler<'a> {
+impl<'a> PodSampler<'a> {
     pub(super) const fn new(distinctions: &'a Distinctions, host: &'a Host) -> Self {
         Self { distinctions, host }
     }
 
     /// Returns the samples for the packets that `path` represents.
-    pub(super) fn samples(&self, path: Path) -> Vec<Sample> {
+    pub(super) fn samples(&self, path: Path) -> Vec<PodSample> {
         if path.part.is_some() || path.node().is_none() {
-            return vec![Sample { path, own: None, other: None }];
+            return vec![PodSample { path, own: None, other: None }];
         }
         let [own, other] = ends(&path);
         let others = self.addresses(path.other, other);
@@ -52,7 +52,7 @@ impl<'a> Sampler<'a> {
         for (own, own_address) in &owns {
             for (other, address) in &others {
                 let path = between(&path, *own_address, *address);
-                samples.push(Sample { path, own: *own, other: *other });
+                samples.push(PodSample { path, own: *own, other: *other });
             }
         }
         samples
