@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{forwarding::Direction, model::Family, text::Untrusted};
+use crate::{
+    forwarding::{Direction, Path},
+    model::Family,
+    text::Untrusted,
+};
 
 /// What happens to packets that should pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +43,13 @@ impl TrafficEffects {
     pub(super) fn on_node(&mut self, node: Untrusted, direction: Direction, effect: Effect) {
         let known = self.nodes.entry((node, direction)).or_insert(effect);
         *known = effect.max(*known);
+    }
+
+    /// Takes note of an effect on a path. The outside is no node.
+    pub(super) fn on_path(&mut self, path: &Path, effect: Effect) {
+        if let Some(node) = path.node() {
+            self.on_node(node.clone(), path.direction, effect);
+        }
     }
 
     /// Iterates over the effects on the packets of all nodes.

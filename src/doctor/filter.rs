@@ -148,7 +148,7 @@ fn between_pods<'a>(
     let distinctions = Distinctions::of(firewall, host);
     // The troubles of each group of packets that no rule distinguishes.
     let mut alike: HashMap<_, Vec<(usize, Transport)>> = HashMap::new();
-    let sampler = PodSampler::new(&distinctions, host);
+    let mut sampler = PodSampler::new(&distinctions, host);
     let mut left = paths.between_pods().take(limit);
     let samples = left.by_ref().flat_map(|path| sampler.samples(path));
     for sample in samples {
@@ -207,8 +207,7 @@ fn between_pods<'a>(
             "run `hostgw rehearse`, which sends packets through a copy of the rules",
         ));
         for path in std::iter::once(path).chain(left) {
-            let node = path.node().cloned();
-            node.into_iter().for_each(|node| effects.on_node(node, path.direction, Effect::Unclear));
+            effects.on_path(&path, Effect::Unclear);
         }
     }
     // Pods that cannot ping each other can still talk.
@@ -216,8 +215,7 @@ fn between_pods<'a>(
     for (trouble, Affected { samples, protocols }) in &found {
         let Some(effect) = trouble.effect().filter(|_| !protocols.iter().all(is_ping)) else { continue };
         for PodSample { path, .. } in samples.iter().filter(|sample| sample.is_whole()) {
-            let node = path.node().cloned();
-            node.into_iter().for_each(|node| effects.on_node(node, path.direction, effect));
+            effects.on_path(path, effect);
         }
     }
     let dropping = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();

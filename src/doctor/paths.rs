@@ -37,9 +37,15 @@ pub(super) fn missing_interface(examination: &Examination<'_>, paths: &Paths<'_>
         let mut inside = host.addresses.iter().filter(|local| cidr.contains(&local.address));
         inside.find(|local| is_down(&local.device)).map(|local| &local.device)
     };
-    let (down, missing): (Vec<&IpNet>, Vec<&IpNet>) =
-        paths.missing().iter().partition(|cidr| interface_of(cidr).is_some());
-    let devices: BTreeSet<&Untrusted> = down.into_iter().filter_map(interface_of).collect();
+    let (mut devices, mut missing) = (BTreeSet::new(), Vec::new());
+    for cidr in paths.missing() {
+        match interface_of(cidr) {
+            Some(device) => {
+                devices.insert(device);
+            }
+            None => missing.push(cidr),
+        }
+    }
     let mut findings: Vec<Diagnostic> = devices
         .into_iter()
         .map(|device| {

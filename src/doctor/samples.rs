@@ -1,6 +1,6 @@
 //! Chooses the packets that represent all those between pods, by the addresses that the rules of a firewall distinguish.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -31,31 +31,44 @@ impl PodSample {
 pub(super) struct PodSampler<'a> {
     distinctions: &'a Distinctions,
     host: &'a Host,
+    /// The addresses for this node's pod CIDRs, which are the same for all paths.
+    own: HashMap<IpNet, Vec<(Option<Region>, IpAddr)>>,
 }
 
 impl<'a> PodSampler<'a> {
-    pub(super) const fn new(distinctions: &'a Distinctions, host: &'a Host) -> Self {
-        Self { distinctions, host }
+    pub(super) fn new(distinctions: &'a Distinctions, host: &'a Host) -> Self {
+        Self { distinctions, host, own: HashMap::new() }
     }
 
     /// Returns the samples for the packets that `path` represents.
-    pub(super) fn samples(&self, path: Path) -> Vec<PodSample> {
+    pub(super) fn samples(&mut self, path: Path) -> Vec<PodSample> {
         if path.part.is_some() || path.node().is_none() {
             return vec![PodSample { path, own: None, other: None }];
         }
         let [own, other] = ends(&path);
         let others = self.addresses(path.other, other);
-        // Without an address on the pod interface, the other addresses of the pod CIDR may be anywhere.
-        let is_local = |cidr: IpNet| self.host.addresses.iter().any(|local| cidr.contains(&local.address));
-        let owns = if is_local(path.own) { self.addresses(path.own, own) } else { vec![(None, own)] };
+        let owns = match self.own.get(&path.own) {
+            Some(known) => known,
+            None => {
+                let found = self.own_addresses(path.own, own);
+                self.own.entry(path.own).or_insert(found)
+            }
+        };
         let mut samples = Vec::with_capacity(owns.len() * others.len());
-        for (own, own_address) in &owns {
+        for (own, own_address) in owns {
             for (other, address) in &others {
                 let path = between(&path, *own_address, *address);
                 samples.push(PodSample { path, own: *own, other: *other });
             }
         }
         samples
+    }
+
+    /// The same as [`Self::addresses`] for a pod CIDR of this node. Without an address of this node in it, its addresses may be
+    /// anywhere, except for the usual one.
+    fn own_addresses(&self, cidr: IpNet, usual: IpAddr) -> Vec<(Option<Region>, IpAddr)> {
+        let is_local = self.host.addresses.iter().any(|local| cidr.contains(&local.address));
+        if is_local { self.addresses(cidr, usual) } else { vec![(None, usual)] }
     }
 
     /// Returns an address for most pods of a CIDR, and then one for each smaller part that the rules distinguish.

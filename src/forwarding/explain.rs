@@ -322,24 +322,18 @@ fn without_rule(
 
 /// Returns the commands that add policy rules by which pod traffic uses hostgw's routes, the last one with this priority.
 fn use_routes(path: &Path, priority: u32) -> String {
-    let family = Family::from(path.packet.destination);
-    let rule = |to: IpNet, table: u32, priority: u32| {
-        let [to, table, priority] = [to.to_string(), table_name(table), priority.to_string()];
-        format!("`{}`", ip(family, &["rule", "add", "to", &to, "lookup", &table, "priority", &priority]))
-    };
-    let others = rule(path.cluster, path.table, priority);
+    let others = add_rule(path.cluster, path.table, priority);
     if path.table == MAIN_TABLE {
-        return others;
+        return format!("`{others}`");
     }
     // Only the main table has the route to this node's own pods, which routes to the cluster prefix would divert.
-    format!("{} and {others}", rule(path.own, MAIN_TABLE, priority.saturating_sub(1)))
+    format!("`{}` and `{others}`", add_rule(path.own, MAIN_TABLE, priority.saturating_sub(1)))
 }
 
-/// Returns the command that adds a policy rule for this node's own pods, whose packets one of hostgw's routes diverts.
-fn use_main_table(path: &Path, priority: u32) -> String {
-    let words =
-        ["rule", "add", "to", &path.own.to_string(), "lookup", "main", "priority", &priority.to_string()];
-    ip(Family::from(path.own), &words)
+/// Returns the command that adds a policy rule for packets to a prefix.
+fn add_rule(to: IpNet, table: u32, priority: u32) -> String {
+    let [prefix, table, priority] = [to.to_string(), table_name(table), priority.to_string()];
+    ip(to.into(), &["rule", "add", "to", &prefix, "lookup", &table, "priority", &priority])
 }
 
 /// Returns the code, the reason and the remedy.
@@ -432,7 +426,7 @@ fn by_route(
                 Some(before) if route.is_owned() && path.own.contains(&path.packet.destination) => {
                     format!(
                         "add a rule before it for this node's own pods: `{}`",
-                        use_main_table(path, before)
+                        add_rule(path.own, MAIN_TABLE, before)
                     )
                 }
                 Some(before) if path.node().is_some() => format!(

@@ -359,12 +359,7 @@ fn rules_without_addresses_apply_to_one_family() {
 #[test]
 fn rules_for_parts_of_a_pod_cidr() {
     each(|privilege| {
-        let node = super::node(privilege);
-        node.observe(
-            "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
-        );
-        node.write("hostgw.yaml", super::RECIPE);
-        node.hostgw_ok(&["apply", "--yes"]);
+        let node = healthy_node(privilege);
         let doctor = |rules: &str, code: i32| {
             node.sh(&format!("{rules}\n"));
             let doctor = node.hostgw(&["doctor"]).expect(code);
@@ -409,10 +404,7 @@ fn rules_for_parts_of_a_pod_cidr() {
 fn rules_for_another_table_do_not_divert_packets_to_own_pods() {
     each(|privilege| {
         for mode in ["pod-gateway", "node-address"] {
-            let node = super::node(privilege);
-            node.observe(
-                "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
-            );
+            let node = node_with_pods(privilege);
             let options = format!("nextHop: {mode}\nroutes: {{table: 100, unassigned: unreachable}}");
             node.write("hostgw.yaml", &cluster(&options, &[NODE_1, NODE_2, NODE_3]));
             node.hostgw_ok(&["apply", "--yes"]);
@@ -434,12 +426,7 @@ fn rules_for_another_table_do_not_divert_packets_to_own_pods() {
 #[test]
 fn an_address_left_over_from_another_node() {
     each(|privilege| {
-        let node = super::node(privilege);
-        node.observe(
-            "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
-        );
-        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
-        node.hostgw_ok(&["apply", "--yes"]);
+        let node = healthy_node(privilege);
         node.sh("ip address add 10.244.1.1/32 dev lo");
         let remedy = "ip -4 address del 10.244.1.1/32 dev lo";
         node.hostgw(&["doctor"])
@@ -455,12 +442,7 @@ fn an_address_left_over_from_another_node() {
 #[test]
 fn the_remedy_for_a_route_by_a_nexthop_object_works() {
     each(|privilege| {
-        let node = super::node(privilege);
-        node.observe(
-            "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0",
-        );
-        node.write("hostgw.yaml", super::RECIPE);
-        node.hostgw_ok(&["apply", "--yes"]);
+        let node = healthy_node(privilege);
         node.sh("ip nexthop add id 5 blackhole; ip route add 10.244.1.0/25 nhid 5");
         let remedy = "ip route del 10.244.1.0/25";
         node.hostgw(&["doctor"]).expect(11).says(&format!("`{remedy}`"));
@@ -472,10 +454,8 @@ fn the_remedy_for_a_route_by_a_nexthop_object_works() {
 #[test]
 fn a_pod_interface_that_is_down() {
     each(|privilege| {
-        let node = super::node(privilege);
-        node.observe("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0");
-        node.write("hostgw.yaml", super::RECIPE);
-        node.hostgw_ok(&["apply", "--yes"]);
+        let node = healthy_node(privilege);
+        node.sh("ip link set cni0 down");
         let remedy = "ip link set cni0 up";
         node.hostgw(&["doctor"])
             .expect(11)
