@@ -160,6 +160,7 @@ rules! {
     HG1024 FirewallBelowIp Warning "firewall below IP may drop pod traffic",
     HG1025 RoutedByMark Warning "policy rule may divert marked pod traffic",
     HG1026 NoPodGateway Error "no interface has the pod gateway",
+    HG1027 OwnPacketsBlocked Warning "firewall drops packets from the node itself to pods",
     HG1030 OwnPodsUnrouted Error "no on-link route to this node's pods (Windows)",
     HG1031 WindowsEgressMissing Error "egress interface not found (Windows)",
     HG1032 LocalAddressInPods Error "local address inside another node's pod CIDR (Windows)",

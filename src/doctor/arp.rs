@@ -193,8 +193,11 @@ fn discovery(
     for (device, packets) in on_egress.into_iter().chain(with_pods(examination, paths)) {
         let dropped = packets.into_iter().filter_map(|discovery| {
             let Discovery { transport, way, source, destination, .. } = discovery;
-            let packet =
-                Packet { source: source.into(), destination: destination.into(), input: device.clone() };
+            let packet = Packet {
+                source: source.into(),
+                destination: destination.into(),
+                input: Some(device.clone()),
+            };
             let passage = Passage {
                 packet: &packet,
                 transport,
@@ -253,7 +256,7 @@ fn with_nodes(examination: &Examination<'_>) -> Vec<Discovery> {
 fn with_pods(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<(Untrusted, Vec<Discovery>)> {
     let mut samples = samples(paths).into_iter();
     let path = samples.find(|path| path.direction == Direction::Out && path.packet.source.is_ipv6())?;
-    let Packet { source: pod, input, .. } = path.packet;
+    let (pod, input) = (path.packet.source, path.packet.input?);
     let mut local = examination.observed.host.addresses.iter().filter(|local| local.device == input);
     let own = local.find(|local| local.address.is_ipv6())?.address;
     let effects = [

@@ -8,15 +8,15 @@ use super::{
     finding,
     journey::spot_text,
     outside,
-    remedy::{allow, is_iptables, remove},
+    remedy::{allow, is_main_chain, remove},
     samples::{PodSample, PodSampler},
 };
 use crate::{
     diagnose::{Diagnostic, Rule, Severity},
     forwarding::{
         AddressChange, ChainIndex, Conditional, Direction, Distinctions, Filtering, ForwardingModel,
-        HeaderPart, Overwriting, Packet, Passage, Paths, Region, SAMPLE_PORT, Spot, Transport, Treatment,
-        Way,
+        HeaderPart, Overwriting, Packet, Passage, Path, Paths, Region, SAMPLE_PORT, Spot, Transport,
+        Treatment, Way,
     },
     model::Family,
     state::{Firewall, Host, Link, LowerChain, MatchedChains, PolicyRule},
@@ -118,6 +118,7 @@ pub(super) fn examine(
     let chains = ChainIndex::new(firewall);
     let FilterFindings { mut findings, dropping } =
         between_pods(&chains, firewall, host, paths, model, usize::MAX, effects);
+    findings.extend(of_node(&chains, firewall, host, paths, model));
     findings.extend(outside::examine(examination, paths, &chains, model, dropping));
     findings.extend(below_ip(examination, paths, firewall, effects));
     if !firewall.legacy.is_empty() {
@@ -222,6 +223,75 @@ fn between_pods<'a>(
     FilterFindings { findings, dropping }
 }
 
+/// Reports rules that drop the packets with which the node itself opens connections to pods on other nodes, or the replies. The
+/// sample is a TCP connection.
+fn of_node<'a>(
+    chains: &ChainIndex<'a>,
+    firewall: &Firewall,
+    host: &Host,
+    paths: &Paths<'_>,
+    model: &ForwardingModel<'_>,
+) -> Vec<Diagnostic> {
+    /// As many as are followed at once for pods during an apply.
+    const LIMIT: usize = 2000;
+    let distinctions = Distinctions::of(firewall, host);
+    let mut alike: HashMap<_, Option<Spot<'a>>> = HashMap::new();
+    let mut found: Vec<(Spot<'a>, Direction, Vec<Path>)> = Vec::new();
+    for path in paths.of_node().take(LIMIT) {
+        let Path { direction, packet, expected, .. } = &path;
+        let way = match direction {
+            Direction::Out => Way::Out,
+            Direction::In => Way::In,
+        };
+        let classes = [packet.source, packet.destination].map(|address| distinctions.class(address));
+        let dropping = alike.entry((classes, *direction, expected.device.clone())).or_insert_with(|| {
+            let passage = Passage {
+                packet,
+                transport: Transport::Tcp,
+                port: SAMPLE_PORT,
+                way,
+                output: &expected.device,
+                is_reply: way == Way::In,
+            };
+            match chains.follow(model, &passage, MatchedChains::Others).filter {
+                Filtering::Dropped(spot) => Some(spot),
+                _ => None,
+            }
+        });
+        let (Some(spot), direction) = (*dropping, *direction) else { continue };
+        match found.iter_mut().find(|(known, along, _)| (*known, *along) == (spot, direction)) {
+            Some((_, _, paths)) => paths.push(path),
+            None => found.push((spot, direction, vec![path])),
+        }
+    }
+    let all = paths.nodes();
+    let diagnostic = |(spot, direction, affected): (Spot<'_>, Direction, Vec<Path>)| {
+        let mut nodes: Vec<&Untrusted> = affected.iter().filter_map(Path::node).collect();
+        nodes.dedup();
+        let peers = peers(&nodes, all, affected.iter().any(|path| path.is_of_all));
+        let packets = match direction {
+            Direction::Out => format!("packets from this node to pods on {peers}"),
+            Direction::In => format!("replies from pods on {peers} to this node"),
+        };
+        let remedy = match spot.rule {
+            Some(_) if !is_main_chain(spot.chain) => remove(&spot, "packets between this node and pods"),
+            _ => allow(affected.iter(), &spot),
+        };
+        let message = format!("{} drops {packets} (traced for TCP port {SAMPLE_PORT})", spot_text(&spot));
+        finding(Rule::OwnPacketsBlocked, message, remedy)
+    };
+    found.into_iter().map(diagnostic).collect()
+}
+
+/// Describes other nodes, out of `all`.
+fn peers(nodes: &[&Untrusted], all: usize, represent_all: bool) -> String {
+    match nodes.len() {
+        some if represent_all || some >= all => "other nodes".to_owned(),
+        1 => format!("node {}", nodes[0]),
+        some => format!("{} ({})", count(some, "node"), list(nodes, 6)),
+    }
+}
+
 /// Returns the troubles of a packet.
 fn troubles<'a>(treatment: &Treatment<'a>, rules: &'a [PolicyRule]) -> Vec<Trouble<'a>> {
     let Treatment { filter, partly, redirected, masquerade, overwritten, marked, .. } = treatment;
@@ -298,11 +368,7 @@ fn direction(samples: &[PodSample], all: usize) -> String {
     let goes = |direction| samples.iter().any(|sample| sample.path.direction == direction);
     let nodes: BTreeSet<&Untrusted> = samples.iter().filter_map(|sample| sample.path.node()).collect();
     let nodes: Vec<&Untrusted> = nodes.into_iter().collect();
-    let peers = match nodes.len() {
-        some if some >= all => "other nodes".to_owned(),
-        1 => format!("node {}", nodes[0]),
-        some => format!("{} ({})", count(some, "node"), list(&nodes, 6)),
-    };
+    let peers = peers(&nodes, all, false);
     let within = |part: fn(&PodSample) -> Option<Region>| {
         let parts: Option<Vec<String>> =
             samples.iter().map(|sample| Some(part(sample)?.to_string())).collect();
@@ -331,10 +397,8 @@ fn dropped(Affected { samples, protocols }: &Affected, direction: &str, spot: &S
         rule,
         format!("{} drops {} {direction}{effect}", spot_text(spot), packets(protocols)),
         match spot.rule {
-            // Users add their own rules to iptables' FORWARD chain, so adding one is better than removing one.
-            Some(_) if !(is_iptables(spot.chain) && spot.chain.name == "FORWARD") => {
-                remove(spot, "traffic between pods")
-            }
+            // Users add their own rules to these chains, so adding one is better than removing one.
+            Some(_) if !is_main_chain(spot.chain) => remove(spot, "traffic between pods"),
             _ => allow(samples.iter().map(|sample| &sample.path), spot),
         },
     )

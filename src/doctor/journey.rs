@@ -139,11 +139,8 @@ impl Guidepost<'_> {
         is_reply: bool,
         describe: &dyn Fn(&Route) -> String,
     ) -> Journey {
-        let packet = input.clone().map(|input| Packet { source, destination, input });
-        let trace = match &packet {
-            Some(packet) => self.model.trace(packet),
-            None => self.model.trace_own(source, destination),
-        };
+        let packet = Packet { source, destination, input };
+        let trace = self.model.trace(&packet);
         let mut steps = Vec::new();
         let mut add = |kind, text: String| steps.push(JourneyStep { kind, text: text.into() });
         if let Some(rule) = trace.rule {
@@ -153,7 +150,7 @@ impl Guidepost<'_> {
             add(StepKind::Route, format!("{route} ({})", describe(route)));
         }
         let mut outcome = match &trace.verdict {
-            Verdict::Forwarded { .. } if packet.is_none() => JourneyEnd::Sent,
+            Verdict::Forwarded { .. } if packet.input.is_none() => JourneyEnd::Sent,
             Verdict::Forwarded { .. } => JourneyEnd::Forwarded,
             Verdict::Local => JourneyEnd::Local,
             Verdict::Refused(refusal) => {
@@ -182,7 +179,7 @@ impl Guidepost<'_> {
                 add(StepKind::PlannedNextHop, format!("{via}{}", planned.1));
             }
         }
-        let way = match (&input, &trace.verdict) {
+        let way = match (&packet.input, &trace.verdict) {
             (Some(_), Verdict::Forwarded { .. }) => Some(Way::Through),
             (Some(_), Verdict::Local) => Some(Way::In),
             (None, Verdict::Forwarded { .. }) => Some(Way::Out),
@@ -190,11 +187,14 @@ impl Guidepost<'_> {
             (None, Verdict::Local) | (_, Verdict::Refused(_)) => None,
         };
         if let Some(way) = way {
-            let own = Packet { source, destination, input: Untrusted::default() };
             let output = next_hop.map_or_else(Untrusted::default, |(_, device)| device);
-            let passage = |transport| {
-                let packet = packet.as_ref().unwrap_or(&own);
-                Passage { packet, transport, port: SAMPLE_PORT, way, output: &output, is_reply }
+            let passage = |transport| Passage {
+                packet: &packet,
+                transport,
+                port: SAMPLE_PORT,
+                way,
+                output: &output,
+                is_reply,
             };
             match self.treatments(passage) {
                 Some(treatments) => {
@@ -221,7 +221,7 @@ impl Guidepost<'_> {
         }
         let (from, to) = (self.whose(source).into(), self.whose(destination).into());
         let output = trace.route.and_then(|route| route.next_hop.device.clone());
-        Journey { source, from, destination, to, input, output, outcome, is_masqueraded, steps }
+        Journey { source, from, destination, to, input: packet.input, output, outcome, is_masqueraded, steps }
     }
 
     /// Returns what firewalls and NAT do with a packet of each protocol, if that is known.

@@ -151,7 +151,7 @@ fn egress<'a>(examination: &Examination<'a>) -> Option<&'a Link> {
 /// Returns the interfaces that carry pod packets: the pod interface, the egress interface, and the ports of a bridge among them.
 fn carriers<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
     let links = &examination.observed.host.links;
-    let mut used: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
+    let mut used: Vec<Untrusted> = samples(paths).into_iter().filter_map(|path| path.packet.input).collect();
     used.extend(egress(examination).map(|link| link.name.clone()));
     let carries = |link: &&Link| {
         used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))

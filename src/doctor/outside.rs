@@ -139,7 +139,7 @@ fn no_reply<'a>(
     let output = &path.expected.device;
     let mut addresses = host.addresses.iter().filter(|local| local.device == *output);
     let own = addresses.find(|local| Family::from(local.address) == family)?.address;
-    let packet = Packet { source: *destination, destination: own, input: output.clone() };
+    let packet = Packet { source: *destination, destination: own, input: Some(output.clone()) };
     let passage = Passage {
         packet: &packet,
         transport: Transport::Tcp,
@@ -217,9 +217,10 @@ fn lost_outside<'a>(
                 Rule::OutsideBlocked,
                 format!("{} drops {whose} (traced for TCP port {HTTPS})", spot_text(&spot)),
                 format!(
-                    "accept them in the program that manages this firewall, for example with `{}`; if pods must not reach the \
-                     outside, set nat.masquerade: false",
+                    "accept them in the program that manages this firewall{}; if pods must not reach the outside, set \
+                     nat.masquerade: false",
                     allow_outside(&spot, path)
+                        .map_or_else(String::new, |command| format!(", for example with `{command}`"))
                 ),
             ),
             None => finding(

@@ -23,10 +23,10 @@ pub(super) fn allow<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) 
     let prefixes: BTreeSet<(IpNet, IpNet)> = paths.map(|path| (path.from_cluster, path.cluster)).collect();
     let commands = prefixes.iter().map(|(from, to)| {
         let is_v4 = from.addr().is_ipv4();
-        if is_iptables(chain) && chain.name == "FORWARD" {
+        if is_main_chain(chain) {
             let program = if is_v4 { "iptables" } else { "ip6tables" };
             let option = if is_policy { "-A" } else { "-I" };
-            return format!("`{program} {option} FORWARD -s {from} -d {to} -j ACCEPT`");
+            return format!("`{program} {option} {} -s {from} -d {to} -j ACCEPT`", chain.name);
         }
         let verb = if is_policy { "add" } else { "insert" };
         let family = if is_v4 { "ip" } else { "ip6" };
@@ -42,28 +42,33 @@ pub(super) fn allow<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) 
 
 /// Returns the command that accepts packets from pods to the outside, or the replies to them: with a rule before the one that
 /// drops them or, if the policy of the chain does, with a rule at the end.
-pub(super) fn allow_outside(spot: &Spot<'_>, path: &Path) -> String {
+pub(super) fn allow_outside(spot: &Spot<'_>, path: &Path) -> Option<String> {
     let chain = spot.chain;
     let is_reply = path.direction == Direction::In;
-    let pods = if is_reply { &path.expected.device } else { &path.packet.input };
-    if is_iptables(chain) && chain.name == "FORWARD" {
+    let pods = if is_reply { &path.expected.device } else { path.packet.input.as_ref()? };
+    if is_main_chain(chain) {
         let program = if path.packet.source.is_ipv4() { "iptables" } else { "ip6tables" };
         let option = if spot.rule.is_none() { "-A" } else { "-I" };
         let state = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"];
         let direction = if is_reply { "-o" } else { "-i" };
-        let words = [program, option, "FORWARD", direction, pods.as_raw()];
+        let words = [program, option, chain.name.as_raw(), direction, pods.as_raw()];
         let state = state.into_iter().filter(|_| is_reply);
-        return ShellCommand::new(words.into_iter().chain(state).chain(["-j", "ACCEPT"])).to_string();
+        return Some(ShellCommand::new(words.into_iter().chain(state).chain(["-j", "ACCEPT"])).to_string());
     }
     let verb = if spot.rule.is_none() { "add" } else { "insert" };
     let table = [chain.family.name(), chain.table.as_raw(), chain.name.as_raw()];
     let state = ["ct", "state", "established,related"].into_iter().filter(|_| is_reply);
     let matches = [if is_reply { "oifname" } else { "iifname" }, pods.as_raw()].into_iter().chain(state);
     let words = ["nft", verb, "rule"].into_iter().chain(table).chain(matches);
-    ShellCommand::new(words.chain(["accept"])).to_string()
+    Some(ShellCommand::new(words.chain(["accept"])).to_string())
 }
 
-pub(super) fn is_iptables(chain: &FirewallChain) -> bool {
+/// Returns `true` for a chain of iptables to which users add their own rules.
+pub(super) fn is_main_chain(chain: &FirewallChain) -> bool {
+    is_iptables(chain) && ["FORWARD", "INPUT", "OUTPUT"].contains(&chain.name.as_raw())
+}
+
+fn is_iptables(chain: &FirewallChain) -> bool {
     chain.family != TableFamily::Inet && ["filter", "nat"].contains(&chain.table.as_raw())
 }
 

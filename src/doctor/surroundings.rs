@@ -11,7 +11,7 @@ use crate::{
         ChainIndex, Direction, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Transport, Way,
         delete_route, outside_address,
     },
-    model::{Family, NatSource, Prefixed, SysctlKey, pod_address},
+    model::{Family, NatSource, Prefixed, SysctlKey, is_link_local, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
     text::{Untrusted, count, list},
 };
@@ -136,7 +136,7 @@ fn silent_neighbors(examination: &Examination<'_>, effects: &mut TrafficEffects)
 fn mtu(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
     let egress = egress(examination)?;
     let path = samples(paths).into_iter().find(|path| path.direction == Direction::Out)?;
-    let pods = examination.observed.host.link(path.packet.input.as_raw())?;
+    let pods = examination.observed.host.link(path.packet.input.as_ref()?.as_raw())?;
     let (outer, inner) = (egress.mtu?, pods.mtu?);
     let limit = examination.cluster.mtu_of(examination.node()).unwrap_or(outer);
     (inner > outer.min(limit)).then(|| {
@@ -204,7 +204,7 @@ fn other_networks(
         return Vec::new();
     }
     let chains = ChainIndex::new(firewall);
-    let pods: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
+    let pods: Vec<Untrusted> = samples(paths).into_iter().filter_map(|path| path.packet.input).collect();
     let is_other_bridge = |name: &Untrusted| {
         let link = observed.host.link(name.as_raw());
         !pods.contains(name)
@@ -223,7 +223,7 @@ fn other_networks(
         .filter(|local| {
             let source = pod_address(local.prefix, Some(local.address));
             let destination = outside_address(Family::from(source));
-            let packet = Packet { source, destination, input: local.device.clone() };
+            let packet = Packet { source, destination, input: Some(local.device.clone()) };
             let passage = Passage {
                 packet: &packet,
                 transport: Transport::Tcp,
@@ -247,11 +247,4 @@ fn other_networks(
             )
         })
         .collect()
-}
-
-const fn is_link_local(address: std::net::IpAddr) -> bool {
-    match address {
-        std::net::IpAddr::V4(address) => address.is_link_local(),
-        std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::{
-    Direction, ForwardingModel, Ledger, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport, Verdict,
+    Direction, Endpoint, ForwardingModel, Ledger, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport,
+    Verdict,
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -17,6 +18,8 @@ use crate::{
 /// Paths that do not work, for the same reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PathFault {
+    /// This node's end of the paths.
+    pub endpoint: Endpoint,
     /// The other nodes, with the directions in which their packets are affected. Empty if packets from or to the outside
     /// are affected.
     pub nodes: BTreeMap<Untrusted, BTreeSet<Direction>>,
@@ -96,7 +99,8 @@ fn ranked_faults<'a>(
         model = model.with(transport);
         for fault in explain(paths, &rank(&model).blocked(), &model) {
             let is_same = |known: &&mut PathFault| {
-                known.nodes == fault.nodes && known.why == fault.why && known.directions == fault.directions
+                let key = |fault: &PathFault| (fault.endpoint, fault.directions.clone());
+                known.nodes == fault.nodes && known.why == fault.why && key(known) == key(&fault)
             };
             match faults.iter_mut().find(is_same) {
                 // All protocols are affected.
@@ -119,6 +123,8 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         return faults;
     }
     let of = paths.nodes();
+    // What affects pods.
+    let mut causes = BTreeSet::new();
     let mut wanted = blocked.iter().peekable();
     for (index, path) in paths.iter().enumerate() {
         if wanted.next_if(|wanted| **wanted == index).is_none() {
@@ -130,15 +136,19 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let (rule, why, remedy) = without_rule(&path, &trace, model)
             .unwrap_or_else(|| reason(&path, &trace, &model.host().addresses));
         let is_outside = path.peer == Peer::Outside;
+        if path.endpoint == Endpoint::Pod {
+            causes.insert((rule, why.clone()));
+        }
         let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
         let known = faults.iter().position(|fault| {
-            (fault.is_detour, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
-                == (is_detour, rule, part, &why, is_outside)
+            (fault.endpoint, fault.is_detour, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
+                == (path.endpoint, is_detour, rule, part, &why, is_outside)
         });
         let at = known.unwrap_or_else(|| {
             let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
             let (protocols, is_lost, is_diverted) = (BTreeSet::new(), false, false);
             faults.push(PathFault {
+                endpoint: path.endpoint,
                 nodes,
                 directions,
                 of,
@@ -168,6 +178,9 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
             add(node);
         }
     }
+    faults.retain(|fault| {
+        fault.endpoint == Endpoint::Pod || !causes.contains(&(fault.rule, fault.why.clone()))
+    });
     faults
 }
 
@@ -191,10 +204,16 @@ impl PathFault {
             false => format!("{} packets", names.join(" and ")),
         };
         let over = if names.is_empty() { String::new() } else { format!(" over {}", names.join(" and ")) };
+        let within = |part: Option<IpNet>| part.map_or_else(String::new, |part| format!(" in {part}"));
         let [own, other] = match self.part {
-            Some(PodPart::Own(part)) => [format!(" in {part}"), String::new()],
-            Some(PodPart::Other(part)) => [String::new(), format!(" in {part}")],
-            None => [String::new(), String::new()],
+            Some(PodPart::Own(part)) => [Some(part), None],
+            Some(PodPart::Other(part)) => [None, Some(part)],
+            None => [None, None],
+        }
+        .map(within);
+        let [own, those] = match self.endpoint {
+            Endpoint::Pod => [format!("this node's pods{own}"), "those".to_owned()],
+            Endpoint::Node => ["this node".to_owned(), "the pods".to_owned()],
         };
         let [is_out, is_in] = [Direction::Out, Direction::In].map(|it| self.directions.contains(&it));
         if number == 0 {
@@ -215,27 +234,28 @@ impl PathFault {
         let misled = if self.is_lost { "are lost or diverted" } else { "take a different path than planned" };
         match (self.is_diverted, is_out, is_in) {
             (false, true, true) if is_all => {
-                format!(
-                    "no {packets} pass between this node's pods{own} and those on any other node{other} {all}"
-                )
+                format!("no {packets} pass between {own} and {those} on any other node{other} {all}")
             }
             (false, true, true) => {
-                format!("no {packets} pass between this node's pods{own} and those on {some}{other}")
+                format!("no {packets} pass between {own} and {those} on {some}{other}")
             }
             (false, true, false) if is_all => {
-                format!("this node's pods{own} cannot reach any pods on other nodes{other}{over} {all}")
+                format!("{own} cannot reach any pods on other nodes{other}{over} {all}")
             }
-            (false, true, false) => format!("this node's pods{own} cannot reach pods on {some}{other}{over}"),
+            (false, true, false) => format!("{own} cannot reach pods on {some}{other}{over}"),
             (false, false, _) if is_all => {
-                format!("no pods on other nodes{other} can reach this node's pods{own}{over} {all}")
+                format!("no pods on other nodes{other} can reach {own}{over} {all}")
             }
-            (false, false, _) => format!("pods on {some}{other} cannot reach this node's pods{own}{over}"),
+            (false, false, _) => format!("pods on {some}{other} cannot reach {own}{over}"),
             (true, true, true) => {
-                format!("{packets} between this node's pods{own} and those on {some}{other} {misled}")
+                format!("{packets} between {own} and {those} on {some}{other} {misled}")
+            }
+            (true, true, false) if self.endpoint == Endpoint::Node => {
+                format!("{packets} from {own} to the pods on {some}{other} {misled}")
             }
             (true, true, false) => format!("{packets} to the pods on {some}{other} {misled}"),
             (true, false, _) => {
-                format!("{packets} from the pods on {some}{other} to this node's pods{own} {misled}")
+                format!("{packets} from the pods on {some}{other} to {own} {misled}")
             }
         }
     }
@@ -323,11 +343,11 @@ fn without_rule(
 /// Returns the commands that add policy rules by which pod traffic uses hostgw's routes, the last one with this priority.
 fn use_routes(path: &Path, priority: u32) -> String {
     let others = add_rule(path.cluster, path.table, priority);
-    if path.table == MAIN_TABLE {
-        return format!("`{others}`");
-    }
     // Only the main table has the route to this node's own pods, which routes to the cluster prefix would divert.
-    format!("`{}` and `{others}`", add_rule(path.own, MAIN_TABLE, priority.saturating_sub(1)))
+    match path.own_pods.filter(|_| path.table != MAIN_TABLE) {
+        Some(own) => format!("`{}` and `{others}`", add_rule(own, MAIN_TABLE, priority.saturating_sub(1))),
+        None => format!("`{others}`"),
+    }
 }
 
 /// Returns the command that adds a policy rule for packets to a prefix.
@@ -346,7 +366,7 @@ fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Ru
         Some(Stop::Route(route)) => by_route(path, trace.rule, route, "drops the packets", addresses),
         Some(Stop::Forwarding(key)) => (
             Rule::PathNotForwarded,
-            format!("{key} is 0, so the node does not forward packets that arrive on {}", path.packet.input),
+            format!("{key} is 0, so the node does not forward packets{}", arriving(path)),
             Some(format!(
                 "enable it with `{}`, and find out what disables it, such as a file in /etc/sysctl.d",
                 ShellCommand::new(["sysctl", "-w", &format!("{key}=1")])
@@ -370,7 +390,7 @@ fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Ru
             };
             (
                 Rule::PathFiltered,
-                format!("{sysctl} drops packets that arrive on {}, because {because}", path.packet.input),
+                format!("{sysctl} drops packets{}, because {because}", arriving(path)),
                 Some(remedy),
             )
         }
@@ -384,7 +404,11 @@ fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Ru
         ),
         Some(Stop::Source) => (
             Rule::PathLost,
-            format!("the kernel does not accept {} as a source on {}", path.packet.source, path.packet.input),
+            format!(
+                "the kernel does not accept {} as the source of packets{}",
+                path.packet.source,
+                arriving(path)
+            ),
             None,
         ),
         Some(Stop::Destination) => (
@@ -409,6 +433,11 @@ fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Ru
     }
 }
 
+/// Returns on which interface packets arrive, after a noun.
+fn arriving(path: &Path) -> String {
+    path.packet.input.as_ref().map_or_else(String::new, |input| format!(" that arrive on {input}"))
+}
+
 fn by_route(
     path: &Path,
     rule: Option<&PolicyRule>,
@@ -424,10 +453,11 @@ fn by_route(
             format!("the policy rule `{rule}` leads to the route {shown}, which {does}"),
             Some(match rule.priority.checked_sub(1).filter(|before| *before > 1) {
                 Some(before) if route.is_owned() && path.own.contains(&path.packet.destination) => {
-                    format!(
-                        "add a rule before it for this node's own pods: `{}`",
-                        add_rule(path.own, MAIN_TABLE, before)
-                    )
+                    let whose = match path.endpoint {
+                        Endpoint::Pod => "for this node's own pods",
+                        Endpoint::Node => "for this node",
+                    };
+                    format!("add a rule before it {whose}: `{}`", add_rule(path.own, MAIN_TABLE, before))
                 }
                 Some(before) if path.node().is_some() => format!(
                     "if the rule is not meant for pods, {}; otherwise, add a rule before it that uses hostgw's routes for pod traffic: {}",

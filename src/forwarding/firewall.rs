@@ -723,7 +723,7 @@ impl<'a> Walker<'a, '_> {
     }
 
     fn input(&self) -> Option<&Untrusted> {
-        (self.passage.way != Way::Out).then_some(&self.passage.packet.input)
+        self.passage.packet.input.as_ref()
     }
 
     /// Before routing, a packet has no outgoing interface.

@@ -32,7 +32,7 @@ pub use firewall::{
     AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, Overwriting, Passage, Spot, Treatment, Way,
 };
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
-pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
+pub use path::{Direction, Endpoint, Ledger, Path, Paths, Peer, PodPart, Rank};
 use sample::CLIENT_PORT;
 pub use sample::{SAMPLE_PORT, Transport};
 pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};
@@ -62,20 +62,21 @@ pub trait Forwarder {
     fn verdicts(&mut self, packets: &[Packet]) -> Result<Vec<Verdict>, Error>;
 }
 
-/// A packet that reaches the node through an interface, without a mark and with the type of service 0.
+/// A packet that a node receives or sends, without a mark and with the type of service 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     /// The source address.
     pub source: IpAddr,
     /// The destination address.
     pub destination: IpAddr,
-    /// The interface that the packet arrives on.
-    pub input: Untrusted,
+    /// The interface that the packet arrives on; `None` if the node itself sends it.
+    pub input: Option<Untrusted>,
 }
 
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} from {} iif {}", self.destination, self.source, self.input)
+        write!(f, "{} from {}", self.destination, self.source)?;
+        self.input.iter().try_for_each(|input| write!(f, " iif {input}"))
     }
 }
 

@@ -180,25 +180,26 @@ impl<'a> ForwardingModel<'a> {
     pub fn has_return_route(&self, packet: &Packet, by_input: bool) -> bool {
         let back = self.trace_own(packet.destination, packet.source);
         let Some(route) = back.route.filter(|_| back.stop.is_none()) else { return false };
-        !by_input || leads_through(route, &packet.input)
+        !by_input || packet.input.as_ref().is_some_and(|input| leads_through(route, input))
     }
 
     /// Returns the path of a packet that the node itself sends. No filter applies to it.
     #[must_use]
     pub fn trace_own(&self, source: IpAddr, destination: IpAddr) -> Trace<'_> {
-        self.lookup(&Flow { source, destination, input: "lo", transport: self.transport }).trace()
+        self.lookup(&self.flow(source, destination, "lo")).trace()
     }
 
     /// Returns the path of a packet.
     #[must_use]
     pub fn trace(&self, packet: &Packet) -> Trace<'_> {
-        match Family::from(packet.destination) {
-            Family::V4 => self.trace_v4(packet),
-            Family::V6 => self.trace_v6(packet),
+        match (&packet.input, Family::from(packet.destination)) {
+            (None, _) => self.trace_own(packet.source, packet.destination),
+            (Some(input), Family::V4) => self.trace_v4(packet, input),
+            (Some(input), Family::V6) => self.trace_v6(packet, input),
         }
     }
 
-    fn trace_v4<'m>(&'m self, packet: &Packet) -> Trace<'m> {
+    fn trace_v4<'m>(&'m self, packet: &Packet, device: &Untrusted) -> Trace<'m> {
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.source, packet.destination) else {
             return refused(Refusal::Invalid, Stop::Source);
         };
@@ -208,14 +209,14 @@ impl<'a> ForwardingModel<'a> {
         if destination.octets()[0] == 0 || destination.is_loopback() || destination.is_multicast() {
             return refused(Refusal::Invalid, Stop::Destination);
         }
-        let input = packet.input.as_raw();
+        let input = device.as_raw();
         let forwarding = interface_key(Family::V4, input, "forwarding");
         let forwards = forwarding.as_ref().is_none_or(|key| self.is_set(key));
         let not_forwarding = |found: Found<'m>| match &forwarding {
             Some(key) => found.refused(Refusal::Unreachable, Stop::Forwarding(key.clone())),
             None => refused(Refusal::Unreachable, Stop::NoRoute),
         };
-        let found = self.lookup(&self.flow(packet));
+        let found = self.lookup(&self.flow(packet.source, packet.destination, input));
         if found.refusal.is_some() {
             return if forwards { found.trace() } else { not_forwarding(found) };
         }
@@ -232,7 +233,7 @@ impl<'a> ForwardingModel<'a> {
         // The return route of a broadcast is looked up without a source address.
         let back_from =
             if kind == RouteType::BROADCAST { Ipv4Addr::UNSPECIFIED.into() } else { packet.destination };
-        match self.validate_source(packet, back_from, if is_local { None } else { output }) {
+        match self.validate_source(packet, device, back_from, if is_local { None } else { output }) {
             Some(stop) => found.refused(Refusal::Invalid, stop),
             None => found.trace(),
         }
@@ -242,10 +243,11 @@ impl<'a> ForwardingModel<'a> {
     fn validate_source<'m>(
         &'m self,
         packet: &Packet,
+        device: &Untrusted,
         back_from: IpAddr,
         output: Option<&str>,
     ) -> Option<Stop<'m>> {
-        let input = packet.input.as_raw();
+        let input = device.as_raw();
         let own = interface_key(Family::V4, input, "rp_filter");
         let all = interface_key(Family::V4, "all", "rp_filter");
         let value = |key: &Option<SysctlKey>| key.as_ref().and_then(|key| self.number(key)).unwrap_or(0);
@@ -264,12 +266,7 @@ impl<'a> ForwardingModel<'a> {
                 return is_own.then_some(Stop::Source);
             }
         }
-        let back = self.lookup(&Flow {
-            source: back_from,
-            destination: packet.source,
-            input: output.unwrap_or("lo"),
-            transport: self.transport,
-        });
+        let back = self.lookup(&self.flow(back_from, packet.source, output.unwrap_or("lo")));
         let sysctl = if value(&own) >= value(&all) { own } else { all };
         let filtered = |back: Option<&'m Route>| {
             sysctl
@@ -281,14 +278,14 @@ impl<'a> ForwardingModel<'a> {
             .host
             .addresses
             .iter()
-            .any(|local| local.device == packet.input && Family::from(local.address) == Family::V4);
+            .any(|local| local.device == *device && Family::from(local.address) == Family::V4);
         let Some(route) = back.route.filter(|_| back.refusal.is_none()) else {
             return filtered(None);
         };
         if route.kind != RouteType::Unicast && !(route.kind == RouteType::LOCAL && accepts_local) {
             return Some(Stop::Source);
         }
-        if leads_through(route, &packet.input) {
+        if leads_through(route, device) {
             return None;
         }
         if !has_address || mode == 1 {
@@ -304,7 +301,7 @@ impl<'a> ForwardingModel<'a> {
             .any(|name| interface_key(Family::V4, name, "send_redirects").is_none_or(|key| self.is_set(&key)))
     }
 
-    fn trace_v6(&self, packet: &Packet) -> Trace<'_> {
+    fn trace_v6(&self, packet: &Packet, device: &Untrusted) -> Trace<'_> {
         let (IpAddr::V6(source), IpAddr::V6(destination)) = (packet.source, packet.destination) else {
             return refused(Refusal::Invalid, Stop::Source);
         };
@@ -314,8 +311,8 @@ impl<'a> ForwardingModel<'a> {
         if destination.is_multicast() || destination.is_loopback() {
             return refused(Refusal::Invalid, Stop::Destination);
         }
-        let input = packet.input.as_raw();
-        let found = self.lookup(&self.flow(packet));
+        let input = device.as_raw();
+        let found = self.lookup(&self.flow(packet.source, packet.destination, input));
         if found.refusal.is_some() {
             return found.trace();
         }
@@ -331,9 +328,8 @@ impl<'a> ForwardingModel<'a> {
         found.trace()
     }
 
-    fn flow<'p>(&self, packet: &'p Packet) -> Flow<'p> {
-        let Packet { source, destination, input } = packet;
-        Flow { source: *source, destination: *destination, input: input.as_raw(), transport: self.transport }
+    const fn flow<'p>(&self, source: IpAddr, destination: IpAddr, input: &'p str) -> Flow<'p> {
+        Flow { source, destination, input, transport: self.transport }
     }
 
     /// `fib_rules_lookup` (net/core/fib_rules.c).

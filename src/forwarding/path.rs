@@ -1,4 +1,5 @@
-//! The packets between the pods of this node and those of all others and the outside, and the path they should take.
+//! The packets between the pods of this node, or the node itself, and the pods of all others and the outside, and the path they
+//! should take.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -10,18 +11,27 @@ use ipnet::IpNet;
 
 use super::{ForwardingModel, Hop, Packet, Verdict, outside_address};
 use crate::{
-    model::{Cluster, Family, MAIN_TABLE, PerFamily, Prefixed, pod_address},
-    state::{Host, Route, RouteType},
+    model::{Cluster, Family, MAIN_TABLE, Node, PerFamily, Prefixed, is_link_local, pod_address},
+    state::{Host, InterfaceAddress, Route, RouteType},
     text::Untrusted,
 };
 
-/// The direction of a packet from or to a pod of this node.
+/// The direction of a packet from or to a pod of this node, or the node itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// From this node's pod.
+    /// From this node or its pod.
     Out,
-    /// To this node's pod.
+    /// To this node or its pod.
     In,
+}
+
+/// This node's end of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// A pod of this node.
+    Pod,
+    /// The node itself. It sends packets to pods, and receives the replies.
+    Node,
 }
 
 /// The other end of a path.
@@ -33,19 +43,25 @@ pub enum Peer {
     Outside,
 }
 
-/// A packet between a pod of this node and another pod or the outside, and the next hop that it should take on this node.
+/// A packet between a pod of this node, or the node itself, and another pod or the outside, and the next hop that it should
+/// take on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
+    /// This node's end.
+    pub endpoint: Endpoint,
     /// The other end.
     pub peer: Peer,
     /// The direction.
     pub direction: Direction,
     /// The packet.
     pub packet: Packet,
-    /// The planned next hop. For a path to the outside, any next hop is accepted.
+    /// The planned next hop. For a path to the outside, any next hop is accepted; a path to the node itself has none, only the
+    /// interface.
     pub expected: Hop,
-    /// The pod CIDR of this node.
+    /// The pod CIDR of this node, or the address of the node itself.
     pub own: IpNet,
+    /// The pod CIDR of this node, if it has one of this family.
+    pub own_pods: Option<IpNet>,
     /// The pod CIDR of the other node, or the destination of the default route.
     pub other: IpNet,
     /// The cluster prefix of the pod that the packet is for; to the outside, of the pod that it comes from.
@@ -69,26 +85,36 @@ pub enum PodPart {
     Other(IpNet),
 }
 
-/// A pod of this node, and the interface that all of its packets use.
+/// A pod of this node, or the node itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Pod {
-    cidr: IpNet,
+struct End {
+    endpoint: Endpoint,
+    /// The pod CIDR, or the address of the node.
+    prefix: IpNet,
     address: IpAddr,
+    /// The interface that all packets of the pod use, or the one with the address of the node.
     device: Untrusted,
 }
 
-impl Pod {
+impl End {
     fn family(&self) -> Family {
-        self.cidr.into()
+        self.prefix.into()
     }
 }
 
-/// The paths between the pods of a node and those of all others, and between its pods and the outside.
+/// The paths between a node or its pods and the pods of all others, and between its pods and the outside.
 #[derive(Debug, Clone)]
 pub struct Paths<'a> {
     cluster: &'a Cluster,
     /// A pod in each pod CIDR of the node that has a pod interface.
-    pods: Vec<Pod>,
+    pods: Vec<End>,
+    /// The node itself, in each family.
+    own: PerFamily<End>,
+    /// The pod CIDRs of the node, with or without an interface.
+    own_pods: PerFamily<IpNet>,
+    /// The indexes of the entries in `others` to which packets of the node itself are judged, if those of its pods also are:
+    /// one that represents many, and those whose packets may take a different path.
+    of_node: Vec<(usize, bool)>,
     /// The routes to the pods of other nodes, with the indexes of the nodes.
     others: Vec<(&'a Route, usize)>,
     /// Parts of the pod CIDR of another node that a foreign route or a policy rule singles out, with the index of the entry
@@ -171,13 +197,26 @@ impl<'a> Paths<'a> {
                 None => missing.push(network.prefix()),
             }
         }
-        let families: BTreeSet<Family> = pods.iter().map(Pod::family).collect();
+        let mut own_pods = PerFamily::default();
+        node.pods.iter().for_each(|network| {
+            own_pods.get_mut(network.prefix().into()).get_or_insert(network.prefix());
+        });
+        let routes: Vec<(&Route, usize)> = routes.collect();
+        let mut own = PerFamily::default();
+        for family in Family::ALL {
+            let mut of_family = routes.iter().filter(|(route, _)| route.family() == family);
+            if let Some((route, _)) = of_family.next() {
+                *own.get_mut(family) = itself(node, route, host);
+            }
+        }
+        let mut families: BTreeSet<Family> = pods.iter().map(End::family).collect();
+        families.extend(own.iter().map(|(family, _)| family));
         let is_usable = |route: &Route| {
             families.contains(&route.family())
                 && route.next_hop.gateway.is_some()
                 && route.next_hop.device.is_some()
         };
-        let others = routes.filter(|(route, _)| is_usable(route)).collect();
+        let others = routes.into_iter().filter(|(route, _)| is_usable(route)).collect();
         let (parts, own_parts) = (Vec::new(), Vec::new());
         let mut outside = PerFamily::default();
         for family in cluster.prefixes.families().filter(|_| cluster.nat.masquerade) {
@@ -190,9 +229,25 @@ impl<'a> Paths<'a> {
                 *outside.get_mut(family) = default_route(family, foreign.clone());
             }
         }
-        let mut paths =
-            Self { cluster, pods, others, parts, own_parts, missing, special: PrefixSet::default(), outside };
+        let (of_node, special) = (Vec::new(), PrefixSet::default());
+        let mut paths = Self {
+            cluster,
+            pods,
+            own,
+            own_pods,
+            of_node,
+            others,
+            parts,
+            own_parts,
+            missing,
+            special,
+            outside,
+        };
         paths.add_foreign(index, foreign, host);
+        let alike = paths.first_alike(&paths.special).into_iter().enumerate();
+        let firsts = alike.filter(|(at, first)| at == first).map(|(at, _)| at);
+        let is_special = |at: usize| paths.special.overlaps(paths.others[at].0.destination);
+        paths.of_node = firsts.map(|at| (at, !is_special(at))).collect();
         paths
     }
 
@@ -233,7 +288,7 @@ impl<'a> Paths<'a> {
     }
 
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
-    /// this node's, and then to the outside.
+    /// this node's, then those of the node itself, and then those to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
         self.refs().map(|path| self.path(path))
     }
@@ -251,7 +306,14 @@ impl<'a> Paths<'a> {
 
     /// Iterates over the paths between pods.
     pub fn between_pods(&self) -> impl Iterator<Item = Path> + '_ {
-        self.whole_refs().chain(self.part_refs()).map(|path| self.path(path))
+        let refs = self.whole_refs().chain(self.part_refs());
+        refs.filter(|path| path.own.endpoint == Endpoint::Pod).map(|path| self.path(path))
+    }
+
+    /// Iterates over the paths between the node itself and the pods of others. If it has pods, some paths represent the rest.
+    pub fn of_node(&self) -> impl Iterator<Item = Path> + '_ {
+        let refs = self.whole_refs().chain(self.node_refs());
+        refs.filter(|path| path.own.endpoint == Endpoint::Node).map(|path| self.path(path))
     }
 
     fn refs(&self) -> impl Iterator<Item = PathRef<'_>> {
@@ -265,7 +327,18 @@ impl<'a> Paths<'a> {
 
     /// The refs that follow those for all pods of other nodes.
     fn other_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
-        self.part_refs().chain(self.outside_refs())
+        self.part_refs().chain(self.node_refs()).chain(self.outside_refs())
+    }
+
+    /// The refs of the node itself, in the families in which it also has pods.
+    fn node_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        let refs = self.of_node.iter().filter_map(|(at, is_of_all)| {
+            let (route, node) = self.others[*at];
+            let own = self.own.get(route.family()).filter(|_| self.own_pods.get(route.family()).is_some())?;
+            let both = self.both(own, route, Some(node), self.pod_behind(route, node))?;
+            Some(both.map(|path| PathRef { is_of_all: *is_of_all, ..path }))
+        });
+        refs.flatten()
     }
 
     fn outside_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
@@ -275,14 +348,14 @@ impl<'a> Paths<'a> {
     fn part_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         let parts = self.parts.iter().filter_map(|(part, at)| {
             let (route, node) = self.others[*at];
-            let pod = self.pods_of(route.family()).next()?;
-            let both = self.both(pod, route, Some(node), pod_address(*part, None))?;
+            let own = self.ends_of(route.family()).next()?;
+            let both = self.both(own, route, Some(node), pod_address(*part, None))?;
             Some(both.map(|path| PathRef { part: Some(PodPart::Other(*part)), ..path }))
         });
         let own_parts = self.own_parts.iter().filter_map(|(part, own)| {
             let family = Family::from(*part);
             let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
-            let pod = self.pods_of(family).find(|pod| pod.cidr.contains(part))?;
+            let pod = self.pods_of(family).find(|pod| pod.prefix.contains(part))?;
             let [out, back] = self.both(pod, route, Some(*node), pod_address(route.destination, None))?;
             let of_part = |path| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..path };
             Some([of_part(PathRef { source: *own, ..out }), of_part(PathRef { destination: *own, ..back })])
@@ -290,15 +363,25 @@ impl<'a> Paths<'a> {
         parts.flatten().chain(own_parts.flatten())
     }
 
-    fn pods_of(&self, family: Family) -> impl Iterator<Item = &Pod> {
+    fn pods_of(&self, family: Family) -> impl Iterator<Item = &End> {
         self.pods.iter().filter(move |pod| pod.family() == family)
     }
 
-    /// The refs that represent all of another node's pods behind `route`: two for each of this node's pods.
+    /// The pods of the node, or the node itself if it has none.
+    fn ends_of(&self, family: Family) -> impl Iterator<Item = &End> {
+        let own = self.own.get(family).filter(|_| self.own_pods.get(family).is_none());
+        self.pods_of(family).chain(own)
+    }
+
+    /// A pod of another node behind `route`.
+    fn pod_behind(&self, route: &Route, node: usize) -> IpAddr {
+        pod_address(route.destination, self.cluster.nodes[node].gateway_at(route.destination))
+    }
+
+    /// The refs that represent all of another node's pods behind `route`: two for each of this node's ends.
     fn whole<'p>(&'p self, route: &'p Route, node: usize) -> impl Iterator<Item = [PathRef<'p>; 2]> {
-        let gateway = self.cluster.nodes[node].gateway_at(route.destination);
-        let address = pod_address(route.destination, gateway);
-        self.pods_of(route.family()).filter_map(move |pod| self.both(pod, route, Some(node), address))
+        let address = self.pod_behind(route, node);
+        self.ends_of(route.family()).filter_map(move |own| self.both(own, route, Some(node), address))
     }
 
     /// The refs between this node's pods and the outside. Replies from there reach the pod's address, because the
@@ -318,20 +401,20 @@ impl<'a> Paths<'a> {
         refs
     }
 
-    /// The two refs between `pod` and `address` behind `route`, which is a pod of `node`, if any.
+    /// The two refs between `own` and `address` behind `route`, which is a pod of `node`, if any.
     fn both<'p>(
         &'p self,
-        pod: &'p Pod,
+        own: &'p End,
         route: &'p Route,
         node: Option<usize>,
         address: IpAddr,
     ) -> Option<[PathRef<'p>; 2]> {
-        Some(Self::along(pod, route, route.next_hop.gateway, route.next_hop.device.as_ref()?, node, address))
+        Some(Self::along(own, route, route.next_hop.gateway, route.next_hop.device.as_ref()?, node, address))
     }
 
     /// Returns the same two refs by one of the next hops of `route`.
     const fn along<'p>(
-        pod: &'p Pod,
+        own: &'p End,
         route: &'p Route,
         gateway: Option<IpAddr>,
         device: &'p Untrusted,
@@ -343,31 +426,33 @@ impl<'a> Paths<'a> {
             gateway,
             device,
             node,
-            pod,
+            own,
             direction: Direction::Out,
-            source: pod.address,
+            source: own.address,
             destination: address,
             part: None,
             is_of_all: false,
         };
-        let back = PathRef { direction: Direction::In, source: address, destination: pod.address, ..out };
+        let back = PathRef { direction: Direction::In, source: address, destination: own.address, ..out };
         [out, back]
     }
 
     fn path(&self, path: PathRef<'_>) -> Path {
-        let PathRef { route, node, pod, direction, part, is_of_all, .. } = path;
+        let PathRef { route, node, own, direction, part, is_of_all, .. } = path;
         let Course { gateway, device, .. } = path.course();
         let is_out = direction == Direction::Out;
-        let end = |is_pod: bool| {
-            let end = if is_pod || node.is_none() { pod.cidr } else { route.destination };
+        let end = |is_own: bool| {
+            let end = if is_own || node.is_none() { own.prefix } else { route.destination };
             self.cluster.prefixes.around(end).copied().unwrap_or(end)
         };
         Path {
+            endpoint: own.endpoint,
             peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
             direction,
             packet: path.packet(),
             expected: Hop { gateway, device: device.clone() },
-            own: pod.cidr,
+            own: own.prefix,
+            own_pods: self.own_pods.get(route.family()).copied(),
             other: route.destination,
             cluster: end(!is_out),
             from_cluster: end(is_out),
@@ -449,7 +534,7 @@ impl<'a> Paths<'a> {
     /// Returns the families in which the node has pods, and an interface for them.
     #[must_use]
     pub fn families(&self) -> BTreeSet<Family> {
-        self.pods.iter().map(Pod::family).collect()
+        self.pods.iter().map(End::family).collect()
     }
 
     /// Iterates over the names of the other nodes, some of them twice.
@@ -544,7 +629,7 @@ struct PathRef<'p> {
     device: &'p Untrusted,
     /// The index of the other node; `None` for the outside.
     node: Option<usize>,
-    pod: &'p Pod,
+    own: &'p End,
     direction: Direction,
     source: IpAddr,
     destination: IpAddr,
@@ -554,11 +639,14 @@ struct PathRef<'p> {
 
 impl<'p> PathRef<'p> {
     const fn course(&self) -> Course<'p> {
-        let (input, gateway, device) = match self.direction {
-            Direction::Out => (&self.pod.device, self.gateway, self.device),
-            Direction::In => (self.device, None, &self.pod.device),
+        let End { endpoint, device: own, .. } = self.own;
+        let (input, gateway, device) = match (self.direction, endpoint) {
+            (Direction::Out, Endpoint::Pod) => (Some(own), self.gateway, self.device),
+            (Direction::Out, Endpoint::Node) => (None, self.gateway, self.device),
+            (Direction::In, _) => (Some(self.device), None, own),
         };
-        Course { is_outside: self.node.is_none(), direction: self.direction, input, gateway, device }
+        let (is_outside, direction) = (self.node.is_none(), self.direction);
+        Course { endpoint: *endpoint, is_outside, direction, input, gateway, device }
     }
 
     fn is_same_packet(&self, other: &Self) -> bool {
@@ -568,17 +656,18 @@ impl<'p> PathRef<'p> {
 
     fn packet(&self) -> Packet {
         let Course { input, .. } = self.course();
-        Packet { source: self.source, destination: self.destination, input: input.clone() }
+        Packet { source: self.source, destination: self.destination, input: input.cloned() }
     }
 }
 
 /// The interface through which a packet arrives, and the planned next hop.
 struct Course<'a> {
+    endpoint: Endpoint,
     /// Whether the other end is outside the cluster.
     is_outside: bool,
     direction: Direction,
-    /// The interface that it comes in through.
-    input: &'a Untrusted,
+    /// The interface that it comes in through; `None` if the node itself sends it.
+    input: Option<&'a Untrusted>,
     gateway: Option<IpAddr>,
     device: &'a Untrusted,
 }
@@ -607,9 +696,10 @@ impl Path {
 
     fn course(&self) -> Course<'_> {
         Course {
+            endpoint: self.endpoint,
             is_outside: self.peer == Peer::Outside,
             direction: self.direction,
-            input: &self.packet.input,
+            input: self.packet.input.as_ref(),
             gateway: self.expected.gateway,
             device: &self.expected.device,
         }
@@ -620,11 +710,13 @@ impl Course<'_> {
     fn rank(&self, verdict: &Verdict) -> Rank {
         let is_expected = |hop: &Hop| hop.gateway == self.gateway && hop.device == *self.device;
         match verdict {
+            Verdict::Local if self.is_to_node() => Rank::Planned,
+            _ if self.is_to_node() => Rank::Lost,
             Verdict::Forwarded { hops, .. } if hops.len() == 1 && is_expected(&hops[0]) => Rank::Planned,
             Verdict::Forwarded { hops, .. }
                 if self.is_outside
                     && self.direction == Direction::Out
-                    && hops.iter().all(|hop| hop.device != *self.input) =>
+                    && hops.iter().all(|hop| !self.is_input(hop)) =>
             {
                 Rank::Planned
             }
@@ -636,10 +728,18 @@ impl Course<'_> {
     /// Returns `true` if the node forwards the packet to a next hop that may deliver it.
     fn is_diverted(&self, verdict: &Verdict) -> bool {
         // A packet that is sent back reaches no other node, and one that is sent to a router does not reach this node's pods.
-        let is_dead_end = |hop: &Hop| {
-            hop.device == *self.input || (self.direction == Direction::In && hop.gateway.is_some())
-        };
+        let is_dead_end =
+            |hop: &Hop| self.is_input(hop) || (self.direction == Direction::In && hop.gateway.is_some());
         matches!(verdict, Verdict::Forwarded { hops, .. } if !hops.iter().any(is_dead_end))
+            && !self.is_to_node()
+    }
+
+    fn is_to_node(&self) -> bool {
+        (self.endpoint, self.direction) == (Endpoint::Node, Direction::In)
+    }
+
+    fn is_input(&self, hop: &Hop) -> bool {
+        self.input == Some(&hop.device)
     }
 }
 
@@ -681,13 +781,42 @@ fn default_route<'a>(family: Family, routes: impl Iterator<Item = &'a Route>) ->
     routes.filter(is_default).min_by_key(|route| route.metric)
 }
 
+/// Returns the node itself with the source address that it uses for packets that follow `route`: the preferred one of the
+/// route, or the address of the node, or else the first one of the interface.
+fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
+    let family = route.family();
+    let device = route.next_hop.device.as_ref()?;
+    let is_local =
+        |wanted: IpAddr| host.addresses.iter().find(|local| local.address == wanted && local.is_used());
+    let is_usual = |local: &&InterfaceAddress| {
+        local.device == *device
+            && Family::from(local.address) == family
+            && local.is_used()
+            && !is_link_local(local.address)
+    };
+    let local = match route.source {
+        Some(source) => is_local(source)?,
+        None => {
+            let own = node.addresses.get(family).copied().and_then(is_local);
+            own.filter(is_usual).or_else(|| host.addresses.iter().find(is_usual))?
+        }
+    };
+    Some(End {
+        endpoint: Endpoint::Node,
+        prefix: local.address.into(),
+        address: local.address,
+        device: local.device.clone(),
+    })
+}
+
 /// Returns a pod of the node, and the interface to it.
-fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<Pod> {
+fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<End> {
     let holds = |device: &Untrusted| host.link(device.as_raw()).is_some_and(|link| link.up);
     let bridge = host.addresses.iter().filter(|local| cidr.contains(&local.address) && holds(&local.device));
     if let Some(local) = bridge.min_by_key(|local| local.address != gateway) {
-        return Some(Pod {
-            cidr,
+        return Some(End {
+            endpoint: Endpoint::Pod,
+            prefix: cidr,
             address: pod_address(cidr, Some(local.address)),
             device: local.device.clone(),
         });
@@ -697,6 +826,6 @@ fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<Pod> {
     });
     routes.find_map(|route| {
         let device = route.next_hop.device.clone().filter(holds)?;
-        Some(Pod { cidr, address: route.destination.addr(), device })
+        Some(End { endpoint: Endpoint::Pod, prefix: cidr, address: route.destination.addr(), device })
     })
 }

@@ -23,6 +23,7 @@ use crate::{
     forwarding::{Hop, Packet, Refusal, Verdict, drops},
     model::{Family, SysctlKey},
     progress::Task,
+    text::Untrusted,
 };
 
 // linux/rtnetlink.h
@@ -82,7 +83,13 @@ fn ask(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
     let mut verdicts = vec![Verdict::Refused(Refusal::Other(Errno::NODEV.raw_os_error())); packets.len()];
     let mut asked = Vec::with_capacity(packets.len());
     for (index, packet) in packets.iter().enumerate() {
-        let Some(input) = links.index(packet.input.as_raw()) else { continue };
+        let input = match &packet.input {
+            Some(input) => match links.index(input.as_raw()) {
+                Some(index) => Some(index),
+                None => continue,
+            },
+            None => None,
+        };
         requests.put(RTM_GETROUTE, 0, |bytes| put_question(bytes, packet, input)).map_err(cannot)?;
         asked.push(index);
     }
@@ -100,7 +107,8 @@ fn ask(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
         // The kernel decides this only when it forwards a packet.
         let packets = packets.iter().zip(&mut verdicts);
         for (packet, verdict) in packets.filter(|(packet, _)| is_v6(packet)) {
-            if matches!(verdict, Verdict::Forwarded { .. }) && !is_forced(packet) {
+            let Some(input) = &packet.input else { continue };
+            if matches!(verdict, Verdict::Forwarded { .. }) && !is_forced(input) {
                 *verdict = Verdict::Refused(Refusal::Unreachable);
             }
         }
@@ -108,7 +116,7 @@ fn ask(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
     Ok(verdicts)
 }
 
-fn put_question(bytes: &mut Vec<u8>, packet: &Packet, input: u32) -> Result<(), KernelError> {
+fn put_question(bytes: &mut Vec<u8>, packet: &Packet, input: Option<u32>) -> Result<(), KernelError> {
     let family = Family::from(packet.destination);
     bytes.extend_from_slice(&[family_number(family), family.bits(), family.bits(), 0, 0, 0, 0, 0]);
     bytes.extend_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
@@ -118,7 +126,10 @@ fn put_question(bytes: &mut Vec<u8>, packet: &Packet, input: u32) -> Result<(), 
             IpAddr::V6(address) => put_attribute(bytes, kind, &address.octets())?,
         }
     }
-    Ok(put_attribute(bytes, RTA_IIF, &input.to_ne_bytes())?)
+    if let Some(input) = input {
+        put_attribute(bytes, RTA_IIF, &input.to_ne_bytes())?;
+    }
+    Ok(())
 }
 
 fn read(payload: &[u8], links: &Links) -> Verdict {
@@ -156,8 +167,8 @@ fn forwards_v6() -> bool {
 }
 
 /// `force_forwarding` of the interface, since Linux 6.17.
-fn is_forced(packet: &Packet) -> bool {
-    SysctlKey::from_parts(["net", "ipv6", "conf", packet.input.as_raw(), "force_forwarding"])
+fn is_forced(input: &Untrusted) -> bool {
+    SysctlKey::from_parts(["net", "ipv6", "conf", input.as_raw(), "force_forwarding"])
         .is_ok_and(|key| is_set(&key))
 }
 

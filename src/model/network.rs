@@ -48,6 +48,15 @@ pub fn prefix_bounds(prefix: IpNet) -> (u128, u128) {
     (address_number(prefix.network()), address_number(prefix.broadcast()))
 }
 
+/// Returns `true` if an address only works on its link.
+#[must_use]
+pub const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ use crate::{
     forwarding::{self, outside_address},
     model::{Cluster, Family, MAIN_TABLE, OffLink, SysctlKey},
     state::{Host, InterfaceAddress, Route, RouteKey, State, StatePart},
+    text::Untrusted,
 };
 
 /// The live state of a node: the objects that hostgw manages, and the surroundings that a plan depends on.
@@ -34,6 +35,10 @@ pub struct Scope {
     pub prefixes: Vec<IpNet>,
     /// Foreign routes that lead to these addresses are reported with the host; sorted.
     pub lookups: Vec<IpAddr>,
+    /// The kernel's routes to the addresses of these interfaces, by which the node receives packets, are reported with the host.
+    pub devices: BTreeSet<Untrusted>,
+    /// The same for these addresses.
+    pub sources: BTreeSet<IpAddr>,
     /// These sysctls are read, along with those that the kernel overwrites because of a forwarding switch among them.
     pub sysctls: BTreeSet<SysctlKey>,
 }
@@ -42,12 +47,19 @@ impl Scope {
     /// Returns the scope of a plan to `desired`.
     #[must_use]
     pub fn of(desired: &State, prefixes: Vec<IpNet>) -> Self {
-        Self {
+        let mut scope = Self {
             keys: desired.routes.iter().map(Route::key).collect(),
             prefixes,
-            lookups: Vec::new(),
             sysctls: desired.sysctls.keys().cloned().collect(),
+            ..Self::default()
+        };
+        for Route { next_hop, source, .. } in desired.routes.iter() {
+            if let Some(device) = next_hop.device.as_ref().filter(|device| !scope.devices.contains(*device)) {
+                scope.devices.insert(device.clone());
+            }
+            scope.sources.extend(source);
         }
+        scope
     }
 
     /// Returns the scope of a plan that restores everything in `touched`.
@@ -55,9 +67,8 @@ impl Scope {
     pub fn of_touched(touched: &Touched) -> Self {
         Self {
             keys: touched.routes.clone(),
-            prefixes: Vec::new(),
-            lookups: Vec::new(),
             sysctls: touched.sysctls.iter().cloned().collect(),
+            ..Self::default()
         }
     }
 
@@ -105,17 +116,24 @@ impl Scope {
             || leads_to_address()
     }
 
-    /// Returns `true` if a foreign route, of any table, can carry the packets of pods to each other or to the outside.
+    /// Returns `true` if a foreign route, of any table, can carry the packets of pods to each other or to the outside, or leads to
+    /// an address of the node itself.
     #[must_use]
     pub fn bears_on(&self, route: &Route) -> bool {
         let destination = &route.destination;
         let outside = outside_address(route.family());
         self.prefixes.iter().any(|prefix| {
-            let has_outside = Family::from(*prefix) == route.family();
+            let is_of_family = Family::from(*prefix) == route.family();
             prefix.contains(destination)
                 || destination.contains(prefix)
-                || (has_outside && destination.contains(&outside))
+                || (is_of_family && (destination.contains(&outside) || self.is_own(route)))
         })
+    }
+
+    fn is_own(&self, route: &Route) -> bool {
+        route.kind.is_local()
+            && (route.next_hop.device.as_ref().is_some_and(|device| self.devices.contains(device))
+                || self.sources.contains(&route.destination.addr()))
     }
 
     /// Returns the sysctls to read. `interfaces` returns the names in `net/FAMILY/conf` (`ipv4` or `ipv6`), including

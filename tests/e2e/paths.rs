@@ -291,3 +291,86 @@ fn an_apply_says_that_a_firewall_drops_pod_traffic() {
         node.hostgw_ok(&["apply", "--yes"]).warns("and verified");
     });
 }
+
+/// The packets of the node itself: all there is on a machine without pods, and those of programs on the others.
+#[test]
+fn packets_of_the_node_itself_are_judged() {
+    let snapshots = std::sync::Mutex::new(Snapshots::default());
+    // What breaks the paths of the node itself, and the command that heals them.
+    let faults = [
+        (
+            "source-rule",
+            "ip rule add from 172.30.0.11 lookup 103 pref 100; ip route add default via 172.30.0.1 table 103",
+            "ip rule del pref 100",
+        ),
+        ("one-node", "ip rule add iif lo to 10.244.2.0/24 blackhole pref 90", "ip rule del pref 90"),
+        (
+            "replies",
+            "ip link add eth1 type veth peer name lan1; ip link set lan1 up; ip link set eth1 up
+             ip address add 192.168.7.1/24 dev eth1; ip route add default via 192.168.7.9 table 104
+             sysctl -qw net.ipv4.conf.eth0.rp_filter=1; ip rule add from 172.30.0.11 lookup 104 pref 80",
+            "ip rule del pref 80",
+        ),
+    ];
+    each(|privilege| {
+        for has_pods in [false, true] {
+            let node = if has_pods { node_with_pods(privilege) } else { node(privilege) };
+            if !has_pods {
+                let itself = (NODE_1.0, "none", NODE_1.2);
+                node.write("hostgw.yaml", &cluster("", &[itself, NODE_2, NODE_3]));
+            }
+            let applied = node.hostgw_ok(&["apply", "--yes"]);
+            assert!(!format!("{applied}").contains("warning"), "{applied}");
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
+            let whose = if has_pods { "with-pods" } else { "without-pods" };
+            for (name, break_it, heal) in faults {
+                node.sh(break_it);
+                let found = node.hostgw(&["doctor"]).expect(11);
+                snapshots.lock().expect("no panic").compare(&format!("paths-own-{name}-{whose}"), &found);
+                node.hostgw_ok(&["status"]).says("Paths: not as planned");
+                node.sh("\"$HOSTGW\" snapshot >snapshot.json");
+                let [live, saved] = [&["plan"][..], &["plan", "--state", "snapshot.json"]]
+                    .map(|verb| node.hostgw_ok(verb).stdout);
+                assert_eq!(live, saved, "{name}");
+                node.sh(heal);
+                node.hostgw(&["doctor"]).expect(0).says("no findings");
+            }
+            assert_eq!(asked(&node, "10.244.1.10 from 172.30.0.11").matches("via").count(), 1);
+            // The firewall of the node itself.
+            for (chain, rule) in [("OUTPUT", "-d 10.244.0.0/16"), ("INPUT", "-s 10.244.1.0/24")] {
+                node.sh(&format!("iptables-nft -A {chain} {rule} -j DROP"));
+                let found = node.hostgw(&["doctor"]).expect(11);
+                let name = format!("paths-own-{}-{whose}", chain.to_lowercase());
+                snapshots.lock().expect("no panic").compare(&name, &found);
+                // The remedy is in backquotes, in the last line but one.
+                let remedy = found.stdout.rsplit('`').nth(1).expect("a command");
+                node.sh(&remedy.replace("iptables ", "iptables-nft "));
+                node.hostgw(&["doctor"]).expect(0).says("no findings");
+                node.sh(&format!("iptables-nft -F {chain}"));
+            }
+        }
+    });
+    snapshots.into_inner().expect("no panic").conclude();
+}
+
+/// A change after which the node itself reaches pods no more is rolled back.
+#[test]
+fn an_apply_that_loses_the_packets_of_the_node_is_rolled_back() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        // Pods use hostgw's table, but nothing else does.
+        node.sh("ip rule add iif cni0 lookup 101 pref 1000; ip rule add iif eth0 lookup 101 pref 1001
+                 ip route add 10.244.0.0/24 dev cni0 table 101");
+        let before = node.witness();
+        node.write("hostgw.yaml", &cluster("routes: {table: 101}", &[NODE_1, NODE_2, NODE_3]));
+        let refused = node.hostgw(&["apply", "--yes"]).expect(6);
+        refused.says(
+            "this node cannot reach any pods on other nodes (2 nodes: linux-2, linux-3): no policy rule",
+        );
+        node.assert_unchanged(&before, "lost packets of the node");
+        node.sh("ip rule add iif lo to 10.244.0.0/16 lookup 101 pref 1002");
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+    });
+}

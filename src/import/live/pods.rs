@@ -1,7 +1,5 @@
 //! The pod CIDRs of the node itself.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use super::super::prefix::private_block;
@@ -162,10 +160,4 @@ pub(super) fn on_link(view: &NodeView<'_>, family: Family) -> Vec<IpNet> {
     view.added(family).filter(is_on_link).map(|route| route.destination).collect()
 }
 
-/// Whether an address only works on its link.
-pub(super) const fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
+pub(super) use crate::model::is_link_local;

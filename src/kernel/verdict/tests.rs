@@ -268,10 +268,13 @@ fn compare(seed: u64) {
     for family in Family::ALL {
         for source in addresses(family) {
             for destination in addresses(family) {
-                for input in DEVICES {
-                    let parse = |address: &str| address.parse::<IpAddr>().expect("an address");
-                    let (source, destination) = (parse(source), parse(destination));
-                    packets.push(Packet { source, destination, input: input.into() });
+                let parse = |address: &str| address.parse::<IpAddr>().expect("an address");
+                let (source, destination) = (parse(source), parse(destination));
+                let mut packet = |input| packets.push(Packet { source, destination, input });
+                DEVICES.into_iter().for_each(|input| packet(Some(input.into())));
+                // A node only sends packets from its own addresses.
+                if observed.host.uses(source) {
+                    packet(None);
                 }
             }
         }
