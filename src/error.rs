@@ -27,7 +27,8 @@ pub enum Kind {
     RollbackIncomplete = 7,
     /// Not applied, or rolled back on request: declined, no terminal, mass removal refused, canceled, not confirmed in time, or
     /// nothing to confirm or cancel.
-    Declined = 8,
+    #[serde(rename = "notApplied")]
+    NotApplied = 8,
     /// Part of the live state could not be read.
     Incomplete = 9,
     /// The plan conflicts with objects that hostgw does not manage.

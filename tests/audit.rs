@@ -613,7 +613,7 @@ fn an_address_that_moved_is_found_without_an_egress_interface() {
     let codes: Vec<&str> = found.iter().map(|(code, _)| code.as_str()).collect();
     assert_eq!(codes, ["HG1201", "HG1220"], "{report:#}");
     assert_eq!(report["matrix"], json!(["1.1x1w", "1u1.1u", "1w1x1."]));
-    assert_eq!(report["nodes"][1]["changes"], Value::Null);
+    assert_eq!(report["nodes"][1]["totals"], Value::Null);
 }
 
 /// The snapshots of one node and of another machine with its address. The node's own counts, whichever is newer.

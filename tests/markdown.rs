@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use hostgw::{
     config::{self, Document, Format},
+    diagnose::{Diagnostic, Rule},
     model::{Cluster, ConfigPath, InterfaceName},
     plan::{self, Action, ForeignPolicy, OriginalSysctls, compare},
     render::{
@@ -285,7 +286,7 @@ proptest! {
         let explain = |change: &_| plan::reason(Some(&cluster), &desired, &OriginalSysctls::default(), None, change);
         let mut report = Report::new(&plan, explain, |_, path| Some(source(&file, path)));
         report.node = Some(cluster.nodes[index].name.clone());
-        report.warnings = vec![value.clone()];
+        report.warn([Diagnostic::new(Rule::PathLost, value.clone())], |_| None);
         let markdown = plan_markdown(&report);
         let parsed = check(&markdown);
         prop_assert!(parsed.spans.contains(&plain(cluster.nodes[index].name.as_raw())));
@@ -343,7 +344,7 @@ fn hostile_state(mut state: State, names: &[String]) -> State {
     }
     routes.sort_by_key(Route::key);
     state.routes = routes.into();
-    state.unknown.push(Unknown { part: StatePart::Records, reason: names[0].clone().into(), hint: None });
+    state.unknown.push(Unknown { part: StatePart::Records, reason: names[0].clone().into(), remedy: None });
     state
 }
 

@@ -80,13 +80,13 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     let policy = if case.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let plan = plan::plan(&desired.state, &observed.state, policy);
     let locate = |side, path: &hostgw::model::ConfigPath| {
-        let (document, apply) = match side {
+        let (document, transaction_id) = match side {
             Side::New => (&document, None),
             Side::Old => (&applied.as_ref()?.0, Some(3)),
         };
         let position = document.positions().of(path)?;
         Some(SourceLocation {
-            apply,
+            transaction_id,
             ..SourceLocation::new(path, document.name(), position.line, position.column)
         })
     };

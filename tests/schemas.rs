@@ -46,8 +46,8 @@ fn comparisons_match_their_schema() {
             "/blocks/0/changes/0/action",
             "/blocks/0/changes/0/kind",
             "/blocks/0/changes/0/reason",
-            "/blocks/0/changes/0/source/file",
-            "/blocks/0/changes/0/source/line",
+            "/blocks/0/changes/0/location/file",
+            "/blocks/0/changes/0/location/line",
             "/blocks/0/changes/0/after/route/nextHop",
         ],
     );
@@ -98,7 +98,7 @@ fn descriptions_are_free_of_rust() {
     }
 }
 
-/// The guide lists the fields of errors completely, and no field that does not exist.
+/// The guide lists the fields of errors and findings completely, and no field that does not exist.
 #[test]
 fn the_guide_names_the_fields_of_the_schemas() {
     let guide = include_str!("../src/guide/exit-codes-and-json.md");
@@ -108,9 +108,18 @@ fn the_guide_names_the_fields_of_the_schemas() {
     let fields = |name: &str, pointer: &str| -> BTreeSet<String> {
         schema(name).pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect()
     };
-    let (_, error) = guide.split_once("An `error` has ").unwrap();
-    let (error, _) = error.split_once(" if there are any").unwrap();
-    assert_eq!(words(error), fields("error", "/$defs/ErrorJson/properties"));
+    let (_, common) = guide.split_once("These fields are the same in every document").unwrap();
+    for (row, document, type_name, others) in [
+        ("error", "error", "ErrorJson", &[][..]),
+        ("findings", "plan", "FindingEntry", &["hostgw help CODE"]),
+        ("location", "plan", "SourceLocation", &[]),
+    ] {
+        let (_, described) = common.split_once(&format!("| `{row}` | ")).unwrap();
+        let (described, _) = described.split_once(" |\n").unwrap();
+        let mut described = words(described);
+        others.iter().for_each(|other| assert!(described.remove(*other)));
+        assert_eq!(described, fields(document, &format!("/$defs/{type_name}/properties")));
+    }
     let (_, table) = guide.split_once("Its document has these fields:").unwrap();
     let rows =
         table.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));

@@ -67,7 +67,7 @@ pub enum AgentEvent<'a> {
         /// The time since the first notification.
         took: Duration,
     },
-    /// An interface, an address or the bridge is missing, and the agent waits for it.
+    /// The configuration does not fit the node yet, and the agent waits until it does.
     Waiting(&'a Error),
     /// The content of the file was refused, and is not in effect.
     Refused {

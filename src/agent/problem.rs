@@ -25,7 +25,7 @@ pub(super) fn record(problem: &mut Option<AgentProblem>, error: &Error) -> bool 
             since: wall_clock(),
             message: error.message.clone(),
             details: error.details.clone(),
-            hint: error.hint.clone(),
+            remedy: error.hint.clone(),
         });
     }
     is_new

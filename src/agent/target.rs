@@ -42,7 +42,7 @@ pub(super) fn classify(
     };
     OtherCommand::Pinned(Pin {
         reason,
-        transaction: newest,
+        transaction_id: newest,
         file: last.and_then(|last| last.metadata.file.clone()),
         instead_of: document.map(|document| document.hash().into()),
     })

@@ -407,7 +407,7 @@ fn verify(plan: &Plan) -> Result<(), Error> {
         .unknown
         .iter()
         .map(|Unknown { part, reason, .. }| format!("{part} is no longer readable: {reason}"));
-    let hint = state::hint_for(&plan.unknown).cloned();
+    let hint = state::remedy_for(&plan.unknown).cloned();
     let message = if plan.changes.is_empty() && !plan.conflicts.is_empty() {
         "conflicts with objects that hostgw does not manage:"
     } else {

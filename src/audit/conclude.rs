@@ -19,6 +19,7 @@ use crate::{
     diagnose::{Diagnostic, Rule, Severity},
     forwarding::Direction,
     model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
+    record::Commit,
     render::Locator,
     text::{ShellCommand, Untrusted, count, list},
 };
@@ -260,8 +261,8 @@ impl Conclusion<'_> {
         }
         let mut found = Vec::new();
         for ((AppliedConfig { hash, commit }, is_same), nodes) in others {
-            let commit = commit.as_ref().map_or_else(String::new, |(id, is_dirty)| {
-                let dirty = if *is_dirty { ", with uncommitted changes" } else { "" };
+            let commit = commit.as_ref().map_or_else(String::new, |Commit { id, dirty }| {
+                let dirty = if *dirty { ", with uncommitted changes" } else { "" };
                 format!(" (commit {}{dirty})", id.truncated(12))
             });
             let message = format!("last applied a different configuration, {}{commit}", hash.truncated(12));

@@ -18,7 +18,7 @@ use crate::{
         windows_symptoms,
     },
     error::Error,
-    forwarding::{Direction, ForwardingModel, PathFault, Transport, faults_unapplied},
+    forwarding::{Direction, ForwardingModel, LocalEnd, PathFault, Transport, faults_unapplied},
     model::{Cluster, Family, Node, OperatingSystem},
     plan::{
         self, ForeignPolicy, NotLinux, Observed,
@@ -34,13 +34,13 @@ use crate::{
 pub struct AppliedConfig {
     /// Its SHA-256.
     pub hash: Untrusted,
-    /// Its Git commit, and whether the file differs from it.
-    pub commit: Option<(Untrusted, bool)>,
+    /// Its Git commit.
+    pub commit: Option<Commit>,
 }
 
 impl AppliedConfig {
     fn of(last: &LastApplied) -> Option<Self> {
-        let commit = last.metadata.commit.as_ref().map(|Commit { id, dirty }| (id.clone(), *dirty));
+        let commit = last.metadata.commit.clone();
         Some(Self { hash: last.metadata.config_hash.clone()?, commit })
     }
 }
@@ -74,7 +74,7 @@ pub struct Examined {
     pub(super) hardware: BTreeSet<Untrusted>,
     /// The neighbors on the egress interface that are nodes and have a hardware address.
     pub(super) neighbors: Vec<NeighborEntry>,
-    /// The families in which packets of pods are judged.
+    /// The families in which packets are judged.
     pub(super) families: BTreeSet<Family>,
     /// Why packets do not take the planned path now.
     pub(super) live: Vec<PathFault>,
@@ -423,8 +423,10 @@ fn row(
     let index_of = |name: &Untrusted| whole.names.get(name.as_raw()).copied();
     // Pods that cannot ping each other can still talk.
     let is_ping = |transport: &Transport| *transport == Transport::Icmp;
-    let concerns_traffic =
-        |fault: &&PathFault| fault.protocols.is_empty() || !fault.protocols.iter().all(is_ping);
+    let concerns_traffic = |fault: &&PathFault| {
+        fault.local_end == LocalEnd::Pod
+            && (fault.protocols.is_empty() || !fault.protocols.iter().all(is_ping))
+    };
     for fault in faults.iter().filter(concerns_traffic) {
         let state = if fault.is_detour { PairState::Diverted } else { PairState::Lost };
         for (peer, directions) in &fault.nodes {

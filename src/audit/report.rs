@@ -13,6 +13,7 @@ use crate::{
     diagnose::Severity,
     model::OperatingSystem,
     plan::Totals,
+    record::Commit,
     render::{Locator, SourceLocation},
     text::Untrusted,
 };
@@ -75,7 +76,7 @@ pub struct AuditFinding {
     pub(super) machines: Vec<Untrusted>,
     /// The line of the configuration that it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) source: Option<SourceLocation>,
+    pub(super) location: Option<SourceLocation>,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remedy: Option<Untrusted>,
@@ -100,10 +101,10 @@ pub struct AuditedNode {
     pub(super) config_hash: Option<Untrusted>,
     /// Its Git commit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) commit: Option<Untrusted>,
+    pub(super) commit: Option<Commit>,
     /// What an apply would change.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) changes: Option<Totals>,
+    pub(super) totals: Option<Totals>,
     /// The number of nodes whose pods cannot send packets to this node's pods, or the reverse.
     pub(super) lost: usize,
 }
@@ -136,7 +137,7 @@ impl AuditReport {
                 nodes: nodes.into_iter().map(|node| name(node as usize)).collect(),
                 files,
                 machines,
-                source: path.and_then(|path| locator.source(&path)),
+                location: path.and_then(|path| locator.source(&path)),
                 remedy: remedy.map(Into::into),
             }
         };
@@ -150,8 +151,8 @@ impl AuditReport {
                 snapshot: examined.as_ref().map(|it| it.snapshot.clone()),
                 taken_at: examined.as_ref().map(|it| it.taken_at.as_str().into()),
                 config_hash: applied.map(|it| it.hash.clone()),
-                commit: applied.and_then(|it| Some(it.commit.as_ref()?.0.clone())),
-                changes: examined.as_ref().filter(|it| it.is_planned).map(|it| it.changes.totals),
+                commit: applied.and_then(|it| it.commit.clone()),
+                totals: examined.as_ref().filter(|it| it.is_planned).map(|it| it.changes.totals),
                 lost: peers.count(),
             }
         };

@@ -71,10 +71,8 @@ fn put(text: &mut String, finding: &AuditFinding, palette: &Palette) {
         Severity::Warning => &palette.change,
     };
     let head = style.apply_to(format!("{}[{}]:", finding.severity.name(), finding.code));
-    let place = finding
-        .source
-        .as_ref()
-        .map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line));
+    let place =
+        finding.location.as_ref().map_or_else(String::new, |at| format!(" ({}:{})", at.file, at.line));
     let nodes = nodes_prefix(finding);
     let _ = writeln!(text, "{head} {nodes}{}{place}", finding.message);
     if let Some(remedy) = &finding.remedy {

@@ -170,7 +170,7 @@ fn status_line(report: &AgentReport) -> String {
 
 /// Returns why a node without a reported problem is degraded.
 fn degradation(report: &AgentReport) -> String {
-    let (conflicts, contested) = (report.conflicts(), report.contested_objects());
+    let (conflicts, contested) = (report.conflicts.len(), report.contested.len());
     let counts = [(conflicts, "conflict"), (contested, "contested object")];
     let counts: Vec<String> = counts
         .into_iter()
@@ -183,26 +183,29 @@ fn degradation(report: &AgentReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Contested;
+    use crate::record::{AgentConflict, Contested};
 
     #[test]
     fn a_degraded_node_says_why() {
-        let object = |pause_seconds| Contested {
-            object: "route 10.244.1.0/24".into(),
-            by: None,
-            repairs: 5,
-            pause_seconds,
+        let contested = |number| {
+            let object =
+                Contested { object: "route 10.244.1.0/24".into(), by: None, repairs: 5, pause_seconds: 1 };
+            vec![object; number]
         };
-        let (conflict, contested) = (object(None), object(Some(1)));
-        for (objects, wanted) in [
-            (vec![], "Degraded: retrying a failed repair"),
-            (vec![conflict.clone()], "Degraded: 1 conflict"),
-            (vec![contested.clone(), contested.clone()], "Degraded: 2 contested objects"),
-            (vec![contested.clone(), conflict, contested], "Degraded: 1 conflict, 2 contested objects"),
+        let conflicts = |number| {
+            let conflict = AgentConflict { object: "route 10.244.1.0/24".into(), text: "a conflict".into() };
+            vec![conflict; number]
+        };
+        for (conflicts, contested, wanted) in [
+            (conflicts(0), contested(0), "Degraded: retrying a failed repair"),
+            (conflicts(1), contested(0), "Degraded: 1 conflict"),
+            (conflicts(0), contested(2), "Degraded: 2 contested objects"),
+            (conflicts(1), contested(2), "Degraded: 1 conflict, 2 contested objects"),
         ] {
             let report = AgentReport {
                 condition: AgentCondition::Degraded,
-                contested: objects,
+                contested,
+                conflicts,
                 ..AgentReport::new(0, "hostgw.yaml")
             };
             assert_eq!(status_line(&report), wanted);

@@ -239,8 +239,8 @@ impl AgentMetrics {
         one_hot(&self.pinned, &PIN_REASONS, report.pin.as_ref().map(|pin| pin.reason));
         self.refused.set(report.refused.into());
         self.routes.set(size(report.routes));
-        self.contested.set(size(report.contested_objects()));
-        self.conflicts.set(size(report.conflicts()));
+        self.contested.set(size(report.contested.len()));
+        self.conflicts.set(size(report.conflicts.len()));
         self.unreachable.set(size(report.unreachable.len()));
         let mut health = self.health();
         health.is_ready = report.verified && report.unreachable.is_empty();
@@ -344,7 +344,7 @@ fn whole(number: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Contested, Pin};
+    use crate::record::{AgentConflict, Contested, Pin};
 
     /// A row of the table in the guide: name, type, labels, meaning.
     type MetricRow = [String; 4];
@@ -397,8 +397,12 @@ mod tests {
         }
     }
 
-    fn contested(pause_seconds: Option<u64>) -> Contested {
-        Contested { object: "route 10.244.1.0/24".into(), by: None, repairs: 0, pause_seconds }
+    fn contested() -> Contested {
+        Contested { object: "route 10.244.1.0/24".into(), by: None, repairs: 5, pause_seconds: 2 }
+    }
+
+    fn conflict() -> AgentConflict {
+        AgentConflict { object: "route 10.244.2.0/24".into(), text: "a conflict".into() }
     }
 
     #[track_caller]
@@ -448,13 +452,14 @@ mod tests {
                 "hostgw_agent_routes 5000",
             ],
         );
-        let pin = Pin { reason: PinReason::Apply, transaction: None, file: None, instead_of: None };
+        let pin = Pin { reason: PinReason::Apply, transaction_id: None, file: None, instead_of: None };
         let changed = AgentReport {
             node: Some("a\"b\\c".into()),
             condition: AgentCondition::Degraded,
             pin: Some(pin),
             refused: true,
-            contested: vec![contested(Some(2)), contested(None), contested(None)],
+            contested: vec![contested()],
+            conflicts: vec![conflict(), conflict()],
             unreachable: vec!["linux-2".into()],
             ..report()
         };
@@ -534,7 +539,7 @@ mod tests {
         let refused = AgentReport { condition: AgentCondition::Degraded, refused: true, ..report() };
         assert!(is_ready(&refused), "the last good configuration is in effect");
         assert!(!metrics.is_current(Instant::now()).0, "but not the file");
-        let pin = Pin { reason: PinReason::Apply, transaction: None, file: None, instead_of: None };
+        let pin = Pin { reason: PinReason::Apply, transaction_id: None, file: None, instead_of: None };
         assert!(is_ready(&AgentReport { pin: Some(pin), ..report() }));
         assert!(!metrics.is_current(Instant::now()).0);
         assert!(!is_ready(&AgentReport { verified: false, ..report() }));

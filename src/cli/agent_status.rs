@@ -37,30 +37,35 @@ impl AgentStatus {
     /// Returns lines for `hostgw status`.
     pub(super) fn text(&self) -> String {
         let AgentReport {
-            pid, since, condition, problem, last_repair, repairs, contested, pin, file, ..
+            pid,
+            since,
+            condition,
+            problem,
+            last_repair,
+            repairs,
+            contested,
+            conflicts,
+            pin,
+            file,
+            ..
         } = &self.report;
         let mut report: Vec<String> = Vec::new();
         report.extend(pin.as_ref().map(|pin| pinned(pin, &file.to_string())));
         if let Some(problem) = problem {
             report.push(format!("{} (since {})", problem.message, time(problem.since)));
             report.extend(problem.details.iter().map(|detail| format!("  {detail}")));
-            report.extend(problem.hint.as_ref().map(|hint| format!("help: {hint}")));
+            report.extend(problem.remedy.as_ref().map(|hint| format!("help: {hint}")));
         }
         if let Some(last) = last_repair {
             let what = changed_objects(&last.objects, last.totals, &last.programs);
             report.push(format!("{}, most recently at {}: {what}", count_of(*repairs), time(last.at)));
         }
+        report.extend(conflicts.iter().map(|conflict| format!("Conflict: {}", conflict.text)));
         for Contested { object, by, repairs, pause_seconds } in contested {
-            report.push(match (by, pause_seconds) {
-                (Some(what), None) => format!("Conflict: {what}"),
-                (None, None) => format!("Conflict: {object}"),
-                (by, Some(pause)) => {
-                    let by = by.as_ref().map_or_else(|| "another program".to_owned(), ToString::to_string);
-                    format!(
-                        "Contested: {by} keeps changing {object}; restored {repairs} times in a row; repairs are now {pause} s apart"
-                    )
-                }
-            });
+            let by = by.as_ref().map_or_else(|| "another program".to_owned(), ToString::to_string);
+            report.push(format!(
+                "Contested: {by} keeps changing {object}; restored {repairs} times in a row; repairs are now {pause_seconds} s apart"
+            ));
         }
         let (mut text, mut indent) = (String::new(), "  ");
         if self.running {
@@ -114,7 +119,7 @@ pub(super) fn pinned(pin: &Pin, own: &str) -> String {
     let file = pin.file.as_ref().map_or_else(String::new, |file| format!(", {file},"));
     let follow = format!("to follow {own} again, edit it or reload the agent");
     match pin.reason {
-        PinReason::LastGood => match pin.transaction {
+        PinReason::LastGood => match pin.transaction_id {
             Some(id) => format!("Keeping the configuration of apply {id} until {own} can be applied."),
             None => format!("Keeping the last good copy{file} until {own} can be applied."),
         },

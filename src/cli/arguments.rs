@@ -158,11 +158,11 @@ pub(super) enum Verb {
     /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix and
     /// nat.exclude. Prints what to change.
     CheckCni(CheckCniOptions),
-    /// Write a configuration with the nodes of a Kubernetes cluster, or update one; runs on any machine, without root.
+    /// Write or update a configuration from `kubectl get nodes`, or write one from this node's routes (--live).
     ///
     /// Reads the output of `kubectl get nodes -o json` or `-o yaml`, and prints a configuration that validates. With
     /// --update, edits a configuration instead: nodes that joined, left or changed, and nothing else. Comments, the order
-    /// of nodes and all other keys stay as they are.
+    /// of nodes and all other keys stay as they are. Without --live, runs on any machine, without root.
     Import(ImportArguments),
     /// Check configuration files; runs on any machine, without root.
     Validate(ValidateOptions),

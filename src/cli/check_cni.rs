@@ -8,6 +8,7 @@ use super::{
     arguments::CheckCniOptions,
     configuration::{load, text_of},
     environment,
+    error_json::LocationJson,
     output::Output,
 };
 use crate::{
@@ -56,30 +57,24 @@ struct FindingJson {
     kind: FindingKind,
     /// Errors must be fixed. With a warning, the configuration works, but perhaps not as intended.
     severity: Severity,
-    /// The path of the value, which can be missing, such as `plugins[0].ipam.subnet`.
-    path: String,
-    /// The line, starting with 1, if known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
+    /// The message of the finding.
+    message: String,
+    /// The value, which can be missing, such as `plugins[0].ipam.subnet`.
+    location: LocationJson,
     /// The value as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     actual: Option<String>,
     /// The correct value as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<String>,
-    /// The message of the finding.
-    message: String,
 }
 
 /// An OutBoundNAT policy.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct PolicyJson {
-    /// The path of the policy, such as `plugins[0].policies[1]`.
-    path: String,
-    /// The line of the policy, starting with 1, if known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
+    /// The policy, such as `plugins[0].policies[1]`.
+    location: LocationJson,
     /// The exceptions of the policy.
     exceptions: Vec<String>,
     /// The exceptions that are neither a prefix nor an address.
@@ -167,10 +162,13 @@ impl ReportView<'_> {
         line(self.positions, [&finding.path, &finding.at])
     }
 
+    fn location(&self, path: &ConfigPath, line: Option<usize>) -> LocationJson {
+        LocationJson { path: path.to_string(), file: self.name.into(), line, column: None }
+    }
+
     fn json(&self) -> CniJson {
         let policy = |policy: &OutboundNatPolicy| PolicyJson {
-            path: policy.path.to_string(),
-            line: line(self.positions, [&policy.path, &policy.at]),
+            location: self.location(&policy.path, line(self.positions, [&policy.path, &policy.at])),
             exceptions: policy.exceptions.clone(),
             invalid: policy.invalid.clone(),
             missing: texts(&policy.missing),
@@ -180,11 +178,10 @@ impl ReportView<'_> {
             kind: finding.kind,
             code: finding.kind.rule().code(),
             severity: finding.severity,
-            path: finding.path.to_string(),
-            line: self.line(finding),
+            message: finding.message.clone(),
+            location: self.location(&finding.path, self.line(finding)),
             actual: finding.actual.clone(),
             expected: finding.expected.clone(),
-            message: finding.message.clone(),
         };
         let masquerade = self.report.masquerade.as_ref();
         let policies = masquerade.map_or(&[][..], |masquerade| &masquerade.policies);

@@ -21,7 +21,7 @@ use crate::{
     plan::{ForeignPolicy, Observed, windows::WindowsObserved},
     reconcile::Session,
     record::Snapshot,
-    render::{DiagnosticEntry, Locator, finding_text},
+    render::{FindingEntry, Locator, finding_text},
     state::NeighborEntry,
     text::{Untrusted, count, printable},
 };
@@ -42,7 +42,7 @@ pub(super) struct DoctorJson {
     /// The node.
     node: Untrusted,
     /// The findings.
-    findings: Vec<DiagnosticEntry>,
+    findings: Vec<FindingEntry>,
     /// Notes about what may affect the node and hostgw cannot see.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<Untrusted>,
@@ -73,7 +73,7 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     let locator = Locator::new(&session.loaded.document);
     let entry = |diagnostic: crate::diagnose::Diagnostic| {
         let source = diagnostic.path.as_ref().and_then(|path| locator.source(path));
-        DiagnosticEntry::new(diagnostic, source)
+        FindingEntry::new(diagnostic, source)
     };
     let is_live = options.state.is_none();
     let mut found = examine(&examination);
@@ -87,13 +87,13 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
         ));
     }
     let notes: Vec<Untrusted> = notes(&examination).into_iter().map(Into::into).collect();
-    let findings: Vec<DiagnosticEntry> = found.into_iter().map(entry).collect();
+    let findings: Vec<FindingEntry> = found.into_iter().map(entry).collect();
     show(findings, notes, session.node_name(), options, output)
 }
 
 /// Prints the findings about a node, and returns the exit code.
 fn show(
-    findings: Vec<DiagnosticEntry>,
+    findings: Vec<FindingEntry>,
     notes: Vec<Untrusted>,
     node: &Untrusted,
     options: &DoctorOptions,
@@ -168,7 +168,7 @@ fn ask_next_hops(_: &Session) -> Result<Vec<NeighborEntry>, Error> {
     Err(super::only_on_linux("examining this machine"))
 }
 
-fn text(findings: &[DiagnosticEntry], notes: &[Untrusted], node: &Untrusted, output: &Output) -> String {
+fn text(findings: &[FindingEntry], notes: &[Untrusted], node: &Untrusted, output: &Output) -> String {
     let palette = &output.palette;
     let mut text = String::new();
     findings.iter().for_each(|finding| text.push_str(&finding_text(finding, palette)));

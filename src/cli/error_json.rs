@@ -7,6 +7,7 @@ use crate::{
     config,
     diagnose::Severity,
     error::{Error, Kind, RuleCode},
+    model::ConfigPath,
     text::Untrusted,
 };
 
@@ -49,7 +50,7 @@ pub(super) struct ErrorJson {
     details: Vec<Untrusted>,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<Untrusted>,
+    remedy: Option<Untrusted>,
     /// The errors in the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ConfigErrorJson>,
@@ -84,7 +85,7 @@ impl From<&Error> for ErrorJson {
             code: error.code,
             message: error.message.clone(),
             details: error.details.clone(),
-            hint: error.hint.clone(),
+            remedy: error.hint.clone(),
             errors: Vec::new(),
             omitted_errors: None,
             cause: None,
@@ -92,29 +93,37 @@ impl From<&Error> for ErrorJson {
     }
 }
 
+/// A location in a file.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LocationJson {
+    /// The path of the value, which can be missing, such as `nodes[3].podCIDR`; empty for the whole file.
+    pub path: String,
+    /// The file, as named on the command line.
+    pub file: Untrusted,
+    /// The line, starting with 1, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// The column in characters, starting with 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+}
+
 /// An error in a configuration.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConfigErrorJson {
-    /// The file, as named on the command line.
-    file: Untrusted,
-    /// The path of the invalid or missing value, such as `nodes[3].podCIDR`; empty for the whole file.
-    path: String,
-    /// The line, starting with 1, if known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
-    /// The column in characters, starting with 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<usize>,
     /// The code of the rule that is violated: `hostgw help CODE` explains it.
     code: &'static str,
     /// The severity of the error.
     severity: Severity,
     /// The message.
     message: String,
-    /// A suggested fix.
+    /// The invalid value, or the place of a missing one.
+    location: LocationJson,
+    /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    remedy: Option<String>,
     /// The second location of an error that involves two.
     #[serde(skip_serializing_if = "Option::is_none")]
     related: Option<RelatedJson>,
@@ -126,32 +135,26 @@ pub(super) struct ConfigErrorJson {
 struct RelatedJson {
     /// A label for the location, such as `first used here`.
     message: String,
-    /// The path of the value, such as `nodes[3].podCIDR`.
-    path: String,
-    /// The line, starting with 1, if known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
-    /// The column in characters, starting with 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<usize>,
+    /// The location.
+    location: LocationJson,
 }
 
 fn config_errors(invalid: &config::InvalidConfig) -> impl Iterator<Item = ConfigErrorJson> {
-    let related = |related: &config::Related| RelatedJson {
-        message: related.message.clone(),
-        path: related.path.to_string(),
-        line: related.position.map(|position| position.line),
-        column: related.position.map(|position| position.column),
+    let location = |path: &ConfigPath, position: Option<config::Position>| LocationJson {
+        path: path.to_string(),
+        file: invalid.name().to_owned(),
+        line: position.map(|position| position.line),
+        column: position.map(|position| position.column),
     };
     invalid.errors().iter().map(move |error| ConfigErrorJson {
-        file: invalid.name().to_owned(),
-        path: error.path.to_string(),
-        line: error.position.map(|position| position.line),
-        column: error.position.map(|position| position.column),
         code: error.rule.code(),
         severity: error.rule.severity(),
         message: error.message.clone(),
-        hint: error.hint.clone(),
-        related: error.related.as_ref().map(related),
+        location: location(&error.path, error.position),
+        remedy: error.hint.clone(),
+        related: error.related.as_ref().map(|related| RelatedJson {
+            message: related.message.clone(),
+            location: location(&related.path, related.position),
+        }),
     })
 }

@@ -196,7 +196,7 @@ fn origin(
                 Error::new(
                     Kind::Invalid,
                     format!(
-                        "cannot tell on which interface a packet from {address} arrives: this node has no route back to it"
+                        "cannot tell on which interface a packet from {address} arrives: this node has no return route to it"
                     ),
                 )
                 .with_hint("pass --from with an address that this node has a route to")

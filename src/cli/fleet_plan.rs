@@ -117,7 +117,7 @@ fn plan_one(
             Kind::Incomplete,
             format!("the snapshot is incomplete: {}", text::list(&unknown, 3)),
         )
-        .with_hint_if(state::hint_for(&plan.unknown).cloned()));
+        .with_hint_if(state::remedy_for(&plan.unknown).cloned()));
     }
     if !plan.conflicts.is_empty() {
         return Err(Error::new(Kind::Conflict, refuses(plan.conflicts.len(), "apply", "--adopt"))

@@ -53,6 +53,16 @@ impl TransactionSummary {
     }
 }
 
+/// A transaction, by its ID.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NumberedTransaction {
+    /// The ID of the transaction.
+    pub id: u64,
+    #[serde(flatten)]
+    pub summary: TransactionSummary,
+}
+
 /// The result of `hostgw status --history --json`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -75,12 +85,12 @@ struct Transaction {
     #[serde(flatten)]
     summary: TransactionSummary,
     /// The number of changed objects.
-    changes: Counts,
+    totals: Counts,
 }
 
 impl Transaction {
     fn new(id: u64, unfinished: bool, metadata: &TransactionMeta, totals: &Totals) -> Self {
-        Self { id, unfinished, summary: TransactionSummary::of(metadata), changes: Counts::from(*totals) }
+        Self { id, unfinished, summary: TransactionSummary::of(metadata), totals: Counts::from(*totals) }
     }
 }
 
@@ -120,7 +130,7 @@ fn table(transactions: &[Transaction]) -> String {
 }
 
 fn row(transaction: &Transaction) -> [String; 9] {
-    let Transaction { id, unfinished, summary, changes } = transaction;
+    let Transaction { id, unfinished, summary, totals } = transaction;
     let or_none =
         |text: &Option<Untrusted>| text.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let short = |text: &Untrusted| text.truncated(DIGITS).to_string();
@@ -132,7 +142,7 @@ fn row(transaction: &Transaction) -> [String; 9] {
         summary.command.to_string(),
         or_none(&summary.node),
         or_none(&summary.by),
-        format!("+{} ~{} -{}", changes.add, changes.update, changes.remove),
+        format!("+{} ~{} -{}", totals.add, totals.update, totals.remove),
         or_none(&summary.file),
         summary.config_hash.as_ref().map_or_else(|| "-".to_owned(), short),
         summary.commit.as_ref().map_or_else(|| "-".to_owned(), commit),

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Format, Loaded},
-    diagnose::{Diagnostic, Severity},
+    diagnose::Diagnostic,
     error::{Error, Kind},
     import::{
         self, ImportOptions, LeftoverKind, NodeChange, NodeChangeKind, NodeList, UpdateOptions, Updated,
@@ -26,7 +26,7 @@ use crate::{
     input::{self, InputError},
     model::NextHopMode,
     progress::Task,
-    render::Palette,
+    render::{FindingEntry, Palette},
     text::{self, ShellCommand, Untrusted, count, printable},
 };
 
@@ -55,7 +55,7 @@ pub(super) struct ImportJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     leftovers: Option<Vec<LeftoverJson>>,
     /// The warnings.
-    warnings: Vec<WarningJson>,
+    findings: Vec<FindingEntry>,
 }
 
 /// A step of the removal of the objects that hostgw does not adopt.
@@ -86,7 +86,7 @@ impl ImportJson {
             configuration: Some(imported.text.clone()),
             update: None,
             leftovers: Some(imported.leftovers.iter().map(leftover).collect()),
-            warnings: findings.iter().map(WarningJson::from).collect(),
+            findings: findings.iter().cloned().map(|found| FindingEntry::new(found, None)).collect(),
         }
     }
 }
@@ -101,32 +101,6 @@ struct UpdateJson {
     written: bool,
     /// The nodes that change, in natural order.
     changes: Vec<NodeChange>,
-}
-
-/// A warning.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-struct WarningJson {
-    /// The code of the rule: `hostgw help CODE` explains it.
-    code: &'static str,
-    /// The severity of the finding.
-    severity: Severity,
-    /// The message of the finding.
-    message: String,
-    /// What to do next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
-}
-
-impl From<&Diagnostic> for WarningJson {
-    fn from(finding: &Diagnostic) -> Self {
-        Self {
-            code: finding.rule.code(),
-            severity: finding.severity,
-            message: finding.message.clone(),
-            remedy: finding.remedy.clone(),
-        }
-    }
 }
 
 /// Prints a configuration with the nodes of a list, or updates one.
@@ -161,7 +135,7 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
             configuration: Some(imported.text),
             update: None,
             leftovers: None,
-            warnings: imported.findings.iter().map(WarningJson::from).collect(),
+            findings: imported.findings.iter().cloned().map(|found| FindingEntry::new(found, None)).collect(),
         })?;
     } else {
         output.verbatim(&imported.text)?;
@@ -272,7 +246,7 @@ fn update(
                 changes: updated.changes.clone(),
             }),
             leftovers: None,
-            warnings: updated.findings.iter().map(WarningJson::from).collect(),
+            findings: updated.findings.iter().cloned().map(|found| FindingEntry::new(found, None)).collect(),
         })?;
     } else {
         output.result(&format!("{}\n", summary(&updated, file, options.dry_run)))?;
@@ -291,7 +265,7 @@ fn check_removals(removed: usize, updated: &Updated, allowed: Option<usize>) -> 
         Some(allowed) => format!("{what}, but --allow-removals is {allowed}; nothing was changed"),
         None => format!("{what}; nothing was changed"),
     };
-    Err(Error::new(Kind::Declined, message).with_hint(format!(
+    Err(Error::new(Kind::NotApplied, message).with_hint(format!(
         "is the list complete? pass --allow-removals {removed} if it is, or --keep-missing to keep these nodes"
     )))
 }

@@ -62,7 +62,7 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
         Some(_) => "the configuration",
         None => "the list of what is left over",
     };
-    output.incomplete(what, state::hint_for(&unknown));
+    output.incomplete(what, state::remedy_for(&unknown));
     Err(VerbFailure::AlreadyReported(Kind::Incomplete))
 }
 

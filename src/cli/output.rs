@@ -22,7 +22,7 @@ use crate::{
     diagnose::Diagnostic,
     error::{Error, Kind},
     progress::Task,
-    render::{self, DiagnosticEntry, Palette, Report, finding_text},
+    render::{self, FindingEntry, Palette, Report, finding_text},
     text::{Untrusted, for_terminal, printable, wrap, write_json, write_json_rows},
 };
 
@@ -255,7 +255,7 @@ impl Output {
         let warning =
             remedy.as_ref().map_or_else(|| message.clone(), |remedy| format!("{message}; {remedy}"));
         self.record(|transaction| transaction.warnings.push(warning));
-        let finding = DiagnosticEntry::new(diagnostic.clone(), None);
+        let finding = FindingEntry::new(diagnostic.clone(), None);
         self.say(finding_text(&finding, &self.messages).trim_end());
     }
 
@@ -370,7 +370,7 @@ impl Output {
     /// Asks a question on the terminal. Only `y` and `yes` count as yes.
     ///
     /// # Errors
-    /// [`Kind::Declined`] if the answer is no, or if there is no terminal.
+    /// [`Kind::NotApplied`] if the answer is no, or if there is no terminal.
     pub(super) fn ask(&self, question: &str) -> Result<(), Error> {
         self.answer(question, None).map(|_| ())
     }
@@ -388,14 +388,14 @@ impl Output {
     fn answer(&self, question: &str, other: Option<char>) -> Result<Answer, Error> {
         if self.form != OutputForm::Text {
             return Err(Error::new(
-                Kind::Declined,
+                Kind::NotApplied,
                 "cannot ask for approval with --json; nothing was changed",
             )
             .with_hint("pass --yes to proceed without asking"));
         }
         if !terminal::can_answer() {
             return Err(Error::new(
-                Kind::Declined,
+                Kind::NotApplied,
                 "cannot ask for approval without a terminal; nothing was changed",
             )
             .with_hint("pass --yes to proceed without asking"));
@@ -422,7 +422,7 @@ impl Output {
         if other.is_some_and(|other| said == other.to_string()) {
             return Ok(Answer::Other);
         }
-        Err(Error::new(Kind::Declined, "declined; nothing was changed"))
+        Err(Error::new(Kind::NotApplied, "declined; nothing was changed"))
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
     }
     let unknown = &session.prepared.plan.unknown;
     if !unknown.is_empty() {
-        output.incomplete("the plan", state::hint_for(unknown));
+        output.incomplete("the plan", state::remedy_for(unknown));
         return Err(VerbFailure::AlreadyReported(Kind::Incomplete));
     }
     if let Some(path) = saved {

@@ -21,7 +21,7 @@ use crate::{
     model::{Family, SysctlKey},
     plan::{ForeignPolicy, Totals},
     reconcile::{Apply, Operation, Session, look_when_idle},
-    render::{DiagnosticEntry, Palette, finding_text},
+    render::{FindingEntry, Palette, finding_text},
     simulate::{ConnectionKind, Guarantee, Rehearsal, RehearsalOptions, RehearsedConnection, sample},
     text::{self, Untrusted, count, printable},
 };
@@ -69,7 +69,7 @@ pub(super) struct RehearsalJson<'a> {
     /// The connections of the node, before and after the plan.
     connections: &'a [RehearsedConnection],
     /// The pod paths that will not work, as far as rules, routes and sysctls decide.
-    faults: Vec<DiagnosticEntry>,
+    findings: Vec<FindingEntry>,
     /// The sysctls of the configuration that cannot be set in a network namespace. They were skipped.
     skipped_sysctls: &'a [SysctlKey],
     /// The families whose connections to the outside were not tested.
@@ -128,7 +128,7 @@ pub(super) fn run(options: &RehearseOptions, output: &Output) -> VerbResult {
             totals: rehearsal.applied.as_ref().ok().copied(),
             apply_error: rehearsal.applied.as_ref().err().map(|error| &error.message),
             connections: &rehearsal.connections,
-            faults: rehearsal.faults().map(|fault| DiagnosticEntry::new(fault, None)).collect(),
+            findings: rehearsal.faults().map(|fault| FindingEntry::new(fault, None)).collect(),
             skipped_sysctls: rehearsal.unsupported_sysctls(),
             outside_untested: rehearsal.untested_outside().into_iter().map(|(family, _)| family).collect(),
             rollback: rehearsal.rollback.as_ref(),
@@ -305,7 +305,7 @@ fn failures(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
 
 fn notes(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
     for fault in rehearsal.faults() {
-        text.push_str(&finding_text(&DiagnosticEntry::new(fault, None), palette));
+        text.push_str(&finding_text(&FindingEntry::new(fault, None), palette));
     }
     for key in rehearsal.unsupported_sysctls() {
         let _ = writeln!(

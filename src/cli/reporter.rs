@@ -55,7 +55,7 @@ impl Observer for Reporter<'_> {
                 ));
             }
             Event::Recovered { record, left } => {
-                output.record(|transaction| transaction.recovered_transaction = Some(record.id));
+                output.record(|transaction| transaction.recovered_transaction_id = Some(record.id));
                 if let Some((_, text)) = sentence(&event) {
                     output.done(&text);
                 }
@@ -73,7 +73,7 @@ impl Observer for Reporter<'_> {
             Event::AlreadyMade => {
                 output.done("No changes left: another program already made them.");
             }
-            Event::Begun(id) => output.record(|transaction| transaction.transaction = Some(id)),
+            Event::Begun(id) => output.record(|transaction| transaction.transaction_id = Some(id)),
             Event::Committed { totals, pending, checks, faults } => {
                 output.record(|transaction| {
                     transaction.done = Some(totals.into());
@@ -91,7 +91,7 @@ impl Observer for Reporter<'_> {
                 }
             }
             Event::Pending(pending) => output.record(|transaction| {
-                transaction.transaction = Some(pending.id);
+                transaction.transaction_id = Some(pending.id);
                 transaction.confirmation = Some(Confirmation::of(pending, None));
             }),
             Event::SignalWhilePending => {
@@ -150,7 +150,7 @@ impl Reporter<'_> {
     pub(super) fn outcome(&self, outcome: &Outcome) {
         self.output.record(|transaction| {
             let is_undone = outcome.decision != Decision::Confirmed;
-            transaction.transaction = Some(outcome.pending.id);
+            transaction.transaction_id = Some(outcome.pending.id);
             transaction.confirmation = Some(Confirmation::of(&outcome.pending, Some(outcome.decision)));
             transaction.rolled_back = is_undone && outcome.failure.is_none();
             if is_undone {

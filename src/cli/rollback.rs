@@ -70,7 +70,7 @@ fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> Ve
     if let Some(holder) = state_dir()?.holder().filter(|_| is_open) {
         output.warn(&format!("{} is still running ({holder})", described(&record)));
     }
-    output.record(|transaction| transaction.transaction = Some(record.id));
+    output.record(|transaction| transaction.transaction_id = Some(record.id));
     output.plan_report(&report(&plan), true)?;
     checked?;
     Ok(if plan.is_empty() { 0 } else { changed(options.preview.detailed_exitcode) })
@@ -107,7 +107,7 @@ impl Caller<Undo> for User<'_> {
     }
 
     fn show(&self, undo: &Undo, for_review: bool) -> Result<(), Error> {
-        self.output.record(|transaction| transaction.transaction = Some(undo.record.id));
+        self.output.record(|transaction| transaction.transaction_id = Some(undo.record.id));
         self.output.plan_report(&report(&undo.plan), for_review)
     }
 

@@ -54,7 +54,7 @@ fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Ite
         Side::New => locator.source(path),
         Side::Old => {
             let source = previous_locator.as_ref()?.source(path)?;
-            Some(SourceLocation { apply: last.map(|last| last.id), ..source })
+            Some(SourceLocation { transaction_id: last.map(|last| last.id), ..source })
         }
     };
     let mut report = Report::without_changes(plan);

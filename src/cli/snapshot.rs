@@ -19,7 +19,7 @@ pub(super) fn run(output: &Output) -> VerbResult {
     if incomplete.is_empty() {
         return Ok(0);
     }
-    output.incomplete("the snapshot", state::hint_for(&incomplete));
+    output.incomplete("the snapshot", state::remedy_for(&incomplete));
     Err(VerbFailure::AlreadyReported(Kind::Incomplete))
 }
 

@@ -10,7 +10,7 @@ use super::{
     agent_status::AgentStatus,
     arguments::StatusOptions,
     boot_files,
-    history::{self, TransactionSummary},
+    history::{self, NumberedTransaction, TransactionSummary},
     output::Output,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     plan::{self, Desired, ForeignPolicy, Observe, Observed, OriginalSysctls, Reason, Scope, Totals},
     reconcile::{described, last_applied, readable, state_dir},
     record::{Decision, LastApplied, Outcome, Pending, Record},
-    render::{self, BootFile, DiagnosticEntry, Report},
+    render::{self, BootFile, FindingEntry, Report},
     state::{self, NatTable, Route, State, StatePart, Unknown},
     text::{Untrusted, count, list, printable},
 };
@@ -41,12 +41,9 @@ pub(super) struct Status {
     /// The number of sysctls whose original values hostgw keeps.
     original_sysctl_count: Option<usize>,
     /// The last committed transaction.
-    last_transaction: Option<TransactionSummary>,
-    /// The transaction that is running or was interrupted, as text.
-    unfinished: Option<String>,
-    /// The ID of the unfinished transaction.
-    #[serde(skip)]
-    unfinished_id: Option<u64>,
+    last_transaction: Option<NumberedTransaction>,
+    /// The transaction that is running or was interrupted.
+    unfinished: Option<UnfinishedTransaction>,
     /// The pending apply.
     pending: Option<Wait>,
     /// The last apply, if it was rolled back because it was not confirmed.
@@ -62,13 +59,22 @@ pub(super) struct Status {
     /// Why a plan from the last applied configuration would fail on this machine.
     problems: Vec<Untrusted>,
     /// The pod paths that do not work, or not as planned, for reasons other than drift.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    diagnostics: Vec<DiagnosticEntry>,
+    findings: Vec<FindingEntry>,
     /// Whether the pod paths were checked. They are not if the node has no pod interface.
     #[serde(skip)]
     are_paths_known: bool,
     /// The parts of the live state that could not be read.
     unknown: Vec<Unknown>,
+}
+
+/// A transaction that is running or was interrupted.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct UnfinishedTransaction {
+    /// The ID of the transaction.
+    id: u64,
+    /// What happened to it, and what to do next.
+    message: String,
 }
 
 /// The managed objects on a node.
@@ -97,7 +103,7 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> VerbResult {
     if status.unknown.is_empty() {
         return Ok(if options.detailed_exitcode && has_drifted { 2 } else { 0 });
     }
-    output.incomplete("the status", state::hint_for(&status.unknown));
+    output.incomplete("the status", state::remedy_for(&status.unknown));
     Err(VerbFailure::AlreadyReported(Kind::Incomplete))
 }
 
@@ -276,7 +282,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         unknown.push(Unknown {
             part: StatePart::Records,
             reason: boot_files::UNREADABLE.into(),
-            hint: Some("run `hostgw apply`".into()),
+            remedy: Some("run `hostgw apply`".into()),
         });
     }
     let mut applied = last.as_ref().and_then(|last| Applied::of(last, loaded?.cluster, saved.as_ref()));
@@ -290,7 +296,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         desired.adapt_off_link(cluster, *index, &observed);
     }
     let problems = applied.as_ref().map(|applied| applied.problems(&observed)).unwrap_or_default();
-    let diagnostics = applied.as_ref().map(|applied| applied.path_faults(&observed)).unwrap_or_default();
+    let findings = applied.as_ref().map(|applied| applied.path_faults(&observed)).unwrap_or_default();
     let are_paths_known = applied.is_some_and(|applied| applied.has_paths(&observed));
     let observed = observed.state;
     unknown.extend(observed.unknown.iter().cloned());
@@ -302,19 +308,28 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         namespace: namespace.unwrap_or_default(),
         managed: managed(&observed),
         original_sysctl_count: saved.map(|saved| saved.0.len()),
-        last_transaction: last.as_ref().map(|last| TransactionSummary::of(&last.metadata)),
-        unfinished_id: open.as_ref().map(|record| record.id),
-        unfinished: open.as_ref().map(|open| match dir.holder() {
-            Some(holder) => format!("{} is running ({holder})", described(open)),
-            None => {
-                let ended = outcome.as_ref().filter(|outcome| outcome.pending.id == open.id);
-                let happened = match ended.map(|outcome| outcome.decision) {
-                    Some(Decision::Canceled) => "was canceled, but its rollback is incomplete",
-                    Some(Decision::Expired) => "was not confirmed in time, and its rollback is incomplete",
-                    Some(Decision::Confirmed) | None => "was interrupted or only partly rolled back",
-                };
-                format!("{} {happened}; run `hostgw rollback` to restore the previous state", described(open))
-            }
+        last_transaction: last
+            .as_ref()
+            .map(|last| NumberedTransaction { id: last.id, summary: TransactionSummary::of(&last.metadata) }),
+        unfinished: open.as_ref().map(|open| UnfinishedTransaction {
+            id: open.id,
+            message: match dir.holder() {
+                Some(holder) => format!("{} is running ({holder})", described(open)),
+                None => {
+                    let ended = outcome.as_ref().filter(|outcome| outcome.pending.id == open.id);
+                    let happened = match ended.map(|outcome| outcome.decision) {
+                        Some(Decision::Canceled) => "was canceled, but its rollback is incomplete",
+                        Some(Decision::Expired) => {
+                            "was not confirmed in time, and its rollback is incomplete"
+                        }
+                        Some(Decision::Confirmed) | None => "was interrupted or only partly rolled back",
+                    };
+                    format!(
+                        "{} {happened}; run `hostgw rollback` to restore the previous state",
+                        described(open)
+                    )
+                }
+            },
         }),
         pending: pending.as_ref().map(|(record, pending)| Wait::of(dir, record, pending)),
         unconfirmed: outcome.as_ref().and_then(Unconfirmed::of),
@@ -322,7 +337,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         drift,
         boot_files: boot_files::judge_by_last(last.as_ref()),
         problems,
-        diagnostics,
+        findings,
         are_paths_known,
         unknown,
     })
@@ -368,10 +383,10 @@ impl Applied {
     }
 
     /// Returns the pod paths that do not work even without drift.
-    fn path_faults(&self, observed: &Observed) -> Vec<DiagnosticEntry> {
+    fn path_faults(&self, observed: &Observed) -> Vec<FindingEntry> {
         let plan = plan::plan(&self.desired.state, &observed.state, ForeignPolicy::Respect);
         let faults = plan::path_faults(&self.cluster, self.index, &self.desired, observed, &plan);
-        faults.iter().map(|fault| DiagnosticEntry::new(fault.diagnostic(), None)).collect()
+        faults.iter().map(|fault| FindingEntry::new(fault.diagnostic(), None)).collect()
     }
 }
 
@@ -409,14 +424,16 @@ fn text(status: &Status, output: &Output) -> String {
     let _ = writeln!(text, "Original sysctl values: {saved}");
     let _ = writeln!(text, "Last transaction: {}", last(status));
     if let Some(unfinished) = &status.unfinished {
-        let _ = writeln!(text, "Unfinished: {unfinished}");
+        let _ = writeln!(text, "Unfinished: {}", unfinished.message);
     }
     if let Some(pending) = &status.pending {
         let _ = writeln!(text, "Pending: {}", printable(&pending.text()));
     }
     // The line on the unfinished transaction already says how a pending apply ended.
-    if let Some(unconfirmed) =
-        status.unconfirmed.as_ref().filter(|unconfirmed| status.unfinished_id != Some(unconfirmed.id))
+    if let Some(unconfirmed) = status
+        .unconfirmed
+        .as_ref()
+        .filter(|unconfirmed| status.unfinished.as_ref().is_none_or(|open| open.id != unconfirmed.id))
     {
         let _ = writeln!(text, "{}", unconfirmed.text());
     }
@@ -427,7 +444,7 @@ fn text(status: &Status, output: &Output) -> String {
         Some(drift)
             if drift.totals == Totals::default()
                 && status.problems.is_empty()
-                && status.diagnostics.is_empty() =>
+                && status.findings.is_empty() =>
         {
             text.push_str("Drift: none\n");
         }
@@ -435,7 +452,12 @@ fn text(status: &Status, output: &Output) -> String {
             text.push_str("Drift: none in routes, NAT and sysctls\n");
         }
         Some(drift) => {
-            text.push_str("Drift: found. To make these changes, run `hostgw apply`:\n\n");
+            let _ = writeln!(
+                text,
+                "Drift: {}:
+",
+                drift_head(drift.totals)
+            );
             text.push_str(&render::text(drift, &output.palette));
         }
         None => {}
@@ -455,17 +477,22 @@ fn text(status: &Status, output: &Output) -> String {
     for problem in &status.problems {
         let _ = writeln!(text, "  {problem}");
     }
-    match (&status.drift, &status.diagnostics[..]) {
+    let has_drift = status.drift.as_ref().is_some_and(|drift| drift.totals != Totals::default());
+    match (&status.drift, &status.findings[..]) {
         (None, _) => {}
         (Some(_), _) if !status.are_paths_known => {
             text.push_str("Paths: not checked (no pod interface yet)\n");
         }
         (Some(_), []) => {
-            text.push_str("Paths: as planned (`hostgw doctor` also examines firewalls, NAT and neighbors)\n");
+            let except = if has_drift { ", except for the drift above" } else { "" };
+            let _ = writeln!(
+                text,
+                "Paths: as planned{except} (`hostgw doctor` also examines firewalls, NAT and neighbors)"
+            );
         }
         (Some(_), _) => text.push_str("Paths: not as planned\n"),
     }
-    for finding in &status.diagnostics {
+    for finding in &status.findings {
         text.push_str(&render::finding_text(finding, &output.palette));
     }
     for unknown in unknown {
@@ -474,13 +501,25 @@ fn text(status: &Status, output: &Output) -> String {
     text
 }
 
+/// Says what to do about drift.
+fn drift_head(Totals { add, update, remove, conflicts, .. }: Totals) -> String {
+    let refused =
+        || format!("{}, which `hostgw apply` refuses without --adopt", count(conflicts, "conflict"));
+    match (add + update + remove, conflicts) {
+        (0, 0) => "part of the state is unknown".to_owned(),
+        (0, _) => refused(),
+        (_, 0) => "found. To make these changes, run `hostgw apply`".to_owned(),
+        _ => format!("found, with {}. To make all changes, run `hostgw apply --adopt`", refused()),
+    }
+}
+
 fn last(status: &Status) -> String {
     let no_records = status.unknown.iter().any(|unknown| unknown.part == StatePart::Records);
     match &status.last_transaction {
-        Some(TransactionSummary { command, node, file, at, .. }) => {
+        Some(NumberedTransaction { id, summary: TransactionSummary { command, node, file, at, .. } }) => {
             let node = node.as_ref().map_or_else(String::new, |node| format!(", node {node}"));
             let file = file.as_ref().map_or_else(String::new, |file| format!(", {file}"));
-            printable(&format!("{command} at {at}{node}{file}"))
+            printable(&format!("{command} {id} ({at}){node}{file}"))
         }
         None if no_records => "unknown".to_owned(),
         None => "none".to_owned(),

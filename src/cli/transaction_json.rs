@@ -33,7 +33,7 @@ pub(super) struct TransactionJson {
     outcome: CommandOutcome,
     /// The ID of the transaction that was applied, undone, confirmed or canceled; absent if the command did not get
     /// that far.
-    pub transaction: Option<u64>,
+    pub transaction_id: Option<u64>,
     /// The plan; absent if the command failed before planning, or needs no plan.
     pub planned: Option<Report>,
     /// The changes that are in effect; absent if the node is in its previous state.
@@ -45,7 +45,7 @@ pub(super) struct TransactionJson {
     /// The commands that restore the previous state, in this order, if hostgw could not (exit code 7).
     pub remaining_commands: Vec<Untrusted>,
     /// The ID of an interrupted transaction that this command undid first.
-    pub recovered_transaction: Option<u64>,
+    pub recovered_transaction_id: Option<u64>,
     /// The confirmation, if the transaction is or was pending.
     pub confirmation: Option<Confirmation>,
     /// The warnings.
@@ -94,7 +94,7 @@ impl From<Totals> for Counts {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Confirmation {
     /// The ID of the transaction.
-    pub transaction: u64,
+    pub transaction_id: u64,
     /// The deadline, as in RFC 3339.
     pub deadline: String,
     /// The decision; absent while it is pending.
@@ -104,7 +104,7 @@ pub(super) struct Confirmation {
 impl Confirmation {
     /// Creates the confirmation of `pending`, with the decision if there is one.
     pub(super) fn of(pending: &Pending, decision: Option<Decision>) -> Self {
-        Self { transaction: pending.id, deadline: time(pending.until), decision }
+        Self { transaction_id: pending.id, deadline: time(pending.until), decision }
     }
 }
 
@@ -130,7 +130,7 @@ pub(super) enum CommandOutcome {
     RollbackIncomplete,
     /// 8: not applied, or rolled back on request: declined, no terminal, mass removal refused, canceled, not confirmed in
     /// time, or nothing to confirm or cancel.
-    Declined,
+    NotApplied,
     /// 9: part of the live state could not be read.
     Incomplete,
     /// 10: conflict with a foreign object.
@@ -150,7 +150,7 @@ impl From<Kind> for CommandOutcome {
             Kind::Stale => Self::Stale,
             Kind::RolledBack => Self::RolledBack,
             Kind::RollbackIncomplete => Self::RollbackIncomplete,
-            Kind::Declined => Self::Declined,
+            Kind::NotApplied => Self::NotApplied,
             Kind::Incomplete => Self::Incomplete,
             Kind::Conflict => Self::Conflict,
             Kind::Usage => Self::UsageError,
@@ -168,13 +168,13 @@ impl TransactionJson {
             dry_run: false,
             exit_code: 0,
             outcome: CommandOutcome::Success,
-            transaction: None,
+            transaction_id: None,
             planned: None,
             done: None,
             verified: false,
             rolled_back: false,
             remaining_commands: Vec::new(),
-            recovered_transaction: None,
+            recovered_transaction_id: None,
             confirmation: None,
             warnings: Vec::new(),
             error: None,

@@ -16,7 +16,7 @@ use crate::{
     config,
     diagnose::Diagnostic,
     error::{Error, Kind},
-    render::{self, DiagnosticEntry, FileFinding},
+    render::{self, FileFinding, FindingEntry},
     text::{self, Untrusted, count},
 };
 
@@ -49,9 +49,8 @@ struct FileJson {
     valid: bool,
     /// The number of nodes; null for an invalid file.
     nodes: Option<usize>,
-    /// The warnings; absent if there are none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<DiagnosticEntry>,
+    /// The warnings.
+    findings: Vec<FindingEntry>,
     /// The errors; absent for a valid file.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorJson>,
@@ -171,7 +170,7 @@ impl Checked {
             file: self.name.clone(),
             valid: valid.is_some(),
             nodes: valid.map(|valid| valid.nodes),
-            warnings: warnings.map(|warning| DiagnosticEntry::new(warning.clone(), None)).collect(),
+            findings: warnings.map(|warning| FindingEntry::new(warning.clone(), None)).collect(),
             error,
         }
     }

@@ -20,7 +20,7 @@ use crate::{
         windows::{WindowsObserved, WindowsPlan, windows_plan},
     },
     reconcile::misfit,
-    render::{DiagnosticEntry, Locator, Report},
+    render::{FindingEntry, Locator, Report},
     text::{ShellCommand, Untrusted},
 };
 
@@ -88,7 +88,7 @@ pub(super) fn doctor(
     options: &DoctorOptions,
     name: &str,
     text: &str,
-) -> Result<(Vec<DiagnosticEntry>, Untrusted), VerbFailure> {
+) -> Result<(Vec<FindingEntry>, Untrusted), VerbFailure> {
     let observed = WindowsObserved::parse(name, text)?;
     let (Loaded { document, cluster }, index) = find(&options.target, &observed)?;
     let desired = desired(&cluster, index, name)?;
@@ -105,7 +105,7 @@ pub(super) fn doctor(
     let locator = Locator::new(&document);
     let entry = |diagnostic: Diagnostic| {
         let source = diagnostic.path.as_ref().and_then(|path| locator.source(path));
-        DiagnosticEntry::new(diagnostic, source)
+        FindingEntry::new(diagnostic, source)
     };
     Ok((found.into_iter().map(entry).collect(), cluster.nodes[index].name.clone()))
 }

@@ -427,7 +427,7 @@ fn overwritten(
     condition: Option<&Spot<'_>>,
 ) -> Diagnostic {
     let (verb, verbs, what) = match part {
-        HeaderPart::TimeToLive(_) => ("set", "sets", "the time to live"),
+        HeaderPart::TimeToLive(_) => ("set", "sets", "the TTL"),
         HeaderPart::Destination => ("overwrite", "overwrites", "the destination address"),
         HeaderPart::Source => ("overwrite", "overwrites", "the source address"),
         HeaderPart::Ports => ("overwrite", "overwrites", "ports"),
@@ -444,7 +444,7 @@ fn overwritten(
     let spot_text = spot_text(spot);
     let effect = match part {
         HeaderPart::TimeToLive(value) => {
-            format!("{verbs} {what} of {packets} {direction} to {value}, so that a router drops them")
+            format!("{verbs} {what} of {packets} {direction} to {value}, so that the next router drops them")
         }
         HeaderPart::Source => format!("{verbs} {what} of {packets} {direction}, so that replies are lost"),
         HeaderPart::Unknown => {

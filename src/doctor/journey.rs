@@ -370,7 +370,7 @@ fn passed_text(treatment: &Treatment<'_>) -> String {
             HeaderPart::Destination => "accepted, with the destination address overwritten".to_owned(),
             HeaderPart::Source => "accepted, with the source address overwritten".to_owned(),
             HeaderPart::Ports => "accepted, with the ports overwritten".to_owned(),
-            HeaderPart::TimeToLive(value) => format!("accepted, with the time to live set to {value}"),
+            HeaderPart::TimeToLive(value) => format!("accepted, with the TTL set to {value}"),
             HeaderPart::Unknown => "accepted, with a part of the headers overwritten".to_owned(),
         };
         let unless = if depends_on.is_none() { "" } else { UNLESS };

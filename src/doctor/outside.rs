@@ -151,7 +151,7 @@ fn no_reply<'a>(
     let of_reply = chains.follow(model, &passage, MatchedChains::All).zone.map_or(0, |(_, zone)| zone);
     (of_reply != zone).then(|| {
         let message = format!(
-            "{} assigns {whose} to zone {zone} of connection tracking, and the replies on {output} are in zone {of_reply}: this node \
+            "{} assigns {whose} to conntrack zone {zone}, and the replies on {output} are in zone {of_reply}: this node \
              does not recognize them",
             spot_text(&spot)
         );

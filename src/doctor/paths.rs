@@ -51,7 +51,7 @@ pub(super) fn missing_interface(examination: &Examination<'_>, paths: &Paths<'_>
         .map(|device| {
             let up = ShellCommand::new(["ip", "link", "set", device.as_raw(), "up"]);
             let message = format!("the interface {device}, which has an address for pods, is down");
-            finding(Rule::NoPodInterface, message, format!("run `{up}`, and find out what set it down"))
+            finding(Rule::NoPodInterface, message, format!("run `{up}`, and find out what brought it down"))
                 .as_error()
         })
         .collect();

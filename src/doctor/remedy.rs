@@ -79,7 +79,7 @@ pub(super) fn remove(spot: &Spot<'_>, exclude: &str) -> String {
     }
     let rule = spot.rule.map_or(0, |rule| rule.handle);
     format!(
-        "exclude {exclude} in the program that added it, or remove it with `nft delete rule {} {} handle {rule}`",
+        "exempt {exclude} in the program that added it, or remove it with `nft delete rule {} {} handle {rule}`",
         table(spot.chain),
         spot.chain.name
     )

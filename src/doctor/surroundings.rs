@@ -243,7 +243,7 @@ fn other_networks(
                     "nat.source is `any`, so hostgw also masquerades packets from {} on {}",
                     local.prefix, local.device
                 ),
-                "if hosts there should keep their source addresses, set nat.source: pods; destinations outside then need a route back to them",
+                "if hosts there should keep their source addresses, set nat.source: pods; destinations outside then need a return route to them",
             )
         })
         .collect()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::{
-    Direction, Endpoint, ForwardingModel, Ledger, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport,
+    Direction, ForwardingModel, Ledger, LocalEnd, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport,
     Verdict,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct PathFault {
     /// This node's end of the paths.
-    pub endpoint: Endpoint,
+    pub local_end: LocalEnd,
     /// The other nodes, with the directions in which their packets are affected. Empty if packets from or to the outside
     /// are affected.
     pub nodes: BTreeMap<Untrusted, BTreeSet<Direction>>,
@@ -99,7 +99,7 @@ fn ranked_faults<'a>(
         model = model.with(transport);
         for fault in explain(paths, &rank(&model).blocked(), &model) {
             let is_same = |known: &&mut PathFault| {
-                let key = |fault: &PathFault| (fault.endpoint, fault.directions.clone());
+                let key = |fault: &PathFault| (fault.local_end, fault.directions.clone());
                 known.nodes == fault.nodes && known.why == fault.why && key(known) == key(&fault)
             };
             match faults.iter_mut().find(is_same) {
@@ -136,19 +136,19 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let (rule, why, remedy) = without_rule(&path, &trace, model)
             .unwrap_or_else(|| reason(&path, &trace, &model.host().addresses));
         let is_outside = path.peer == Peer::Outside;
-        if path.endpoint == Endpoint::Pod {
+        if path.local_end == LocalEnd::Pod {
             causes.insert((rule, why.clone()));
         }
         let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
         let known = faults.iter().position(|fault| {
-            (fault.endpoint, fault.is_detour, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
-                == (path.endpoint, is_detour, rule, part, &why, is_outside)
+            (fault.local_end, fault.is_detour, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
+                == (path.local_end, is_detour, rule, part, &why, is_outside)
         });
         let at = known.unwrap_or_else(|| {
             let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
             let (protocols, is_lost, is_diverted) = (BTreeSet::new(), false, false);
             faults.push(PathFault {
-                endpoint: path.endpoint,
+                local_end: path.local_end,
                 nodes,
                 directions,
                 of,
@@ -179,7 +179,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         }
     }
     faults.retain(|fault| {
-        fault.endpoint == Endpoint::Pod || !causes.contains(&(fault.rule, fault.why.clone()))
+        fault.local_end == LocalEnd::Pod || !causes.contains(&(fault.rule, fault.why.clone()))
     });
     faults
 }
@@ -211,9 +211,9 @@ impl PathFault {
             None => [None, None],
         }
         .map(within);
-        let [own, those] = match self.endpoint {
-            Endpoint::Pod => [format!("this node's pods{own}"), "those".to_owned()],
-            Endpoint::Node => ["this node".to_owned(), "the pods".to_owned()],
+        let [own, those] = match self.local_end {
+            LocalEnd::Pod => [format!("this node's pods{own}"), "those".to_owned()],
+            LocalEnd::Node => ["this node".to_owned(), "the pods".to_owned()],
         };
         let [is_out, is_in] = [Direction::Out, Direction::In].map(|it| self.directions.contains(&it));
         if number == 0 {
@@ -250,7 +250,7 @@ impl PathFault {
             (true, true, true) => {
                 format!("{packets} between {own} and {those} on {some}{other} {misled}")
             }
-            (true, true, false) if self.endpoint == Endpoint::Node => {
+            (true, true, false) if self.local_end == LocalEnd::Node => {
                 format!("{packets} from {own} to the pods on {some}{other} {misled}")
             }
             (true, true, false) => format!("{packets} to the pods on {some}{other} {misled}"),
@@ -453,9 +453,9 @@ fn by_route(
             format!("the policy rule `{rule}` leads to the route {shown}, which {does}"),
             Some(match rule.priority.checked_sub(1).filter(|before| *before > 1) {
                 Some(before) if route.is_owned() && path.own.contains(&path.packet.destination) => {
-                    let whose = match path.endpoint {
-                        Endpoint::Pod => "for this node's own pods",
-                        Endpoint::Node => "for this node",
+                    let whose = match path.local_end {
+                        LocalEnd::Pod => "for this node's own pods",
+                        LocalEnd::Node => "for this node",
                     };
                     format!("add a rule before it {whose}: `{}`", add_rule(path.own, MAIN_TABLE, before))
                 }
@@ -472,7 +472,7 @@ fn by_route(
             let is_default = route.destination.prefix_len() == 0;
             let remedy = match route.protocol {
                 // The kernel's route belongs to an address, and the address does not work without it.
-                protocol::KERNEL => Some(belongs_to_address(route, addresses)),
+                protocol::KERNEL => Some(belongs_to_address(path, route, addresses)),
                 _ => (!route.is_owned() && !is_default && is_deletable(route))
                     .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route))),
             };
@@ -488,7 +488,7 @@ fn is_deletable(route: &Route) -> bool {
 }
 
 /// Returns what to do about a route that the kernel added together with an address.
-fn belongs_to_address(route: &Route, addresses: &[InterfaceAddress]) -> String {
+fn belongs_to_address(path: &Path, route: &Route, addresses: &[InterfaceAddress]) -> String {
     let device = route.next_hop.device.as_ref();
     // The address of a point-to-point interface, which is outside the prefix, is deleted with other arguments.
     let local = addresses.iter().find(|local| {
@@ -496,7 +496,16 @@ fn belongs_to_address(route: &Route, addresses: &[InterfaceAddress]) -> String {
             && Some(&local.device) == device
             && local.prefix.contains(&local.address)
     });
+    // Without its address on the interface to the other nodes, this node would lose more than the packets of pods.
+    let is_egress = |device: &Untrusted| match path.direction {
+        Direction::Out => *device == path.expected.device,
+        Direction::In => path.packet.input.as_ref() == Some(device),
+    };
     match local {
+        Some(InterfaceAddress { device, address, prefix, .. }) if is_egress(device) => format!(
+            "the route comes from the address {address}/{} of {device}: check its prefix length",
+            prefix.prefix_len()
+        ),
         Some(InterfaceAddress { device, address, prefix, .. }) => {
             let local = format!("{address}/{}", prefix.prefix_len());
             let remove = ip(route.family(), &["address", "del", &local, "dev", device.as_raw()]);

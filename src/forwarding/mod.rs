@@ -32,7 +32,7 @@ pub use firewall::{
     AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, Overwriting, Passage, Spot, Treatment, Way,
 };
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
-pub use path::{Direction, Endpoint, Ledger, Path, Paths, Peer, PodPart, Rank};
+pub use path::{Direction, Ledger, LocalEnd, Path, Paths, Peer, PodPart, Rank};
 use sample::CLIENT_PORT;
 pub use sample::{SAMPLE_PORT, Transport};
 pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};

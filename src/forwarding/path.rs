@@ -27,7 +27,7 @@ pub enum Direction {
 
 /// This node's end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Endpoint {
+pub enum LocalEnd {
     /// A pod of this node.
     Pod,
     /// The node itself. It sends packets to pods, and receives the replies.
@@ -48,7 +48,7 @@ pub enum Peer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     /// This node's end.
-    pub endpoint: Endpoint,
+    pub local_end: LocalEnd,
     /// The other end.
     pub peer: Peer,
     /// The direction.
@@ -88,7 +88,7 @@ pub enum PodPart {
 /// A pod of this node, or the node itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct End {
-    endpoint: Endpoint,
+    local_end: LocalEnd,
     /// The pod CIDR, or the address of the node.
     prefix: IpNet,
     address: IpAddr,
@@ -209,8 +209,8 @@ impl<'a> Paths<'a> {
                 *own.get_mut(family) = itself(node, route, host);
             }
         }
-        let mut families: BTreeSet<Family> = pods.iter().map(End::family).collect();
-        families.extend(own.iter().map(|(family, _)| family));
+        let families: BTreeSet<Family> =
+            pods.iter().map(End::family).chain(own.iter().map(|(family, _)| family)).collect();
         let is_usable = |route: &Route| {
             families.contains(&route.family())
                 && route.next_hop.gateway.is_some()
@@ -307,13 +307,13 @@ impl<'a> Paths<'a> {
     /// Iterates over the paths between pods.
     pub fn between_pods(&self) -> impl Iterator<Item = Path> + '_ {
         let refs = self.whole_refs().chain(self.part_refs());
-        refs.filter(|path| path.own.endpoint == Endpoint::Pod).map(|path| self.path(path))
+        refs.filter(|path| path.own.local_end == LocalEnd::Pod).map(|path| self.path(path))
     }
 
     /// Iterates over the paths between the node itself and the pods of others. If it has pods, some paths represent the rest.
     pub fn of_node(&self) -> impl Iterator<Item = Path> + '_ {
         let refs = self.whole_refs().chain(self.node_refs());
-        refs.filter(|path| path.own.endpoint == Endpoint::Node).map(|path| self.path(path))
+        refs.filter(|path| path.own.local_end == LocalEnd::Node).map(|path| self.path(path))
     }
 
     fn refs(&self) -> impl Iterator<Item = PathRef<'_>> {
@@ -446,7 +446,7 @@ impl<'a> Paths<'a> {
             self.cluster.prefixes.around(end).copied().unwrap_or(end)
         };
         Path {
-            endpoint: own.endpoint,
+            local_end: own.local_end,
             peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
             direction,
             packet: path.packet(),
@@ -531,10 +531,10 @@ impl<'a> Paths<'a> {
         &self.missing
     }
 
-    /// Returns the families in which the node has pods, and an interface for them.
+    /// Returns the families in which packets of the node or its pods are judged.
     #[must_use]
     pub fn families(&self) -> BTreeSet<Family> {
-        self.pods.iter().map(End::family).collect()
+        self.pods.iter().map(End::family).chain(self.own.iter().map(|(family, _)| family)).collect()
     }
 
     /// Iterates over the names of the other nodes, some of them twice.
@@ -639,14 +639,14 @@ struct PathRef<'p> {
 
 impl<'p> PathRef<'p> {
     const fn course(&self) -> Course<'p> {
-        let End { endpoint, device: own, .. } = self.own;
-        let (input, gateway, device) = match (self.direction, endpoint) {
-            (Direction::Out, Endpoint::Pod) => (Some(own), self.gateway, self.device),
-            (Direction::Out, Endpoint::Node) => (None, self.gateway, self.device),
+        let End { local_end, device: own, .. } = self.own;
+        let (input, gateway, device) = match (self.direction, local_end) {
+            (Direction::Out, LocalEnd::Pod) => (Some(own), self.gateway, self.device),
+            (Direction::Out, LocalEnd::Node) => (None, self.gateway, self.device),
             (Direction::In, _) => (Some(self.device), None, own),
         };
         let (is_outside, direction) = (self.node.is_none(), self.direction);
-        Course { endpoint: *endpoint, is_outside, direction, input, gateway, device }
+        Course { local_end: *local_end, is_outside, direction, input, gateway, device }
     }
 
     fn is_same_packet(&self, other: &Self) -> bool {
@@ -662,7 +662,7 @@ impl<'p> PathRef<'p> {
 
 /// The interface through which a packet arrives, and the planned next hop.
 struct Course<'a> {
-    endpoint: Endpoint,
+    local_end: LocalEnd,
     /// Whether the other end is outside the cluster.
     is_outside: bool,
     direction: Direction,
@@ -696,7 +696,7 @@ impl Path {
 
     fn course(&self) -> Course<'_> {
         Course {
-            endpoint: self.endpoint,
+            local_end: self.local_end,
             is_outside: self.peer == Peer::Outside,
             direction: self.direction,
             input: self.packet.input.as_ref(),
@@ -735,7 +735,7 @@ impl Course<'_> {
     }
 
     fn is_to_node(&self) -> bool {
-        (self.endpoint, self.direction) == (Endpoint::Node, Direction::In)
+        (self.local_end, self.direction) == (LocalEnd::Node, Direction::In)
     }
 
     fn is_input(&self, hop: &Hop) -> bool {
@@ -802,7 +802,7 @@ fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
         }
     };
     Some(End {
-        endpoint: Endpoint::Node,
+        local_end: LocalEnd::Node,
         prefix: local.address.into(),
         address: local.address,
         device: local.device.clone(),
@@ -815,7 +815,7 @@ fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<End> {
     let bridge = host.addresses.iter().filter(|local| cidr.contains(&local.address) && holds(&local.device));
     if let Some(local) = bridge.min_by_key(|local| local.address != gateway) {
         return Some(End {
-            endpoint: Endpoint::Pod,
+            local_end: LocalEnd::Pod,
             prefix: cidr,
             address: pod_address(cidr, Some(local.address)),
             device: local.device.clone(),
@@ -826,6 +826,6 @@ fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<End> {
     });
     routes.find_map(|route| {
         let device = route.next_hop.device.clone().filter(holds)?;
-        Some(End { endpoint: Endpoint::Pod, prefix: cidr, address: route.destination.addr(), device })
+        Some(End { local_end: LocalEnd::Pod, prefix: cidr, address: route.destination.addr(), device })
     })
 }

@@ -122,7 +122,7 @@ impl NodeList {
         if let Some(MissingPages { nodes }) = found.rest {
             let more = nodes.map_or_else(|| "more nodes".to_owned(), |nodes| format!("{nodes} more nodes"));
             return Err(not_nodes(format!(
-                "the list is incomplete: it is a page of the API server's answer, and {more} are on the next one"
+                "the list is incomplete: it is one page of a paginated API response, and {more} are on the next one"
             ))
             .with_remedy(WHOLE));
         }

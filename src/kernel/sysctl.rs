@@ -108,7 +108,7 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> ObservedSysctls {
             Err(error) => found.unknown.push(Unknown {
                 reason: format!("cannot read it: {error}").into(),
                 part: StatePart::Sysctl { key },
-                hint: Some("run as root; hostgw cannot manage what root cannot read".into()),
+                remedy: Some("run as root; hostgw cannot manage what root cannot read".into()),
             }),
         }
     }

@@ -117,7 +117,7 @@ pub(super) fn check_removals(session: &Session, allowed: Option<usize>) -> Resul
 /// Refuses to remove most of the `managed` routes, or the last one to another node, unless exactly that many are `allowed`.
 ///
 /// # Errors
-/// [`Kind::Declined`], with what to do if the removals are intended.
+/// [`Kind::NotApplied`], with what to do if the removals are intended.
 pub fn check_mass_removal(
     removed: usize,
     managed: usize,
@@ -134,7 +134,7 @@ pub fn check_mass_removal(
         "this plan removes {removed} of the {}{allowed}{left}; nothing was changed",
         count(managed, "managed route")
     );
-    Err(Error::new(Kind::Declined, message).with_hint(format!(
+    Err(Error::new(Kind::NotApplied, message).with_hint(format!(
         "review the removals with `hostgw plan`; if they are intended, run `hostgw apply --allow-removals {removed}`"
     )))
 }

@@ -46,7 +46,7 @@ pub enum Cancellation {
 /// Confirms the pending apply, or the one with this `id`; waits up to `wait` for it to become pending.
 ///
 /// # Errors
-/// [`Kind::Declined`] if there is nothing to confirm, [`Kind::Locked`] if the decision does not take effect in time.
+/// [`Kind::NotApplied`] if there is nothing to confirm, [`Kind::Locked`] if the decision does not take effect in time.
 pub fn confirm(
     dir: &StateDir,
     id: Option<u64>,
@@ -62,7 +62,7 @@ pub fn confirm(
     let is_decided_here = !is_over && dir.decide(&pending, Decision::Confirmed)?;
     let settled = settle(dir, &record, pending, lock_timeout, observer)?.ok_or_else(|| {
         Error::new(
-            Kind::Declined,
+            Kind::NotApplied,
             format!(
                 "{} was not confirmed by {}, and has not been rolled back: its supervisor was killed",
                 described(&record),
@@ -114,7 +114,7 @@ fn is_over(dir: &StateDir, id: u64) -> Result<bool, Error> {
 /// Cancels the pending apply, or the one with this `id`.
 ///
 /// # Errors
-/// [`Kind::Declined`] if another apply is pending, [`Kind::Locked`] if the decision does not take effect in time.
+/// [`Kind::NotApplied`] if another apply is pending, [`Kind::Locked`] if the decision does not take effect in time.
 pub fn cancel(
     dir: &StateDir,
     id: Option<u64>,
@@ -232,7 +232,7 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
                 return Ok(already_confirmed(&named_by(id, &entry.metadata)));
             }
             if is_over(dir, id)? {
-                return Ok(Error::new(Kind::Declined, format!("apply {id} was rolled back")));
+                return Ok(Error::new(Kind::NotApplied, format!("apply {id} was rolled back")));
             }
             format!("no apply {id}")
         }
@@ -243,7 +243,7 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
         Some(wait) => format!("{what} became pending within {}", text::in_units(wait)),
         None => format!("{what} is pending here"),
     };
-    Ok(Error::new(Kind::Declined, message)
+    Ok(Error::new(Kind::NotApplied, message)
         .with_details([format!("searched {}", text::path(dir.path()))])
         .with_hint(format!(
             "check that this is the right node, network namespace and HOSTGW_STATE_DIR{or_wait}"
@@ -253,13 +253,13 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
 /// Returns the error that an apply was confirmed before.
 #[must_use]
 pub fn already_confirmed(named: &str) -> Error {
-    Error::new(Kind::Declined, format!("nothing to confirm: {named} is already confirmed"))
+    Error::new(Kind::NotApplied, format!("nothing to confirm: {named} is already confirmed"))
         .with_hint("run `hostgw confirm --wait 30s` to wait for the next apply")
 }
 
 fn another_is_pending(id: u64, record: &Record, verb: &str) -> Error {
     let named = described(record);
-    Error::new(Kind::Declined, format!("apply {id} is not pending: {named} is"))
+    Error::new(Kind::NotApplied, format!("apply {id} is not pending: {named} is"))
         .with_hint(format!("run `hostgw {verb} {}` to act on that one", record.id))
 }
 
@@ -270,7 +270,7 @@ fn nothing_to_cancel(dir: &StateDir, id: Option<u64>) -> Result<Cancellation, Er
     match (undone, id) {
         (Some(outcome), _) => Ok(Cancellation::AlreadyUndone(outcome)),
         (None, None) => Ok(Cancellation::NothingPending),
-        (None, Some(id)) => Err(Error::new(Kind::Declined, format!("apply {id} is not pending here"))
+        (None, Some(id)) => Err(Error::new(Kind::NotApplied, format!("apply {id} is not pending here"))
             .with_hint("run `hostgw status --history` to list the applies in effect, or `hostgw rollback` to roll back the last one")),
     }
 }
@@ -292,13 +292,12 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
     Err(match dir.holder() {
         Some(holder) => {
             let named = described(&open);
-            Error::new(Kind::Declined, format!("{named} is not in effect yet ({holder})")).with_hint(format!(
-                "run `hostgw confirm --wait 30s {}` to confirm it as soon as it is",
-                open.id
-            ))
+            Error::new(Kind::NotApplied, format!("{named} is not in effect yet ({holder})")).with_hint(
+                format!("run `hostgw confirm --wait 30s {}` to confirm it as soon as it is", open.id),
+            )
         }
         None => Error::new(
-            Kind::Declined,
+            Kind::NotApplied,
             format!("{} was interrupted or only partly rolled back", described(&open)),
         )
         .with_hint("run `hostgw rollback` to restore the previous state"),

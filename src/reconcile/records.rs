@@ -37,7 +37,7 @@ pub fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) -> Resu
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind == Kind::Incomplete => {
-            unknown.push(Unknown { part: StatePart::Records, reason: error.message, hint: error.hint });
+            unknown.push(Unknown { part: StatePart::Records, reason: error.message, remedy: error.hint });
             Ok(None)
         }
         Err(error) => Err(error),

@@ -57,7 +57,7 @@ pub(super) fn check_complete(plan: &Plan) -> Result<(), Error> {
     let details = plan.unknown.iter().map(|unknown| format!("{}: {}", unknown.part, unknown.reason));
     let error = Error::new(Kind::Incomplete, "part of the live state could not be read; nothing was changed")
         .with_details(details)
-        .with_hint_if(state::hint_for(&plan.unknown).cloned());
+        .with_hint_if(state::remedy_for(&plan.unknown).cloned());
     Err(error)
 }
 

@@ -37,12 +37,12 @@ pub fn not_kept(outcome: &Outcome) -> Error {
     match outcome.decision {
         Decision::Expired => {
             let message = format!("{named} was not confirmed by {}", time(outcome.pending.until));
-            Error::new(Kind::Declined, message).with_hint(
+            Error::new(Kind::NotApplied, message).with_hint(
                 "to try again, run `hostgw apply --confirm 90s`, and confirm within that time with `hostgw confirm`",
             )
         }
         Decision::Canceled | Decision::Confirmed => {
-            Error::new(Kind::Declined, format!("{named} was canceled"))
+            Error::new(Kind::NotApplied, format!("{named} was canceled"))
         }
     }
 }

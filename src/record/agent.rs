@@ -45,9 +45,12 @@ pub struct AgentReport {
     pub applies: u64,
     /// The number of applies and repairs that were refused or rolled back since the agent started.
     pub failures: u64,
-    /// The objects that other programs keep changing, and foreign objects in place of managed ones.
+    /// The objects that other programs keep changing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contested: Vec<Contested>,
+    /// The foreign objects in place of managed ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<AgentConflict>,
     /// The number of managed routes.
     pub routes: usize,
     /// The names of the nodes to which pod traffic is lost or diverted.
@@ -55,7 +58,7 @@ pub struct AgentReport {
     pub unreachable: Vec<Untrusted>,
     /// The ID of the newest transaction that the agent has seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub newest: Option<u64>,
+    pub newest_transaction_id: Option<u64>,
 }
 
 impl AgentReport {
@@ -78,22 +81,11 @@ impl AgentReport {
             applies: 0,
             failures: 0,
             contested: Vec::new(),
+            conflicts: Vec::new(),
             routes: 0,
             unreachable: Vec::new(),
-            newest: None,
+            newest_transaction_id: None,
         }
-    }
-
-    /// The number of objects that other programs keep changing.
-    #[must_use]
-    pub fn contested_objects(&self) -> usize {
-        self.contested.iter().filter(|contested| contested.pause_seconds.is_some()).count()
-    }
-
-    /// The number of foreign objects in place of managed ones.
-    #[must_use]
-    pub fn conflicts(&self) -> usize {
-        self.contested.len() - self.contested_objects()
     }
 }
 
@@ -105,7 +97,9 @@ pub enum AgentCondition {
     Starting,
     /// The node matches the configuration in effect.
     InSync,
-    /// The interface, an address or the bridge is missing, or there is no usable configuration yet.
+    /// The configuration does not fit the node yet: an interface is missing or down, an address is missing, a next hop is not on-link,
+    /// or a sysctl does not exist. Or there is
+    /// no usable one.
     Waiting,
     /// Another hostgw command is running, or its apply is pending.
     Yielding,
@@ -123,7 +117,7 @@ pub struct Pin {
     pub reason: PinReason,
     /// The transaction that put this configuration in effect; absent if it is the agent's own copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transaction: Option<u64>,
+    pub transaction_id: Option<u64>,
     /// The name of the configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Untrusted>,
@@ -159,9 +153,9 @@ pub struct AgentProblem {
     /// The parts of the problem, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<Untrusted>,
-    /// What to do.
+    /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<Untrusted>,
+    pub remedy: Option<Untrusted>,
 }
 
 /// A repair.
@@ -192,12 +186,21 @@ impl RepairReport {
 pub struct Contested {
     /// The object.
     pub object: Untrusted,
-    /// The program that changes the object, or the foreign object in its place, if known.
+    /// The program that changes the object, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
-    /// How often the object was restored in a row; 0 if a foreign object is in its place.
+    /// How often the object was restored in a row.
     pub repairs: u32,
     /// The pause before the next repair, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pause_seconds: Option<u64>,
+    pub pause_seconds: u64,
+}
+
+/// A conflict with a foreign object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AgentConflict {
+    /// The managed object.
+    pub object: Untrusted,
+    /// The conflict as text.
+    pub text: Untrusted,
 }

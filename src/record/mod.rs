@@ -9,7 +9,9 @@ mod snapshot;
 mod snapshot_outline;
 mod transaction;
 
-pub use agent::{AgentCondition, AgentProblem, AgentReport, Contested, Pin, PinReason, RepairReport};
+pub use agent::{
+    AgentCondition, AgentConflict, AgentProblem, AgentReport, Contested, Pin, PinReason, RepairReport,
+};
 pub use confirmation::{Decision, Outcome, Pending};
 pub use last_applied::LastApplied;
 pub use snapshot::Snapshot;

@@ -87,7 +87,9 @@ impl TransactionMeta {
 }
 
 /// The state of a git working tree, as far as one file is concerned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Commit {
     /// The ID of the checked-out commit, in hexadecimal.

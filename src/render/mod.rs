@@ -31,7 +31,7 @@ pub use fold_names::short_names;
 pub use locator::Locator;
 pub use markdown::{COMMENT_LIMIT, comparison_markdown, plan_markdown};
 pub use powershell::{windows_collector, windows_script};
-pub use report::{ChangeEntry, DiagnosticEntry, Object, Report, SourceLocation};
+pub use report::{ChangeEntry, FindingEntry, Object, Report, SourceLocation};
 pub use schema::schema_text;
 pub use shell::{
     ApplyHook, Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode,

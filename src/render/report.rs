@@ -38,10 +38,7 @@ pub struct Report {
     /// The parts of the live state that could not be read.
     pub unknown: Vec<Unknown>,
     /// Warnings, which do not prevent an apply.
-    pub warnings: Vec<String>,
-    /// The warnings as findings, with their codes and remedies.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub diagnostics: Vec<DiagnosticEntry>,
+    pub findings: Vec<FindingEntry>,
     /// Whether some of them concern pod paths.
     #[serde(skip)]
     pub has_lost_paths: bool,
@@ -55,7 +52,7 @@ pub struct Report {
 /// A finding about a plan or a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DiagnosticEntry {
+pub struct FindingEntry {
     /// The code of the rule: `hostgw help CODE` explains it.
     pub code: &'static str,
     /// The severity of the finding.
@@ -64,7 +61,7 @@ pub struct DiagnosticEntry {
     pub message: Untrusted,
     /// The line of the configuration that it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<SourceLocation>,
+    pub location: Option<SourceLocation>,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<Untrusted>,
@@ -256,7 +253,7 @@ pub struct ReasonEntry {
     /// The location in the configuration that requires it. For a removal, the location in the last applied
     /// configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<SourceLocation>,
+    pub location: Option<SourceLocation>,
 }
 
 /// A location in a configuration.
@@ -273,14 +270,14 @@ pub struct SourceLocation {
     pub column: usize,
     /// The ID of the apply that recorded the configuration; absent for the current file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub apply: Option<u64>,
+    pub transaction_id: Option<u64>,
 }
 
 impl SourceLocation {
     /// Creates the location of `path` in the current `file`.
     #[must_use]
     pub fn new(path: &ConfigPath, file: &Untrusted, line: usize, column: usize) -> Self {
-        Self { path: path.to_string(), file: file.clone(), line, column, apply: None }
+        Self { path: path.to_string(), file: file.clone(), line, column, transaction_id: None }
     }
 }
 
@@ -305,12 +302,18 @@ pub struct ConflictEntry {
     pub text: String,
 }
 
-impl DiagnosticEntry {
+impl FindingEntry {
     /// Creates the entry of a finding about this place in a configuration.
     #[must_use]
-    pub fn new(diagnostic: Diagnostic, source: Option<SourceLocation>) -> Self {
+    pub fn new(diagnostic: Diagnostic, location: Option<SourceLocation>) -> Self {
         let Diagnostic { rule, severity, message, remedy, .. } = diagnostic;
-        Self { code: rule.code(), severity, message: message.into(), source, remedy: remedy.map(Into::into) }
+        Self {
+            code: rule.code(),
+            severity,
+            message: message.into(),
+            location,
+            remedy: remedy.map(Into::into),
+        }
     }
 }
 
@@ -345,9 +348,9 @@ impl Report {
     ) -> impl Iterator<Item = ChangeEntry> {
         plan.changes.iter().flat_map(move |change| {
             let Reason { text, places, drift } = explain(change);
-            let source = places.iter().find_map(|(side, path)| locate(*side, path));
+            let location = places.iter().find_map(|(side, path)| locate(*side, path));
             let is_nat = change.kind() == ObjectKind::Nat && !places.is_empty();
-            entries(change, ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
+            entries(change, ReasonEntry { drift, ..ReasonEntry::new(text, location, is_nat) })
         })
     }
 
@@ -358,9 +361,8 @@ impl Report {
         locate: impl Fn(&ConfigPath) -> Option<SourceLocation>,
     ) {
         for diagnostic in warnings {
-            self.warnings.push(diagnostic.message.clone());
-            let source = diagnostic.path.as_ref().and_then(&locate);
-            self.diagnostics.push(DiagnosticEntry::new(diagnostic, source));
+            let location = diagnostic.path.as_ref().and_then(&locate);
+            self.findings.push(FindingEntry::new(diagnostic, location));
         }
     }
 
@@ -370,9 +372,9 @@ impl Report {
         faults: impl IntoIterator<Item = Diagnostic>,
         locate: impl Fn(&ConfigPath) -> Option<SourceLocation>,
     ) {
-        let before = self.diagnostics.len();
+        let before = self.findings.len();
         self.warn(faults, locate);
-        self.has_lost_paths = self.diagnostics.len() > before;
+        self.has_lost_paths = self.findings.len() > before;
     }
 
     /// Adds the files that restore a part of the state at boot, and a warning for each one that needs attention.
@@ -402,8 +404,7 @@ impl Report {
             changes: Vec::new(),
             conflicts: Vec::new(),
             unknown: Vec::new(),
-            warnings: Vec::new(),
-            diagnostics: Vec::new(),
+            findings: Vec::new(),
             has_lost_paths: false,
             boot_files: Vec::new(),
             totals,
@@ -412,10 +413,10 @@ impl Report {
 }
 
 impl ReasonEntry {
-    /// Creates a reason at `source`. NAT is planned even if the configuration does not mention it.
-    pub(super) fn new(text: String, source: Option<SourceLocation>, is_nat: bool) -> Self {
-        let text = if is_nat && source.is_none() { format!("{text} (default)") } else { text };
-        Self { text, drift: false, source }
+    /// Creates a reason at `location`. NAT is planned even if the configuration does not mention it.
+    pub(super) fn new(text: String, location: Option<SourceLocation>, is_nat: bool) -> Self {
+        let text = if is_nat && location.is_none() { format!("{text} (default)") } else { text };
+        Self { text, drift: false, location }
     }
 }
 

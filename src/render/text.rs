@@ -7,7 +7,7 @@ use similar::{Algorithm, DiffTag, capture_diff_slices};
 
 use super::{
     ChangeEntry, Report, SourceLocation,
-    report::{ConflictEntry, DiagnosticEntry, NatKind, NatPlace, Object, ReasonEntry},
+    report::{ConflictEntry, FindingEntry, NatKind, NatPlace, Object, ReasonEntry},
 };
 use crate::{
     diagnose::Severity,
@@ -551,9 +551,9 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
 pub(super) fn put_reason(text: &mut String, reason: &ReasonEntry) {
     text.push_str(if reason.drift { "drift: " } else { "" });
     Printable(&reason.text).push_to(text);
-    if let Some(SourceLocation { file, line, apply, .. }) = &reason.source {
+    if let Some(SourceLocation { file, line, transaction_id, .. }) = &reason.location {
         let _ = write!(text, ", {file}:{line}");
-        if let Some(id) = apply {
+        if let Some(id) = transaction_id {
             let _ = write!(text, " as of apply {id}");
         }
     }
@@ -562,15 +562,14 @@ pub(super) fn put_reason(text: &mut String, reason: &ReasonEntry) {
 /// Renders a finding with its code, its place in the configuration and its remedy, in the same form in every command. The
 /// text ends with a newline.
 #[must_use]
-pub fn finding_text(finding: &DiagnosticEntry, palette: &Palette) -> String {
-    let DiagnosticEntry { code, severity, message, source, remedy } = finding;
+pub fn finding_text(finding: &FindingEntry, palette: &Palette) -> String {
+    let FindingEntry { code, severity, message, location, remedy } = finding;
     let style = match severity {
         Severity::Error => &palette.conflict,
         Severity::Warning => &palette.change,
     };
     let head = style.apply_to(format!("{}[{code}]:", severity.name()));
-    let place =
-        source.as_ref().map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line));
+    let place = location.as_ref().map_or_else(String::new, |at| format!(" ({}:{})", at.file, at.line));
     let mut text = format!("{head} {message}{place}\n");
     if let Some(remedy) = remedy {
         let _ = writeln!(text, "  {} {remedy}", palette.head.apply_to("help:"));
@@ -580,7 +579,7 @@ pub fn finding_text(finding: &DiagnosticEntry, palette: &Palette) -> String {
 
 /// Appends the totals and the names of removed objects.
 fn put_summary(text: &mut String, report: &Report, removed: &[String], palette: &Palette) {
-    report.diagnostics.iter().for_each(|finding| text.push_str(&finding_text(finding, palette)));
+    report.findings.iter().for_each(|finding| text.push_str(&finding_text(finding, palette)));
     let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
     if !removed.is_empty() {
         let _ = writeln!(text, "{}", palette.remove.apply_to(format!("To remove: {}", removed.join(", "))));

@@ -183,7 +183,7 @@ pub enum AddressFlag {
     Temporary,
     /// An address whose preferred lifetime has expired.
     Deprecated,
-    /// An address about which the kernel still asks whether another machine has it, so it does not use it yet.
+    /// An address for which duplicate address detection has not finished, so the kernel does not use it yet.
     Tentative,
     /// An address that another machine has, too, so the kernel does not use it.
     DadFailed,

@@ -117,9 +117,9 @@ where
 /// Returns the hint that makes all these parts readable. Root reads everything; with `CAP_NET_ADMIN` alone, root's
 /// records stay unreadable.
 #[must_use]
-pub fn hint_for(unknown: &[Unknown]) -> Option<&Untrusted> {
+pub fn remedy_for(unknown: &[Unknown]) -> Option<&Untrusted> {
     let records = unknown.iter().find(|unknown| unknown.part == StatePart::Records);
-    records.or_else(|| unknown.first()).and_then(|unknown| unknown.hint.as_ref())
+    records.or_else(|| unknown.first()).and_then(|unknown| unknown.remedy.as_ref())
 }
 
 /// A part of the live state that could not be read.
@@ -132,7 +132,7 @@ pub struct Unknown {
     pub reason: Untrusted,
     /// How to make the part readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<Untrusted>,
+    pub remedy: Option<Untrusted>,
 }
 
 /// A part of the state that can be unknown independently of others.

@@ -527,7 +527,8 @@ fn a_firewall_that_drops_neighbor_discovery_is_a_finding() {
         // As ufw does.
         node.sh("for type in neighbor-solicitation neighbor-advertisement; do
                      ip6tables-nft -A INPUT -p icmpv6 --icmpv6-type $type -m hl --hl-eq 255 -j ACCEPT
-                 done; ip6tables-nft -P INPUT DROP");
+                 done; ip6tables-nft -P INPUT DROP
+                 ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
         node.hostgw(&["doctor"]).expect(0).says("no findings");
         node.sh("ip6tables-nft -F INPUT");
         node.sh("ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; ip6tables-nft -P INPUT DROP");

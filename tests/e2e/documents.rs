@@ -44,34 +44,34 @@ fn a_change_prints_one_document() {
         let mut snapshots = Snapshots::default();
         let nothing = Value::Null;
 
-        let asked = transaction(&node.hostgw(&["apply", "--json"]), 8, "declined");
-        assert_eq!(asked["error"]["hint"], "pass --yes to proceed without asking");
-        assert_eq!((&asked["done"], &asked["transaction"]), (&nothing, &nothing));
+        let asked = transaction(&node.hostgw(&["apply", "--json"]), 8, "notApplied");
+        assert_eq!(asked["error"]["remedy"], "pass --yes to proceed without asking");
+        assert_eq!((&asked["done"], &asked["transactionId"]), (&nothing, &nothing));
         assert_eq!(asked["planned"]["totals"]["add"], 6, "{asked:#}");
         super::assert_no_record(&node);
 
         let outcome = node.hostgw(&["apply", "--yes", "--json"]);
         snapshots.compare("json-apply", &outcome);
         let applied = transaction(&outcome, 0, "success");
-        assert_eq!(applied["transaction"], 1);
+        assert_eq!(applied["transactionId"], 1);
         assert_eq!(applied["done"], json!({ "add": 6, "update": 1, "remove": 0 }));
         assert_eq!((&applied["verified"], &applied["rolledBack"]), (&json!(true), &json!(false)));
 
         let again = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 0, "success");
-        assert_eq!((&again["done"], &again["transaction"]), (&nothing, &nothing));
+        assert_eq!((&again["done"], &again["transactionId"]), (&nothing, &nothing));
         assert_eq!(again["planned"]["changes"], json!([]));
 
-        transaction(&node.hostgw(&["rollback", "--json"]), 8, "declined");
+        transaction(&node.hostgw(&["rollback", "--json"]), 8, "notApplied");
         let outcome = node.hostgw(&["rollback", "--yes", "--json"]);
         snapshots.compare("json-rollback", &outcome);
         let undone = transaction(&outcome, 0, "success");
-        assert_eq!((&undone["transaction"], &undone["rolledBack"]), (&json!(1), &json!(true)));
+        assert_eq!((&undone["transactionId"], &undone["rolledBack"]), (&json!(1), &json!(true)));
         assert_eq!(undone["done"], json!({ "add": 0, "update": 1, "remove": 6 }));
         let nothing_left = transaction(&node.hostgw(&["rollback", "--yes", "--json"]), 0, "success");
         assert_eq!(nothing_left["rolledBack"], false);
 
         node.hostgw_ok(&["apply", "--yes"]);
-        transaction(&node.hostgw(&["destroy", "--json"]), 8, "declined");
+        transaction(&node.hostgw(&["destroy", "--json"]), 8, "notApplied");
         let outcome = node.hostgw(&["destroy", "--yes", "--json"]);
         snapshots.compare("json-destroy", &outcome);
         assert_eq!(transaction(&outcome, 0, "success")["done"]["remove"], 6);
@@ -91,7 +91,7 @@ fn a_refused_change_prints_one_document() {
             assert_eq!(error["error"]["outcome"], "usageError", "{outcome}");
             assert_eq!(outcome.stderr, "");
         }
-        transaction(&node.hostgw(&["confirm", "--json"]), 8, "declined");
+        transaction(&node.hostgw(&["confirm", "--json"]), 8, "notApplied");
         transaction(&node.hostgw(&["apply", "--yes", "--json", "--node", "linux-22"]), 3, "invalid");
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9");
         let conflict = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 10, "conflict");
@@ -99,7 +99,7 @@ fn a_refused_change_prints_one_document() {
         node.sh("ip route del 10.244.1.0/24");
         node.write("hostgw.yaml", &RECIPE.replace("10.244.1.0/24", "10.244.1.7/24"));
         let invalid = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 3, "invalid");
-        assert_eq!(invalid["error"]["errors"][0]["path"], "nodes[1].podCIDR");
+        assert_eq!(invalid["error"]["errors"][0]["location"]["path"], "nodes[1].podCIDR");
         node.assert_unchanged(&before, "refused changes");
     });
 }
@@ -114,28 +114,28 @@ fn a_confirmation_prints_one_document() {
     each(|privilege| {
         let node = node(privilege);
         for (verb, decision, code, name) in
-            [("confirm", "confirmed", 0, "success"), ("cancel", "canceled", 8, "declined")]
+            [("confirm", "confirmed", 0, "success"), ("cancel", "canceled", 8, "notApplied")]
         {
             let child = pending(&node, "10m", &["--json"]);
             let decided = transaction(&node.hostgw(&[verb, "--json"]), 0, "success");
             let applied = transaction(&end(&node, child), code, name);
             for document in [&decided, &applied] {
                 assert_eq!(document["confirmation"]["decision"], decision, "{document:#}");
-                assert_eq!(document["confirmation"]["transaction"], applied["transaction"]);
+                assert_eq!(document["confirmation"]["transactionId"], applied["transactionId"]);
                 assert_eq!(document["rolledBack"], verb == "cancel", "{document:#}");
             }
             assert_eq!(applied["done"].is_null(), verb == "cancel", "{applied:#}");
             assert_eq!(applied["verified"], true);
             node.hostgw_ok(&["destroy", "--yes"]);
         }
-        let expired = transaction(&end(&node, pending(&node, "1s", &["--json"])), 8, "declined");
+        let expired = transaction(&end(&node, pending(&node, "1s", &["--json"])), 8, "notApplied");
         assert_eq!(expired["confirmation"]["decision"], "expired");
         assert_eq!((&expired["done"], &expired["rolledBack"]), (&Value::Null, &json!(true)));
         // Confirmed by another command.
         let child = pending(&node, "10m", &["--json"]);
         let undone = transaction(&node.hostgw(&["rollback", "--yes", "--json"]), 0, "success");
         assert_eq!(undone["rolledBack"], true);
-        transaction(&end(&node, child), 8, "declined");
+        transaction(&end(&node, child), 8, "notApplied");
     });
 }
 
@@ -158,7 +158,7 @@ fn a_failed_change_prints_one_document() {
         node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.7");
         let canceled = transaction(&node.hostgw(&["cancel", "--json"]), 7, "rollbackIncomplete");
         let applied = transaction(&end(&node, child), 7, "rollbackIncomplete");
-        assert_eq!(applied["error"]["cause"]["outcome"], "declined", "{applied:#}");
+        assert_eq!(applied["error"]["cause"]["outcome"], "notApplied", "{applied:#}");
         for document in [&canceled, &applied] {
             assert_eq!((&document["rolledBack"], &document["verified"]), (&json!(false), &json!(false)));
             let left: Vec<&str> =
@@ -168,7 +168,7 @@ fn a_failed_change_prints_one_document() {
         // The next apply rolls back first, as far as possible, and reports it.
         node.sh("ip route del 10.244.1.0/24");
         let recovered = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 0, "success");
-        assert_eq!(recovered["recoveredTransaction"], applied["transaction"], "{recovered:#}");
+        assert_eq!(recovered["recoveredTransactionId"], applied["transactionId"], "{recovered:#}");
         assert!(recovered["warnings"][0].as_str().unwrap().contains("interrupted"), "{recovered:#}");
     });
 }
@@ -199,7 +199,10 @@ fn a_validation_prints_one_document() {
         snapshots.compare("json-validate", &outcome);
         snapshots.conclude();
         let valid = document(&node.hostgw(&["validate", "--json"]), 0, "validate");
-        assert_eq!(valid["files"][0], json!({ "file": "hostgw.yaml", "valid": true, "nodes": 3 }));
+        assert_eq!(
+            valid["files"][0],
+            json!({ "file": "hostgw.yaml", "valid": true, "nodes": 3, "findings": [] })
+        );
 
         // The same error has the same form everywhere.
         let errors = &validated["files"][2]["error"]["errors"];

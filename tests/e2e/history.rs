@@ -94,7 +94,7 @@ fn the_history_records_who_did_what() {
         let hash = node.run(["sha256sum", "hostgw.yaml"]);
         assert_eq!(get(0, "/configHash"), hash.split(' ').next().expect("a hash"));
         assert_ne!(get(0, "/configHash"), get(3, "/configHash"));
-        assert_eq!(get(3, "/changes"), serde_json::json!({ "add": 6, "update": 1, "remove": 0 }));
+        assert_eq!(get(3, "/totals"), serde_json::json!({ "add": 6, "update": 1, "remove": 0 }));
 
         let table = node.hostgw_ok(&["status", "--history"]).stdout;
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();

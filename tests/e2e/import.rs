@@ -208,7 +208,7 @@ fn every_result_has_a_document() {
             "import",
         );
         assert_eq!(imported["nodes"], 2);
-        let warned: Vec<_> = imported["warnings"].as_array().unwrap().iter().map(|it| &it["code"]).collect();
+        let warned: Vec<_> = imported["findings"].as_array().unwrap().iter().map(|it| &it["code"]).collect();
         assert_eq!(warned, ["HG1112"]);
         assert!(imported["configuration"].as_str().unwrap().contains("name: n-2"));
 
@@ -231,7 +231,7 @@ fn every_result_has_a_document() {
         assert_eq!(failed["error"]["cause"]["code"], "HG1100", "{failed:#}");
         machine.write("one.json", &list(&[1]));
         let outcome = machine.hostgw(&["import", "one.json", "--update", "hostgw.yaml", "--json"]);
-        assert_eq!(document(&outcome, 8, "error")["error"]["outcome"], "declined");
+        assert_eq!(document(&outcome, 8, "error")["error"]["outcome"], "notApplied");
     });
 }
 

@@ -184,7 +184,7 @@ fn warnings_that_the_file_alone_shows_come_early() {
             }
             let json = machine.hostgw(&["validate", "--json", &file]).expect(0).stdout.clone();
             let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-            let code = &json["files"][0]["warnings"][0]["code"];
+            let code = &json["files"][0]["findings"][0]["code"];
             assert_eq!(code.as_str(), remedy.map(|_| "HG0802"), "{name}: {json}");
         }
         for format in ["sarif", "github", "markdown"] {

@@ -35,8 +35,8 @@ fn a_plan_has_the_agreed_fields() {
         assert_eq!(route["after"]["text"], "10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87");
         let line =
             RECIPE.lines().position(|line| line.contains("podCIDR: 10.244.1.0/24")).expect("there") + 1;
-        assert_eq!(route["source"]["line"], line);
-        assert_eq!(route["source"]["path"], "nodes[1].podCIDR");
+        assert_eq!(route["location"]["line"], line);
+        assert_eq!(route["location"]["path"], "nodes[1].podCIDR");
         assert_eq!(change("net.ipv4.ip_forward")["before"]["value"], "0");
         assert_eq!(change("table ip hostgw")["before"], Value::Null);
         let conflicts = plan["conflicts"].as_array().expect("a list");
@@ -95,7 +95,7 @@ fn yaml_and_toml_give_the_same_plan() {
             let mut plan = node.hostgw_ok(&["plan", "--json", "-f", file]).json();
             plan["file"] = Value::Null;
             for change in plan["changes"].as_array_mut().expect("a list") {
-                if let Some(source) = change["source"].as_object_mut() {
+                if let Some(source) = change["location"].as_object_mut() {
                     source.retain(|key, _| key == "path");
                 }
             }
@@ -136,12 +136,15 @@ fn errors_are_json_if_json_is_requested() {
             failure
         };
         let unknown = failure(&node, &["plan", "--json", "--node", "linux-22"], 3);
-        assert_eq!(unknown["error"]["hint"], "did you mean linux-2?");
+        assert_eq!(unknown["error"]["remedy"], "did you mean linux-2?");
         node.write("hostgw.yaml", &RECIPE.replace("10.244.1.0/24", "10.244.1.7/24"));
         let invalid = failure(&node, &["plan", "--json"], 3);
         let invalid_value = &invalid["error"]["errors"][0];
-        assert_eq!(invalid_value["path"], "nodes[1].podCIDR", "{invalid:#}");
-        assert!(invalid_value["line"].is_u64() && invalid_value["column"].is_u64(), "{invalid:#}");
+        assert_eq!(invalid_value["location"]["path"], "nodes[1].podCIDR", "{invalid:#}");
+        assert!(
+            invalid_value["location"]["line"].is_u64() && invalid_value["location"]["column"].is_u64(),
+            "{invalid:#}"
+        );
         failure(&node, &["validate", "--json"], 3);
     });
 }

@@ -561,7 +561,7 @@ fn the_result_has_a_document() {
         let outcome = machine.node.hostgw_ok(&["import", "--live", "--json"]);
         let document = outcome.json();
         accept(&strict("import"), &outcome.to_string(), &document);
-        let warned: Vec<_> = document["warnings"].as_array().unwrap().iter().map(|it| &it["code"]).collect();
+        let warned: Vec<_> = document["findings"].as_array().unwrap().iter().map(|it| &it["code"]).collect();
         assert_eq!(warned, ["HG1119", "HG1120"], "{document:#}");
         assert_eq!(document["nodes"], 5);
         let kinds: Vec<&str> =

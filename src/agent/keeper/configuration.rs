@@ -105,13 +105,18 @@ impl Keeper<'_> {
             }
         };
         let is_inherited = std::mem::take(&mut self.is_pin_inherited);
-        if newest == self.report.newest && !is_inherited {
+        if newest == self.report.newest_transaction_id && !is_inherited {
             return;
         }
         let last = reconcile::last_applied(&self.dir).ok().flatten();
-        if newest != self.report.newest {
-            let command = target::classify(self.report.newest, newest, last.as_ref(), self.document.as_ref());
-            self.report.newest = newest;
+        if newest != self.report.newest_transaction_id {
+            let command = target::classify(
+                self.report.newest_transaction_id,
+                newest,
+                last.as_ref(),
+                self.document.as_ref(),
+            );
+            self.report.newest_transaction_id = newest;
             self.contest.clear();
             self.repair_backoff = Backoff::default();
             match command {
@@ -177,7 +182,8 @@ impl Keeper<'_> {
             }
         };
         if self.active.is_some() {
-            let pin = Pin { reason: PinReason::LastGood, transaction, file, instead_of: None };
+            let pin =
+                Pin { reason: PinReason::LastGood, transaction_id: transaction, file, instead_of: None };
             self.host.event(AgentEvent::Pinned { pin: &pin, file: &self.report.file });
             self.report.pin = Some(pin);
         }
@@ -222,7 +228,7 @@ impl Keeper<'_> {
             return false;
         }
         let before = self.active.as_ref().map(gateways);
-        let (dir, newest) = (&self.dir, self.report.newest);
+        let (dir, newest) = (&self.dir, self.report.newest_transaction_id);
         let guard = |session: &Session| {
             reconcile::check_newest(dir, newest)?;
             before.as_ref().map_or(Ok(()), |before| check_removed_routes(before, session))
@@ -237,7 +243,7 @@ impl Keeper<'_> {
         match result {
             Ok(result) => {
                 if result.committed.is_some() {
-                    self.report.newest = caller.begun.get();
+                    self.report.newest_transaction_id = caller.begun.get();
                 }
                 let totals = result.committed.as_ref().map(|committed| committed.totals);
                 let (file, node) = (session.loaded.document.name().clone(), session.node_name().clone());

@@ -112,10 +112,11 @@ impl<'a> Keeper<'a> {
         let newest = dir.newest()?;
         // A pin outlives its agent while its transaction is the newest.
         let pin = earlier
-            .and_then(|earlier| earlier.pin.filter(|_| earlier.newest == newest))
+            .and_then(|earlier| earlier.pin.filter(|_| earlier.newest_transaction_id == newest))
             .filter(|pin| pin.reason != PinReason::LastGood);
         let file_name = crate::text::path(&settings.file).to_string();
-        let report = AgentReport { pin, newest, ..AgentReport::new(wall_clock(), file_name) };
+        let report =
+            AgentReport { pin, newest_transaction_id: newest, ..AgentReport::new(wall_clock(), file_name) };
         host.event(AgentEvent::Started(&report));
         Ok(Self {
             host,

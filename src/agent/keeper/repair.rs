@@ -50,14 +50,15 @@ impl Keeper<'_> {
             Some(_) => Some(session.node_name().as_raw().to_owned()),
             None => self.settings.node.clone(),
         };
-        let mut repair = Repair::new(session, node.as_deref(), &self.dir, self.report.newest, &paused);
+        let mut repair =
+            Repair::new(session, node.as_deref(), &self.dir, self.report.newest_transaction_id, &paused);
         let result = reconcile::run(&mut repair, None, &caller);
         let (conflicts, is_recorded) = (std::mem::take(&mut repair.conflicts), !repair.is_repair());
         match result {
             Ok(result) => {
                 self.repair_backoff = Backoff::default();
                 if result.committed.is_some() && is_recorded {
-                    self.report.newest = caller.begun.get();
+                    self.report.newest_transaction_id = caller.begun.get();
                 }
                 self.set_conflicts(&conflicts);
                 let faults = result.committed.map(|committed| self.repaired(committed, notifications, now));

@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::Keeper;
 use crate::{
     agent::host::AgentEvent,
-    record::{AgentCondition, Contested},
+    plan::ObjectKey,
+    record::{AgentCondition, AgentConflict, Contested},
 };
 
 impl Keeper<'_> {
@@ -43,15 +44,15 @@ impl Keeper<'_> {
             object: it.key.to_string().into(),
             by: it.by,
             repairs: it.repairs,
-            pause_seconds: Some(it.pause.as_secs()),
+            pause_seconds: it.pause.as_secs(),
         });
-        let conflicts = self.conflicts.iter().map(|(key, text)| Contested {
+        let conflicts = self.conflicts.iter();
+        let conflict = |(key, text): (&ObjectKey, &String)| AgentConflict {
             object: key.to_string().into(),
-            by: Some(text.as_str().into()),
-            repairs: 0,
-            pause_seconds: None,
-        });
-        self.report.contested = contested.chain(conflicts).collect();
+            text: text.as_str().into(),
+        };
+        self.report.contested = contested.collect();
+        self.report.conflicts = conflicts.map(conflict).collect();
         let now = Instant::now();
         self.report.verified = self.is_as_configured(now);
         self.report.refused = self.file_problem.is_some();

@@ -60,7 +60,7 @@
     const names = finding.nodes.length > 12
       ? make("details", {}, make("summary", {}, many(finding.nodes.length, "node")), nodes)
       : nodes;
-    const source = finding.source ? ` (${finding.source.file}:${finding.source.line})` : "";
+    const source = finding.location ? ` (${finding.location.file}:${finding.location.line})` : "";
     return make("div", { class: `finding ${finding.severity}` },
       make("div", { class: "head" }, `${finding.code} ${finding.title}`),
       make("div", {}, make("code", {}, finding.message), make("span", { class: "dim" }, source)),
@@ -173,8 +173,8 @@
   const isBad = (node) => !node.snapshot || node.lost > 0 || report.applySet.has(node.name) || findingsOf.has(node.name);
   report.applySet = new Set(report.nodesToApply);
   const changes = (node) => {
-    if (!node.changes) return "";
-    const { add, update, remove, conflicts } = node.changes;
+    if (!node.totals) return "";
+    const { add, update, remove, conflicts } = node.totals;
     const parts = [[add, "+"], [update, "~"], [remove, "-"]].filter(([number]) => number > 0)
       .map(([number, sign]) => `${sign}${number}`);
     if (conflicts > 0) parts.push(many(conflicts, "conflict"));
@@ -183,13 +183,13 @@
   const configuration = (node) => {
     if (!node.configHash) return "";
     if (node.configHash === report.configHash) return "current";
-    return node.commit ? `commit ${node.commit.slice(0, 12)}` : node.configHash.slice(0, 12);
+    return node.commit ? `commit ${node.commit.id.slice(0, 12)}${node.commit.dirty ? ", with uncommitted changes" : ""}` : node.configHash.slice(0, 12);
   };
   const rowOf = (node) => make("tr", {},
     make("td", {}, nodeButton(node.name)),
     make("td", {}, node.os),
     make("td", { class: node.lost > 0 ? "bad" : "" }, node.lost > 0 ? many(node.lost, "node") : ""),
-    make("td", { class: node.changes && changes(node) ? "bad" : "" }, changes(node)),
+    make("td", { class: node.totals && changes(node) ? "bad" : "" }, changes(node)),
     make("td", { class: node.configHash && node.configHash !== report.configHash ? "bad" : "" }, configuration(node)),
     make("td", { class: node.snapshot ? "" : "bad" }, node.snapshot ? `${node.takenAt}` : "none"));
   const list = () => {

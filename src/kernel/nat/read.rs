@@ -100,7 +100,7 @@ fn unknown(families: &[Family], Unavailable { why, hint }: Unavailable) -> Vec<U
     let unknown = |family: &Family| Unknown {
         part: StatePart::Nat { family: *family },
         reason: why.into(),
-        hint: Some(hint.into()),
+        remedy: Some(hint.into()),
     };
     families.iter().map(unknown).collect()
 }
@@ -370,7 +370,7 @@ mod tests {
             assert_eq!(unknown[0].part, StatePart::Nat { family: Family::V6 });
             assert_eq!(unknown[0].reason, "this kernel does not support nf_tables");
             assert_eq!(
-                unknown[0].hint.as_ref().map(crate::text::Untrusted::as_raw),
+                unknown[0].remedy.as_ref().map(crate::text::Untrusted::as_raw),
                 Some("run `modprobe nf_tables`")
             );
         }

@@ -368,7 +368,7 @@ fn without_the_capability_nat_is_unknown() {
         assert_eq!(what, Family::ALL.map(|family| StatePart::Nat { family }));
         assert_eq!(unknown[0].reason, "reading nf_tables requires CAP_NET_ADMIN");
         assert_eq!(
-            unknown[0].hint.as_ref().map(crate::text::Untrusted::as_raw),
+            unknown[0].remedy.as_ref().map(crate::text::Untrusted::as_raw),
             Some("run as root, or with CAP_NET_ADMIN")
         );
 

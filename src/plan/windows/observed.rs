@@ -14,7 +14,7 @@ use crate::{
 /// The format version. Files of another version are rejected.
 const FORMAT: u32 = 1;
 
-/// What to do if a snapshot of an earlier version lacks something.
+/// What to do if a snapshot lacks something.
 pub(super) const COLLECT_AGAIN: &str = "collect the snapshot again with the script that `hostgw render --node NODE --collect` of this version prints";
 
 /// A snapshot of a Windows node. Unknown keys are ignored: a later version of the script may write them.
@@ -36,7 +36,7 @@ pub struct WindowsObserved {
     pub addresses: Vec<WindowsAddress>,
     /// Every route except those that Windows derives from addresses.
     pub routes: Vec<ObservedRoute>,
-    /// The routes in the active store that Windows derives from addresses. Snapshots of earlier versions omit them.
+    /// The routes in the active store that Windows derives from addresses. A snapshot may omit them.
     #[serde(default)]
     pub derived: Vec<ObservedRoute>,
     /// The routes that hostgw manages, according to the record on the node.
@@ -57,10 +57,10 @@ pub struct Interface {
     pub family: String,
     /// `Enabled` or `Disabled`.
     pub forwarding: String,
-    /// The metric of the interface, which Windows adds to those of its routes. Snapshots of earlier versions omit it.
+    /// The metric of the interface, which Windows adds to those of its routes. A snapshot may omit it.
     #[serde(default)]
     pub metric: Option<u32>,
-    /// `Connected` or `Disconnected`. Snapshots of earlier versions omit it.
+    /// `Connected` or `Disconnected`. A snapshot may omit it.
     #[serde(default)]
     pub connection_state: Option<String>,
 }
@@ -83,7 +83,7 @@ pub struct WindowsAddress {
     #[serde(deserialize_with = "address")]
     #[schemars(with = "String")]
     pub address: IpAddr,
-    /// The length of the prefix that is on-link. Snapshots of earlier versions omit it.
+    /// The length of the prefix that is on-link. A snapshot may omit it.
     #[serde(default)]
     pub prefix_length: Option<u8>,
 }
@@ -111,13 +111,13 @@ pub struct ObservedRoute {
     #[serde(deserialize_with = "metric")]
     #[schemars(with = "i64")]
     pub persistent_metric: Option<u32>,
-    /// The source of the route, such as `NetMgmt`, `Dhcp` or `Local`. Snapshots of earlier versions omit it.
+    /// The source of the route, such as `NetMgmt`, `Dhcp` or `Local`. A snapshot may omit it.
     #[serde(default)]
     pub protocol: Option<String>,
 }
 
 impl ObservedRoute {
-    /// Returns the metric of a route that Windows derives from an address. Snapshots of earlier versions omit it.
+    /// Returns the metric of a route that Windows derives from an address. A snapshot may omit it.
     pub(super) fn derived_metric(&self) -> u32 {
         self.active_metric.unwrap_or(WindowsRoute::DEFAULT_METRIC)
     }

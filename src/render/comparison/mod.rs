@@ -65,7 +65,7 @@ pub struct Renamed {
     pub after: Untrusted,
     /// The location of the new name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<SourceLocation>,
+    pub location: Option<SourceLocation>,
 }
 
 /// Changes that affect the same nodes.
@@ -109,7 +109,7 @@ pub struct NodeEntry {
     pub address: Option<Box<BeforeAfter>>,
     /// The location of the node, if it is in only one of the configurations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<Box<SourceLocation>>,
+    pub location: Option<Box<SourceLocation>>,
 }
 
 /// The values of a node in the old and in the new configuration: none, one, or one per address family.

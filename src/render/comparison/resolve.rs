@@ -74,7 +74,7 @@ impl Resolver<'_> {
             (before != after).then(|| Renamed {
                 before: before.clone(),
                 after: after.clone(),
-                source: (self.locate)(Side::New, &place()),
+                location: (self.locate)(Side::New, &place()),
             })
         });
         renamed.collect()
@@ -156,7 +156,7 @@ impl Resolver<'_> {
             egress_interface: None,
             pod_cidr: None,
             address: None,
-            source: place.and_then(locate).map(Into::into),
+            location: place.and_then(locate).map(Into::into),
         }
     }
 
@@ -166,7 +166,7 @@ impl Resolver<'_> {
         let node = self.node(member);
         match (status, member.old) {
             (NodeStatus::New, Some(_)) => {
-                NodeEntry { source: (self.locate)(Side::New, &os()).map(Into::into), ..node }
+                NodeEntry { location: (self.locate)(Side::New, &os()).map(Into::into), ..node }
             }
             _ => node,
         }

@@ -56,7 +56,7 @@ pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Det
 pub(in crate::render) fn renamed_line(renamed: &Renamed) -> Line {
     Line {
         text: printable(&format!("= {} -> {}", renamed.before, renamed.after)),
-        annotation: place(renamed.source.as_ref()),
+        annotation: place(renamed.location.as_ref()),
     }
 }
 
@@ -75,7 +75,7 @@ pub(in crate::render) fn title(
     let shown = if detail == Detail::Full { block.nodes.len() } else { 2 * MAX_NAMED };
     let names = block.nodes.iter().take(shown).map(|node| name(&node.name)).collect();
     let listed = join_first(names, block.nodes.len());
-    let with_place = |what: &str, node: &NodeEntry| match node.source.as_ref() {
+    let with_place = |what: &str, node: &NodeEntry| match node.location.as_ref() {
         Some(source) => format!("{what} {}, {}", name(&node.name), name(&at(source).into())),
         None => format!("{what} {}", name(&node.name)),
     };

@@ -128,7 +128,7 @@ fn removed_node(node: &NodeEntry, counts: [usize; 4]) -> Removal {
         .filter(|(number, _)| *number > 0)
         .map(|(number, noun)| count(number, noun))
         .collect();
-    let place = place(node.source.as_deref());
+    let place = place(node.location.as_deref());
     let annotation = if place.is_empty() {
         counts_text.join(", ")
     } else {

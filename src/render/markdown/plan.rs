@@ -5,7 +5,7 @@ use crate::{
     progress::Task,
     render::{
         ChangeEntry, Palette, Report,
-        report::{ConflictEntry, DiagnosticEntry},
+        report::{ConflictEntry, FindingEntry},
         text::{Line, change_line, conflict_lines, totals, unknown_line},
     },
     state::ObjectKind,
@@ -62,14 +62,14 @@ fn conflicts(report: &Report) -> ChangeSection {
 }
 
 fn warnings(report: &Report) -> ChangeSection {
-    let line = |DiagnosticEntry { code, severity, message, remedy, .. }: &DiagnosticEntry| Line {
+    let line = |FindingEntry { code, severity, message, remedy, .. }: &FindingEntry| Line {
         text: format!("! {}[{code}]: {}", severity.name(), quote_commands(message)),
         annotation: remedy
             .as_ref()
             .map_or_else(String::new, |remedy| format!("help: {}", quote_commands(remedy))),
     };
     let shown = report
-        .diagnostics
+        .findings
         .iter()
         .map(|warning| RankedLine { importance: Importance::Conflict, line: line(warning) })
         .collect();

@@ -1006,7 +1006,9 @@ function Test-Plan($plan, [bool] $commit) {
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
-        Write-Failure ('the plan conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed')
+        $conflicts = '1 conflict with an object'
+        if ($plan.Conflicts.Count -ne 1) { $conflicts = ('' + $plan.Conflicts.Count + ' conflicts with objects') }
+        Write-Failure ($conflicts + ' that hostgw does not manage; nothing was changed')
         Write-Help 'remove them, or run this script with -Adopt to take them over; -Rollback restores them'
         return 10
     }

@@ -979,7 +979,12 @@ if [ -s "$work/skipped" ]; then
 fi
 if [ -n "$(conflicts)" ]; then
     show
-    fail "the plan conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them, then run this script again."
+    case $(conflicts | wc -l | tr -d ' ') in
+    1) number="1 conflict with an object" ;;
+    *) number="$(conflicts | wc -l | tr -d ' ') conflicts with objects" ;;
+    esac
+    fail "$number that hostgw does not manage; nothing was changed"
+    say "  help: remove what is in the way, then run this script again; or take it over with \`hostgw apply --adopt\`" >&2
     exit 10
 fi
 if is_empty; then

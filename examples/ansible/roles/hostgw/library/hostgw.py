@@ -206,9 +206,9 @@ def plan_message(totals):
 def commented(item, change):
     """Returns an object as a line of a diff, with the reason of its change."""
     reason = change["reason"]
-    source = change.get("source")
-    if source and source.get("apply") is None:
-        reason += ", {file}:{line}".format(**source)
+    location = change.get("location")
+    if location and location.get("transactionId") is None:
+        reason += ", {file}:{line}".format(**location)
     if change["drift"] and not reason.startswith("drift"):
         reason = "drift: " + reason
     return item["text"] + ("  # " + reason if reason else "") + "\n"
@@ -243,13 +243,14 @@ def error_lines(error):
     lines = [error["message"]] + [str(detail) for detail in error.get("details") or []]
     errors = []
     for item in error.get("errors") or []:
-        place = item["file"] if item.get("line") is None else "{file}:{line}".format(**item)
+        location = item["location"]
+        place = location["file"] if location.get("line") is None else "{file}:{line}".format(**location)
         errors.append("{0}: {1}".format(place, item["message"]))
     lines += listed(errors)
     if error.get("cause"):
         lines += error_lines(error["cause"])
-    if error.get("hint"):
-        lines.append("help: " + error["hint"])
+    if error.get("remedy"):
+        lines.append("help: " + error["remedy"])
     return lines
 
 
@@ -357,7 +358,7 @@ class Hostgw(object):
 
     def results_of(self, report):
         """Returns the results for a plan."""
-        for warning in listed(report.get("warnings") or []):
+        for warning in listed([finding["message"] for finding in report.get("findings") or []]):
             self.module.warn(warning)
         totals = totals_of(report)
         results = {"changed": any(totals.values()), "totals": totals, "msg": plan_message(totals)}
@@ -398,7 +399,7 @@ class Hostgw(object):
         if code != 0 or document is None:
             self.fail(code, document, stderr, changed=bool(document and document.get("done")))
         results = self.results_of(document["planned"])
-        results["id"] = document.get("transaction") if results["changed"] else None
+        results["id"] = document.get("transactionId") if results["changed"] else None
         if results["changed"]:
             done = document["done"]
             results["msg"] = "Applied and verified: {add} added, {change} updated, {remove} removed.".format(**done)
@@ -486,10 +487,10 @@ class Hostgw(object):
 
     def undone(self, document, text):
         """Returns the results of a command that removes or restores objects."""
-        results = {"changed": document.get("transaction") is not None, "msg": "No changes."}
+        results = {"changed": document.get("transactionId") is not None, "msg": "No changes."}
         if document.get("planned"):
             results = self.results_of(document["planned"])
-        results["id"] = document.get("transaction")
+        results["id"] = document.get("transactionId")
         if results["changed"] and not self.module.check_mode:
             results["msg"] = text.format("apply {0}".format(results["id"]) if results["id"] else "the last apply")
         return results
