@@ -2,6 +2,7 @@
 //! should take.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     ops::Range,
@@ -11,8 +12,8 @@ use ipnet::IpNet;
 
 use super::{ForwardingModel, Hop, Packet, Verdict, outside_address};
 use crate::{
-    model::{Cluster, Family, MAIN_TABLE, Node, PerFamily, Prefixed, is_link_local, pod_address},
-    state::{Host, InterfaceAddress, Route, RouteType},
+    model::{Cluster, Family, Node, PerFamily, Prefixed, is_link_local, pod_address},
+    state::{Host, InterfaceAddress, PolicyRule, Route, RouteType, RuleAction, RuleSelector},
     text::Untrusted,
 };
 
@@ -226,7 +227,7 @@ impl<'a> Paths<'a> {
             };
             let is_inside = cluster.prefixes.containing(outside_address(family)).is_some();
             if !is_inside && !foreign.clone().any(is_special) {
-                *outside.get_mut(family) = default_route(family, foreign.clone());
+                *outside.get_mut(family) = default_route(family, foreign.clone(), &host.rules);
             }
         }
         let (of_node, special) = (Vec::new(), PrefixSet::default());
@@ -769,16 +770,37 @@ fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
     std::iter::successors(prefix.supernet(), IpNet::supernet)
 }
 
-/// Returns the default route that the kernel prefers.
-fn default_route<'a>(family: Family, routes: impl Iterator<Item = &'a Route>) -> Option<&'a Route> {
-    let is_default = |route: &&Route| {
-        let is_usable = route.kind == RouteType::Unicast && route.hops().next().is_some();
-        is_usable
-            && route.destination.prefix_len() == 0
-            && route.family() == family
-            && route.table == MAIN_TABLE
+/// Returns the default route that the kernel prefers: one in the first table that the policy rules select for all packets, or
+/// half of one, as VPNs add them.
+fn default_route<'a>(
+    family: Family,
+    routes: impl Iterator<Item = &'a Route> + Clone,
+    rules: &[PolicyRule],
+) -> Option<&'a Route> {
+    let in_table = |rule: &PolicyRule| {
+        let RuleAction::Lookup(table) = rule.action else { return None };
+        let is_default = |route: &&Route| {
+            let length = route.destination.prefix_len();
+            route.kind == RouteType::Unicast
+                && route.hops().next().is_some()
+                && length <= 1
+                && rule.suppress_length.is_none_or(|suppressed| u32::from(length) > suppressed)
+                && route.destination.contains(&outside_address(family))
+                && route.table == table
+        };
+        let preference = |route: &&Route| (Reverse(route.destination.prefix_len()), route.metric);
+        routes.clone().filter(is_default).min_by_key(preference)
     };
-    routes.filter(is_default).min_by_key(|route| route.metric)
+    // A rule for packets without a certain mark applies to those of pods.
+    let is_for_all = |rule: &&PolicyRule| {
+        let without_mark = RuleSelector { not: false, mark: None, ..rule.selector.clone() };
+        rule.family == family
+            && without_mark == RuleSelector::default()
+            && rule.selector.not == rule.selector.mark.is_some()
+    };
+    let defaults = PolicyRule::defaults(family);
+    let rules = if rules.is_empty() { &defaults } else { rules };
+    rules.iter().filter(is_for_all).find_map(in_table)
 }
 
 /// Returns the node itself with the source address that it uses for packets that follow `route`: the preferred one of the

@@ -374,3 +374,41 @@ fn an_apply_that_loses_the_packets_of_the_node_is_rolled_back() {
         node.hostgw(&["doctor"]).expect(0).says("no findings");
     });
 }
+
+/// Where the default route is not in the main table, or in two halves, as with a VPN.
+#[test]
+fn default_routes_of_every_kind_lead_outside() {
+    let ways = [
+        ("main", "ip route add default via 192.168.7.1"),
+        ("halves", "ip route add 0.0.0.0/1 via 192.168.7.1; ip route add 128.0.0.0/1 via 192.168.7.1"),
+        (
+            "table",
+            "ip route add default via 192.168.7.1 table 106; ip rule add from all lookup 106 pref 40000",
+        ),
+        (
+            "wg-quick",
+            "ip route add default via 172.30.0.1; ip route add default via 192.168.7.1 table 51820
+             ip rule add not fwmark 51820 lookup 51820 pref 2001
+             ip rule add lookup main suppress_prefixlength 0 pref 2000",
+        ),
+    ];
+    each(|privilege| {
+        for (name, way) in ways {
+            let node = node_with_pods(privilege);
+            node.sh("ip link add eth1 type veth peer name lan1; ip link set lan1 up; ip link set eth1 up
+                     ip address add 192.168.7.2/24 dev eth1");
+            node.sh(way);
+            node.await_ipv6_addresses();
+            node.hostgw_ok(&["apply", "--yes"]);
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
+            assert!(
+                asked(&node, "198.51.100.1 from 10.244.0.10 iif cni0").contains("via 192.168.7.1"),
+                "{name}"
+            );
+            node.sh("sysctl -qw net.ipv4.conf.eth1.forwarding=0");
+            node.hostgw(&["doctor"]).expect(11).says(
+                "error[HG0853]: replies from outside the cluster cannot reach this node's pods: net.ipv4.conf.eth1.forwarding is 0",
+            );
+        }
+    });
+}
