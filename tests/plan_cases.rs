@@ -102,7 +102,7 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     let mut report = Report::new(&plan, explain, locate);
     report.node = Some(case.node.into());
     report.file = Some("config.yaml".into());
-    report.warn(plan::check::warnings(&cluster, index, &desired, &observed), |_| None);
+    report.warn(plan::check::warnings(&cluster, index, &desired, &observed, |_| false), |_| None);
     Some((report, plan::check(&cluster, index, &desired, &observed)))
 }
 

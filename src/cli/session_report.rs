@@ -1,6 +1,6 @@
 //! The report on a session: its plan with reasons, warnings and source lines.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 #[cfg(target_os = "linux")]
 use super::boot_files::{self, Basis};
@@ -10,6 +10,7 @@ use crate::{
     reconcile::Session,
     record::LastApplied,
     render::{self, ChangeEntry, Locator, Palette, Report, SourceLocation},
+    state::{Route, RouteKey},
 };
 #[cfg(target_os = "linux")]
 use crate::{plan::Desired, reconcile::Place, render::BootFile};
@@ -60,10 +61,12 @@ fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Ite
     let mut report = Report::without_changes(plan);
     report.node = Some(session.node_name().to_owned());
     report.file = Some(session.loaded.document.name().clone());
-    let warnings = plan::check::warnings(cluster, session.index, desired, observed);
+    let faults = session.path_faults();
+    let culprits: HashSet<&RouteKey> = faults.iter().filter_map(|fault| fault.culprit.as_ref()).collect();
+    let is_known = |route: &Route| culprits.contains(&route.key());
+    let warnings = plan::check::warnings(cluster, session.index, desired, observed, is_known);
     let warnings = warnings.into_iter().chain(plan::check::irrevocable(plan));
     report.warn(warnings.chain(plan::foreign::warnings(&session.prepared.left)), |path| locator.source(path));
-    let faults = session.path_faults();
     report.warn_of_paths(faults.iter().map(PathFault::diagnostic), |path| locator.source(path));
     #[cfg(target_os = "linux")]
     if let Place::Live(_) = session.place {

@@ -38,12 +38,14 @@ pub use effects::{Effect, TrafficEffects};
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep, StepKind};
 pub use windows::{WindowsExamination, WindowsSymptoms, examine_windows, windows_symptoms};
 
+use std::collections::HashSet;
+
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Direction, ForwardingModel, PathFault, Paths},
     model::{Cluster, Family, Node, SysctlKey},
     plan::{Desired, Observed, Prepared},
-    state::{Firewall, Link},
+    state::{Firewall, Link, Route, RouteKey},
     text::{ShellCommand, Untrusted, count},
 };
 
@@ -93,11 +95,15 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(outside::silent_gateways(examination, paths));
     findings.extend(programs::examine(examination, paths, &mut effects));
     findings.extend(arp::examine(examination, paths, &model, &mut effects));
-    findings.extend(surroundings::examine(examination, paths, &model, &mut effects));
+    let of_nobody = surroundings::routes_of_nobody(examination);
+    findings.extend(surroundings::examine(examination, paths, &model, &of_nobody, &mut effects));
     findings.extend(addresses::examine(examination, paths, &mut effects));
     findings.extend(other_cni::examine(examination));
     findings.extend(cloud::examine(examination, &mut effects));
-    let plan = plan::examine(examination);
+    let culprits: HashSet<&RouteKey> = faults.iter().filter_map(|fault| fault.culprit.as_ref()).collect();
+    let of_nobody: HashSet<RouteKey> = of_nobody.into_iter().map(Route::key).collect();
+    let is_known = |route: &Route| culprits.contains(&route.key()) || of_nobody.contains(&route.key());
+    let plan = plan::examine(examination, is_known);
     if plan.iter().any(|found| found.rule == Rule::EgressIsPort) {
         // The answers to its ARP requests arrive on another interface.
         Family::ALL.into_iter().for_each(|family| effects.on_all(family, Direction::Out, Effect::Lost));

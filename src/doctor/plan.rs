@@ -3,10 +3,12 @@
 use super::{Examination, conflicts, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    plan::{check, foreign},
+    plan::{Prepared, check, foreign},
+    state::Route,
 };
 
-pub(super) fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
+/// `is_known` tells whether other findings are about a foreign route.
+pub(super) fn examine(examination: &Examination<'_>, is_known: impl Fn(&Route) -> bool) -> Vec<Diagnostic> {
     let Examination { cluster, index, prepared, observed, .. } = examination;
     let mut findings = check(cluster, *index, &prepared.desired, observed);
     let plan = &prepared.plan;
@@ -24,7 +26,8 @@ pub(super) fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
             "review them with `hostgw plan`, then remove the foreign objects, or take them over with `hostgw apply --adopt`",
         ));
     }
-    findings.extend(check::warnings(cluster, *index, &prepared.desired, &prepared.observed));
+    let Prepared { desired, observed, .. } = prepared;
+    findings.extend(check::warnings(cluster, *index, desired, observed, is_known));
     findings.extend(foreign::warnings(&prepared.left));
     findings
 }

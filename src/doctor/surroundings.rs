@@ -20,6 +20,7 @@ pub(super) fn examine(
     examination: &Examination<'_>,
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
+    routes_of_nobody: &[&Route],
     effects: &mut TrafficEffects,
 ) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
@@ -31,7 +32,7 @@ pub(super) fn examine(
     findings.extend(neighbor_table(examination));
     findings.extend(silent_neighbors(examination, effects));
     findings.extend(mtu(examination, paths));
-    findings.extend(routes_to_unknown_nodes(examination));
+    findings.extend(routes_of_nobody.iter().take(20).map(|route| of_nobody(route)));
     findings.extend(other_networks(examination, paths, model));
     findings
 }
@@ -152,8 +153,8 @@ fn mtu(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
     })
 }
 
-/// Reports foreign routes to parts of the cluster prefix that no node has, such as those of removed nodes.
-fn routes_to_unknown_nodes(examination: &Examination<'_>) -> Vec<Diagnostic> {
+/// Returns the foreign routes to parts of the cluster prefix that no node has, such as those of removed nodes.
+pub(super) fn routes_of_nobody<'a>(examination: &Examination<'a>) -> Vec<&'a Route> {
     let cluster = examination.cluster;
     let of_nodes: HashSet<IpNet> =
         cluster.nodes.iter().flat_map(|node| node.pods.iter().map(Prefixed::prefix)).collect();
@@ -161,7 +162,7 @@ fn routes_to_unknown_nodes(examination: &Examination<'_>) -> Vec<Diagnostic> {
         let mut wider = std::iter::successors(Some(prefix), IpNet::supernet);
         wider.any(|prefix| of_nodes.contains(&prefix))
     };
-    let is_stray = |route: &&Route| {
+    let is_of_nobody = |route: &&Route| {
         let destination = route.destination;
         let is_inside =
             cluster.prefixes.iter().any(|whole| whole.contains(&destination) && *whole != destination);
@@ -174,20 +175,20 @@ fn routes_to_unknown_nodes(examination: &Examination<'_>) -> Vec<Diagnostic> {
             && !of_nodes.iter().any(|prefix| destination.contains(prefix))
     };
     let routes = examination.observed.state.routes.iter().chain(&examination.observed.host.foreign);
-    routes
-        .filter(is_stray)
-        .take(20)
-        .map(|route| {
-            finding(
-                Rule::RouteOfNobody,
-                format!("the route `{route}` leads to a part of the cluster prefix that belongs to no node in the configuration"),
-                format!(
-                    "if its node has left the cluster, remove it with `{}`; otherwise, add the node to the configuration",
-                    delete_route(route)
-                ),
-            )
-        })
-        .collect()
+    routes.filter(is_of_nobody).collect()
+}
+
+fn of_nobody(route: &Route) -> Diagnostic {
+    finding(
+        Rule::RouteOfNobody,
+        format!(
+            "the route `{route}` leads to a part of the cluster prefix that belongs to no node in the configuration"
+        ),
+        format!(
+            "if its node has left the cluster, remove it with `{}`; otherwise, add the node to the configuration",
+            delete_route(route)
+        ),
+    )
 }
 
 /// Reports other networks behind this node whose packets hostgw also masquerades.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{ConfigPath, Family, MAIN_TABLE, SysctlKey},
-    state::{InterfaceAddress, PolicyRule, Route, RouteType, State, protocol, table_name},
+    state::{InterfaceAddress, PolicyRule, Route, RouteKey, RouteType, State, protocol, table_name},
     text::{ShellCommand, Untrusted, list},
 };
 
@@ -45,6 +45,8 @@ pub struct PathFault {
     pub key: Option<ConfigPath>,
     /// The protocols whose packets are affected. Empty if all are.
     pub protocols: BTreeSet<Transport>,
+    /// The route that diverts or drops the packets.
+    pub culprit: Option<RouteKey>,
     /// The sysctl that drops the packets.
     sysctl: Option<BlockingSysctl>,
 }
@@ -161,6 +163,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
                 remedy,
                 key: None,
                 protocols,
+                culprit: trace.route.filter(|_| rule == Rule::PathByRoute).map(Route::key),
                 sysctl: trace.stop.as_ref().and_then(BlockingSysctl::of),
             });
             faults.len() - 1

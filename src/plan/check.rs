@@ -277,9 +277,15 @@ fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
 /// The maximum number of foreign routes in the warnings.
 const MAX_LISTED: usize = 10;
 
-/// Returns the problems that deserve a warning although the plan can be applied.
-#[must_use]
-pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<Diagnostic> {
+/// Returns the problems that deserve a warning although the plan can be applied. `is_known` tells whether another finding is
+/// about a foreign route.
+pub fn warnings(
+    cluster: &Cluster,
+    index: usize,
+    desired: &Desired,
+    observed: &Observed,
+    is_known: impl Fn(&Route) -> bool,
+) -> Vec<Diagnostic> {
     let node = &cluster.nodes[index];
     let mut warnings = Vec::new();
     let is_local = |address| observed.host.owner_of(address).is_some();
@@ -299,7 +305,8 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     }
     warnings.extend(skipped(cluster, index, &desired.skipped));
     warnings.extend(mtu_above_interface(cluster, index, desired, observed));
-    let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
+    let foreign = observed.host.foreign.iter().filter(|route| !is_known(route));
+    let mut shadows = foreign.filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(MAX_LISTED));
     match shadows.count() {
         0 => {}

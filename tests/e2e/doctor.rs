@@ -913,3 +913,25 @@ fn packets_are_explained_step_by_step() {
     });
     snapshots.into_inner().expect("no panic").conclude();
 }
+
+/// A foreign route is one finding, not several.
+#[test]
+fn a_foreign_route_is_reported_once() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        for (route, code) in [
+            ("10.244.7.0/24 via 172.30.0.99", "warning[HG1015]"),
+            ("10.244.1.0/25 via 172.30.0.99", "warning[HG0852]"),
+            ("unreachable 10.244.1.128/26", "error[HG0852]"),
+        ] {
+            node.sh(&format!("ip route add {route}"));
+            let planned = node.hostgw_ok(&["plan"]);
+            assert_eq!(planned.stdout.matches("[HG").count(), 1, "{planned}");
+            let found = node.hostgw(&["doctor"]).expect(11);
+            assert_eq!(found.stdout.matches("[HG").count(), 1, "{found}");
+            found.says(code);
+            node.sh(&format!("ip route del {route}"));
+        }
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+    });
+}
