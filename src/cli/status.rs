@@ -204,9 +204,8 @@ impl Wait {
                 "{named} cannot roll back at {deadline}: its supervisor is stopped ({supervisor}); run \
                  `hostgw confirm {id}` or `hostgw cancel {id}`"
             ),
-            Some(supervisor) => format!(
-                "{named} rolls back at {deadline}, in {remaining_seconds} s, unless you run `hostgw confirm {id}` \
-                 ({supervisor})"
+            Some(_) => format!(
+                "{named} rolls back at {deadline}, in {remaining_seconds} s, unless you run `hostgw confirm {id}`"
             ),
             None if is_over => format!(
                 "{named} was not confirmed by {deadline}, and has not been rolled back: its supervisor was killed; run \

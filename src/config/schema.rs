@@ -159,8 +159,8 @@ fn branch_title(branch: &Json) -> Option<String> {
     }
     let title = match branch["type"].as_str()? {
         "array" if branch["maxItems"] == 2 => "One per address family",
-        "array" => "Several",
-        "integer" => "A number",
+        "array" => "List",
+        "integer" => "Number",
         "null" => "Nothing",
         _ => return None,
     };
@@ -193,7 +193,7 @@ fn title_of(key: &str) -> String {
 fn singular(title: &str) -> &str {
     match title {
         "Exclude" => "Excluded prefix",
-        "One per address family" | "Several" => "One",
+        "One per address family" | "List" => "Entry",
         other => other.strip_suffix('s').unwrap_or(other),
     }
 }

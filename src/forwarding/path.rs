@@ -202,10 +202,10 @@ impl<'a> Paths<'a> {
         node.pods.iter().for_each(|network| {
             own_pods.get_mut(network.prefix().into()).get_or_insert(network.prefix());
         });
-        let routes: Vec<(&Route, usize)> = routes.collect();
+        let mut others: Vec<(&Route, usize)> = routes.collect();
         let mut own = PerFamily::default();
         for family in Family::ALL {
-            let mut of_family = routes.iter().filter(|(route, _)| route.family() == family);
+            let mut of_family = others.iter().filter(|(route, _)| route.family() == family);
             if let Some((route, _)) = of_family.next() {
                 *own.get_mut(family) = itself(node, route, host);
             }
@@ -217,7 +217,7 @@ impl<'a> Paths<'a> {
                 && route.next_hop.gateway.is_some()
                 && route.next_hop.device.is_some()
         };
-        let others = routes.into_iter().filter(|(route, _)| is_usable(route)).collect();
+        others.retain(|(route, _)| is_usable(route));
         let (parts, own_parts) = (Vec::new(), Vec::new());
         let mut outside = PerFamily::default();
         for family in cluster.prefixes.families().filter(|_| cluster.nat.masquerade) {
