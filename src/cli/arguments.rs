@@ -317,7 +317,7 @@ pub(super) struct ApplyOptions {
     pub plan: Option<PathBuf>,
     /// Allow a mass removal: the exact number of routes the plan removes. Required if N is at least 10 and more than
     /// half of the managed routes, or if no route to another node would be left.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>)]
     pub allow_removals: Option<usize>,
     #[command(flatten)]
     pub target: TargetOptions,
@@ -359,7 +359,7 @@ pub(super) struct LockOptions {
 #[derive(Debug, Args)]
 pub(super) struct ConfirmOptions {
     /// Confirm only the apply with this ID, which `hostgw apply --confirm` and `hostgw status` print.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = number::<u64>)]
     pub id: Option<u64>,
     /// Wait up to TIME (30s, 2m) for an apply, or for the one with ID, to become pending.
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -374,7 +374,7 @@ pub(super) struct ConfirmOptions {
 #[derive(Debug, Args)]
 pub(super) struct CancelOptions {
     /// Cancel only the apply with this ID, which `hostgw apply --confirm` and `hostgw status` print.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = number::<u64>)]
     pub id: Option<u64>,
     #[command(flatten)]
     pub lock: LockOptions,
@@ -611,7 +611,7 @@ pub(super) struct AuditOptions {
 #[derive(Debug, Args)]
 pub(super) struct ExplainOptions {
     /// Destination of the packet.
-    #[arg(value_name = "ADDRESS")]
+    #[arg(value_name = "ADDRESS", value_parser = destination)]
     pub address: IpAddr,
     /// Source of the packet: `pod` (a pod of this node), `node` (the node itself), or an address.
     #[arg(long, value_name = "SOURCE", default_value = "pod")]
@@ -761,7 +761,7 @@ pub(super) struct ImportArguments {
     pub keep_missing: bool,
     /// With --update, allow a mass removal: the exact number of nodes the update removes. Required if N is at least 2
     /// and more than half of the nodes in the file.
-    #[arg(long, value_name = "N", requires = "update", conflicts_with = "keep_missing")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>, requires = "update", conflicts_with = "keep_missing")]
     pub allow_removals: Option<usize>,
     /// Print the result as JSON.
     #[arg(long)]
@@ -883,10 +883,10 @@ pub(super) struct SimulateOptions {
     pub nodes: Vec<String>,
     /// Build a sample of N nodes: the first of each operating system, the first and last in the file, and random others
     /// [default: 30, or all nodes if there are fewer].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub sample: Option<u32>,
     /// Build the same sample as the earlier run that printed SEED; pass the same --sample, too.
-    #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
+    #[arg(long, value_name = "SEED", value_parser = number::<u64>, conflicts_with = "nodes")]
     pub seed: Option<u64>,
     /// A network of the nodes, such as 172.30.0.0/16; repeatable. A router connects nodes in different networks [default:
     /// each /24 (IPv6: /64) that contains a node's address].
@@ -908,14 +908,14 @@ pub(super) struct RehearseOptions {
     #[arg(long)]
     pub adopt: bool,
     /// Allow a mass removal, as `hostgw apply --allow-removals` does.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>)]
     pub allow_removals: Option<usize>,
     /// Simulate N other nodes: first those that the plan would leave unreachable, then the first of each operating system,
     /// the first and last in the file, and random others [default: 10, or all nodes if there are fewer].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub sample: Option<u32>,
     /// Simulate the same nodes as the earlier run that printed SEED; pass the same --sample, too.
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = number::<u64>)]
     pub seed: Option<u64>,
     /// List every connection, instead of summarizing those with the same result.
     #[arg(long, conflicts_with = "json")]
@@ -930,11 +930,27 @@ pub(super) struct RehearseOptions {
 
 /// Parses a network.
 fn network(text: &str) -> Result<IpNet, String> {
-    let net: IpNet = text.parse().map_err(|_| "expected a prefix such as 172.30.0.0/16".to_owned())?;
+    let net: IpNet = text.parse().map_err(|_| "expected a prefix such as 10.244.0.0/16".to_owned())?;
     match net.trunc() == net {
         true => Ok(net),
         false => Err(format!("host bits set; did you mean {}?", net.trunc())),
     }
+}
+
+/// Parses a whole number.
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number".to_owned())
+}
+
+/// Parses a whole number from 1.
+fn at_least_one(text: &str) -> Result<u32, String> {
+    let found = text.parse().ok().filter(|number| *number > 0);
+    found.ok_or_else(|| "expected a whole number, at least 1".to_owned())
+}
+
+/// Parses the address of a host.
+fn destination(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an IP address: hostgw does not look up names".to_owned())
 }
 
 /// Parses a pod CIDR of this node.
@@ -1001,6 +1017,35 @@ mod tests {
         {
             assert!(parsed(text).is_err(), "{text}");
         }
+    }
+
+    /// Every option that does not accept any text says what it expects, rather than what a parser of the standard library says.
+    #[test]
+    fn wrong_values_are_explained() {
+        let mut wrong = 0;
+        let mut whole = Arguments::command();
+        whole.build();
+        for command in whole.get_subcommands() {
+            let head = ["hostgw", command.get_name()];
+            let options = command.get_arguments().filter(|argument| argument.get_action().takes_values());
+            for argument in options {
+                let option = argument.get_long().map(|long| format!("--{long}"));
+                let mut words = head.to_vec();
+                words.extend(option.as_deref());
+                words.push("\u{1}");
+                let Err(error) = Arguments::try_parse_from(&words) else { continue };
+                let text = error.to_string();
+                if error.kind() != clap::error::ErrorKind::ValueValidation {
+                    continue;
+                }
+                wrong += 1;
+                assert!(
+                    ["expected ", "use ", "must "].iter().any(|word| text.contains(&format!(": {word}"))),
+                    "{words:?}: {text}"
+                );
+            }
+        }
+        assert!(wrong >= 15, "{wrong}");
     }
 
     #[test]
