@@ -297,6 +297,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     if desired.routes_to_nodes().any(by_v6_gateway) {
         warnings.extend(config::ipv6_pod_gateways(cluster));
     }
+    warnings.extend(config::nodes_as_routers(cluster));
     warnings.extend(skipped(cluster, index, &desired.skipped));
     warnings.extend(mtu_above_interface(cluster, index, desired, observed));
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
