@@ -12,7 +12,8 @@ use super::{
 use crate::{
     config::Format,
     model::{Family, MAIN_TABLE, NextHopMode, OperatingSystem, PodCidr, SysctlKey},
-    text::{Untrusted, printable},
+    state::Route,
+    text::{Untrusted, list, printable},
 };
 
 /// A node of the configuration.
@@ -126,6 +127,8 @@ pub(super) struct LiveDocument<'a> {
     pub next_hop: HopMode,
     pub is_onlink: bool,
     pub rejects_unassigned: bool,
+    /// The routes that may lead to pods, but are not imported.
+    pub left_out: &'a [&'a Route],
     /// Whether the routes prefer the node's own address as the source.
     pub has_own_source: bool,
     /// Whether the source of masqueraded packets is the node's own address.
@@ -178,9 +181,21 @@ impl LiveDocument<'_> {
         };
         // The hostname is the only text that others choose, and it must not end the comment.
         let host = printable(self.hostname.as_raw());
+        // The destinations and next hops are numbers.
+        let left_out = match self.left_out {
+            [] => String::new(),
+            routes => {
+                let named: Vec<String> = routes.iter().map(|route| destination_and_gateway(route)).collect();
+                format!(
+                    "# Not imported, because they may lead to other networks than pods: {} (see `hostgw help HG1125`)\n",
+                    list(&named, 8)
+                )
+            }
+        };
         format!(
             "# Imported by hostgw on node {host}, from {by}.\n\
-             # The kernel does not know the names of the other nodes: rename them as in `kubectl get nodes -o wide`.\n"
+             # The kernel does not know the names of the other nodes: rename them as in `kubectl get nodes -o wide`.\n\
+             {left_out}"
         )
     }
 
@@ -286,6 +301,13 @@ impl LiveDocument<'_> {
         let mut entries: Vec<String> = keys.iter().map(|(key, values)| syntax.entry(key, values)).collect();
         entries.extend(node.mtu.map(|mtu| format!("mtu{}{mtu}", assign(syntax))));
         entries
+    }
+}
+
+fn destination_and_gateway(route: &Route) -> String {
+    match route.next_hop.gateway {
+        Some(gateway) => format!("{} via {gateway}", route.destination),
+        None => route.destination.to_string(),
     }
 }
 

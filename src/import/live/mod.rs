@@ -49,7 +49,7 @@ use managed::Managed;
 use masquerade::{NatChoice, NatReading, NatScope};
 use nat_rules::NatRules;
 use pods::NodeView;
-use routes::{CommonOptions, KnownPods, NodeRoute, RouteHop, common_options};
+use routes::{CommonOptions, FoundRoutes, KnownPods, NodeRoute, RouteHop, common_options};
 use source_address::{SourceAddresses, SourceFacts};
 
 /// What was read on the node.
@@ -208,9 +208,10 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     nodes.sort_by_key(|node| node.pod_cidrs.first().map(|cidr| (Family::from(*cidr), *cidr)));
 
     let mut findings = findings(&prefixes, &nodes);
+    nodes::separate_own(&mut nodes, next_hop, &found.own);
     findings.extend(found.findings);
     findings.extend(unexplained(&reachable, next_hop, &nodes));
-    findings.extend(routes::shared_hops(&node_routes, &own));
+    findings.extend(routes::routers(&node_routes));
     findings.extend(routes::lost_attributes(&node_routes));
     findings.extend(routes::left_out_warning(&left_out));
     if is_foreign {
@@ -244,6 +245,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         prefixes: &prefixes,
         is_onlink: needs_onlink(&view, &common, &node_routes),
         rejects_unassigned: managed.rejects_unassigned(),
+        left_out: &left_out,
         has_own_source: found.are_of_routes,
         has_own_target: found.are_of_nat,
         nat_unknown: match managed.has_routes() && own.is_empty() {
@@ -346,13 +348,21 @@ fn family_pods<'a>(
         by_origin.into_iter().map(|(nets, origin)| known(nets, origin)).find(|found| !found.is_empty());
     let mut prefixes = prefixes.unwrap_or_default();
     let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
-    let network =
-        KnownPods { family, own: &own, prefixes: &nets, device: options.egress_interface.as_deref() };
-    let routes = network.routes(view)?;
+    let is_exact = prefixes.iter().all(|it| it.origin != PodPrefixOrigin::MasqueradeRule);
+    let device = options.egress_interface.as_deref();
+    let network = KnownPods { family, own: &own, prefixes: &nets, is_exact, device };
+    let FoundRoutes { routes, doubtful } = network.routes(view)?;
+    let with_doubtful = |mut left_out: Vec<&'a Route>| {
+        left_out.extend(doubtful.iter().copied());
+        left_out.sort_by_cached_key(|route| route.key());
+        left_out.dedup_by_key(|route| route.key());
+        left_out
+    };
     // Nothing shows that pods of other nodes have this family.
     let is_managed = prefixes.iter().any(|it| by_hostgw.contains(&it.prefix));
     if routes.is_empty() && !is_managed && (own.is_empty() || prefixes.is_empty()) {
         let left_out = network.left_out(view, if nets.is_empty() { &own } else { &nets }, &routes)?;
+        let left_out = with_doubtful(left_out);
         return Ok(FamilyPods { prefixes: Vec::new(), own, routes, left_out });
     }
     if prefixes.is_empty() {
@@ -363,7 +373,8 @@ fn family_pods<'a>(
     }
     let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
     let network = KnownPods { prefixes: &nets, ..network };
-    let left_out = if is_managed { Vec::new() } else { network.left_out(view, &nets, &routes)? };
+    let left_out =
+        if is_managed { Vec::new() } else { with_doubtful(network.left_out(view, &nets, &routes)?) };
     Ok(FamilyPods { prefixes, own, routes, left_out })
 }
 

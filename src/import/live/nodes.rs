@@ -193,6 +193,18 @@ pub(super) fn next_hop(nodes: &[LiveEntry], wanted: &[(Family, bool)]) -> HopMod
     candidates.iter().find(fits).or_else(|| candidates.first()).copied().unwrap_or(HopMode::POD_GATEWAY)
 }
 
+/// Gives this node a next hop of its own if the cluster's stands for the address of another node, which is not the way to this one.
+pub(super) fn separate_own(nodes: &mut [LiveEntry], next_hop: HopMode, own: &PerFamily<IpAddr>) {
+    let HopMode::Router(router) = next_hop else { return };
+    let family = Family::from(router);
+    let is_of_node = nodes.iter().any(|node| node.hop.is_some() && node.addresses.contains(&router));
+    for node in nodes.iter_mut().filter(|node| is_of_node && node.hop.is_none()) {
+        if node.pod_cidrs.iter().any(|cidr| Family::from(*cidr) == family) {
+            node.hop = own.get(family).copied().map(HopMode::Router);
+        }
+    }
+}
+
 /// Whether hostgw makes the pod gateways of a family reachable if `next_hop` is that of the cluster.
 pub(super) fn uses_pod_gateways(next_hop: HopMode, nodes: &[LiveEntry], family: Family) -> bool {
     let is_override = |node: &LiveEntry| node.override_of(next_hop) == Some(HopMode::POD_GATEWAY);
