@@ -297,3 +297,38 @@ nodes:
         }
     });
 }
+
+/// Images and managed fields make a list of thousands of nodes larger than any configuration.
+#[test]
+fn a_list_that_is_larger_than_any_configuration_is_read_in_parts() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        let mut nodes: Vec<Value> =
+            serde_json::from_str::<Value>(&list(&[1, 2])).unwrap()["items"].as_array().unwrap().clone();
+        for node in &mut nodes {
+            let image = json!({ "names": ["x".repeat(1 << 20)], "sizeBytes": 1 });
+            node["status"]["images"] = Value::Array(vec![image; 10]);
+        }
+        let many: Vec<Value> = [vec![nodes[1].clone(); 3], vec![nodes[0].clone(); 4]].concat();
+        machine
+            .write("large.json", &json!({ "kind": "List", "apiVersion": "v1", "items": many }).to_string());
+        let script = "gzip -k large.json
+             ulimit -v 1000000
+             $HOSTGW import large.json --cluster-prefix 10.244.0.0/16 --egress-interface eth0 >file.yaml
+             $HOSTGW import --cluster-prefix 10.244.0.0/16 --egress-interface eth0 <large.json.gz | cmp - file.yaml
+             cat large.json | $HOSTGW import --update file.yaml";
+        let updated = machine.sh(script);
+        assert_eq!(updated, "No changes. file.yaml matches the list.\n");
+        let file = machine.sh("cat file.yaml");
+        assert!(file.ends_with("podCIDR: 10.244.2.0/24, address: 172.30.0.2}\n"), "{file}");
+        machine
+            .sh("head -c 70000000 large.json >cut.json; { echo '# a comment'; cat large.json; } >large.yaml");
+        for (list, why) in [
+            ("cut.json", "invalid JSON: EOF while parsing"),
+            ("large.yaml", "large.yaml is too large: hostgw reads at most 64 MiB"),
+        ] {
+            machine.hostgw(&["import", list]).expect(3).warns(why);
+        }
+        machine.hostgw(&["import", "large.yaml"]).expect(3).warns("help: save it as JSON");
+    });
+}
