@@ -406,7 +406,9 @@ impl NatScope<'_> {
                 && !self.is_in_cluster(net)
                 && !pods::is_link_local(net.network())
                 && !net.network().is_multicast()
-                && route.hops().any(|(_, other)| *other != *device && !of_pods(other.as_raw()))
+                && route.hops().any(|(_, other)| {
+                    *other != *device && !of_pods(other.as_raw()) && !self.view.is_local_bridge(other)
+                })
         });
         if leads_elsewhere { Truth::Sometimes } else { Truth::Always }
     }
