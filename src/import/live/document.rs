@@ -114,14 +114,24 @@ impl PodPrefixOrigin {
     }
 }
 
+/// What shows the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DescribedBy {
+    /// The routes and the NAT table of hostgw itself.
+    Managed,
+    /// The routes of others.
+    Routes,
+    /// The pod interface and the firewall of a node without routes to others.
+    NoRoutes,
+}
+
 /// The contents of the configuration.
 #[derive(Debug, Clone)]
 pub(super) struct LiveDocument<'a> {
     pub hostname: &'a Untrusted,
     /// The programs that set up the routes and the firewall.
     pub plugins: &'a [&'static str],
-    /// Whether hostgw itself added all routes.
-    pub is_managed: bool,
+    pub origin: DescribedBy,
     pub prefixes: &'a [PodPrefix],
     pub options: CommonOptions,
     pub next_hop: HopMode,
@@ -174,10 +184,14 @@ impl LiveDocument<'_> {
     }
 
     fn header(&self) -> String {
-        let by = match self.plugins {
-            [] if self.is_managed => "the routes that hostgw manages".to_owned(),
-            [] => "routes that were added by hand".to_owned(),
-            plugins => format!("the routes of {}", plugins.join(" and ")),
+        let by = match (self.plugins, self.origin) {
+            ([], DescribedBy::Managed) => "the routes that hostgw manages".to_owned(),
+            ([], DescribedBy::Routes) => "routes that were added by hand".to_owned(),
+            ([], DescribedBy::NoRoutes) => "its pod interface and firewall rules".to_owned(),
+            (plugins, DescribedBy::NoRoutes) => {
+                format!("what {} set up for its pods", plugins.join(" and "))
+            }
+            (plugins, _) => format!("the routes of {}", plugins.join(" and ")),
         };
         // The hostname is the only text that others choose, and it must not end the comment.
         let host = printable(self.hostname.as_raw());
@@ -192,11 +206,13 @@ impl LiveDocument<'_> {
                 )
             }
         };
-        format!(
-            "# Imported by hostgw on node {host}, from {by}.\n\
-             # The kernel does not know the names of the other nodes: rename them as in `kubectl get nodes -o wide`.\n\
-             {left_out}"
-        )
+        let names = match self.nodes {
+            [] | [_] => "",
+            _ => {
+                "# The kernel does not know the names of the other nodes: rename them as in `kubectl get nodes -o wide`.\n"
+            }
+        };
+        format!("# Imported by hostgw on node {host}, from {by}.\n{names}{left_out}")
     }
 
     fn head(&self, syntax: Syntax) -> Vec<String> {

@@ -144,6 +144,13 @@ impl<'a> Neighbors<'a> {
 
     /// Adds the addresses of nodes that their routes do not show, such as those to pod gateways: those with the same hardware address.
     fn add_addresses(&self, nodes: &mut [LiveEntry], prefixes: &[IpNet]) {
+        let routers: BTreeSet<IpAddr> = nodes
+            .iter()
+            .filter_map(|node| match node.hop {
+                Some(HopMode::Router(router)) => Some(router),
+                Some(HopMode::Mode(_)) | None => None,
+            })
+            .collect();
         let hardware: Vec<Option<&Untrusted>> =
             nodes.iter().map(|node| node.reached_by.and_then(|address| self.hardware(address))).collect();
         for (node, own) in nodes.iter_mut().zip(&hardware) {
@@ -157,6 +164,7 @@ impl<'a> Neighbors<'a> {
                 let is_possible = |address: &IpAddr| {
                     Family::from(*address) == family
                         && !pods::is_link_local(*address)
+                        && !routers.contains(address)
                         && !prefixes.iter().any(|prefix| prefix.contains(address))
                 };
                 let same = self.entries().filter(|entry| entry.hardware.as_ref() == *own);

@@ -258,10 +258,13 @@ impl Evidence<'_, '_> {
         let net = route.destination;
         let has_pod_gateway = route.next_hop.gateway.is_some_and(|gateway| net.contains(&gateway));
         let by_plugin = PLUGIN_PROTOCOLS.iter().any(|(number, _)| *number == route.protocol);
+        // Calico assigns the blocks of a pool in any order.
+        let by_calico = pods::CALICO_PROTOCOLS.contains(&route.protocol)
+            && self.view.routes.iter().any(|own| pods::is_calico_block(own));
         // The plugins that speak BGP also add the routes of other routers.
         let has_own_length = self.known.own.is_empty()
             || self.known.own.iter().any(|own| own.prefix_len() == net.prefix_len());
-        route.is_owned() || has_pod_gateway || by_plugin && has_own_length
+        route.is_owned() || has_pod_gateway || (by_plugin || by_calico) && has_own_length
     }
 
     /// The gateways that also lead to networks that cannot be pod CIDRs, except the default gateways.
@@ -541,6 +544,7 @@ pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet], left_out: &[&Route]) 
             .with_remedy("if they do, pass --cluster-prefix with a prefix that contains them");
     }
     Diagnostic::new(Rule::NoNodeRoutes, message).with_remedy(
-        "run this on a node whose routes are set up; if they lead to other networks, pass --cluster-prefix and --pod-cidr",
+        "run this on a node whose routes are set up; if they lead to other networks, or this is the only node, pass --cluster-prefix \
+         and --pod-cidr",
     )
 }
