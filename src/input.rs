@@ -23,7 +23,7 @@ const PARTS_LIMIT: u64 = 1 << 30;
 
 /// An input that need not fit into memory.
 #[derive(Debug)]
-pub enum Extent {
+pub enum AnyInput {
     /// All of an input of at most [`LIMIT`] bytes.
     Whole(Vec<u8>),
     /// An input that is larger.
@@ -79,12 +79,12 @@ pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
 ///
 /// # Errors
 /// Fails as [`read`] does, except that a large input is no error.
-pub fn read_extent(path: &Path) -> Result<Extent, InputError> {
+pub fn read_of_any_size(path: &Path) -> Result<AnyInput, InputError> {
     let _task = Task::begin(format!("reading {}", text::path(path)));
     let name = text::path(path).to_string();
     let result = open_file(path).and_then(|(file, length)| match length.filter(|length| *length <= LIMIT) {
-        Some(length) => extent(Cursor::new(read_regular(&file, length)?), &name),
-        None => extent(file, &name),
+        Some(length) => of_any_size(Cursor::new(read_regular(&file, length)?), &name),
+        None => of_any_size(file, &name),
     });
     result.map_err(|why| InputError { name, whereabouts: whereabouts(path), why })
 }
@@ -93,14 +93,14 @@ pub fn read_extent(path: &Path) -> Result<Extent, InputError> {
 ///
 /// # Errors
 /// Returns an error if it cannot be read.
-pub fn read_standard_input_extent() -> Result<Extent, InputError> {
+pub fn read_standard_input_of_any_size() -> Result<AnyInput, InputError> {
     let _task = Task::begin("reading standard input");
     let name = "standard input".to_owned();
-    extent(io::stdin(), &name).map_err(|why| InputError { name, whereabouts: None, why })
+    of_any_size(io::stdin(), &name).map_err(|why| InputError { name, whereabouts: None, why })
 }
 
 /// Reads the beginning of an input, and all of it if it is small.
-fn extent(mut source: impl Read + 'static, name: &str) -> Result<Extent, InputProblem> {
+fn of_any_size(mut source: impl Read + 'static, name: &str) -> Result<AnyInput, InputProblem> {
     let mut start = Vec::new();
     source.by_ref().take(2).read_to_end(&mut start)?;
     let is_compressed = is_compressed(&start);
@@ -113,10 +113,10 @@ fn extent(mut source: impl Read + 'static, name: &str) -> Result<Extent, InputPr
     let read = rest.by_ref().take(LIMIT + 1).read_to_end(&mut head);
     read.map_err(|error| if is_compressed { InputProblem::Gzip(error) } else { error.into() })?;
     if u64::try_from(head.len()).is_ok_and(|length| length <= LIMIT) {
-        return Ok(Extent::Whole(head));
+        return Ok(AnyInput::Whole(head));
     }
     let left = PARTS_LIMIT;
-    Ok(Extent::Large(LargeInput { name: name.to_owned(), head: Cursor::new(head), rest, left }))
+    Ok(AnyInput::Large(LargeInput { name: name.to_owned(), head: Cursor::new(head), rest, left }))
 }
 
 impl LargeInput {

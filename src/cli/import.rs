@@ -23,7 +23,7 @@ use crate::{
     import::{
         self, ImportOptions, LeftoverKind, NodeChange, NodeChangeKind, NodeList, UpdateOptions, Updated,
     },
-    input::{self, Extent, InputError},
+    input::{self, AnyInput, InputError},
     model::NextHopMode,
     progress::Task,
     render::Palette,
@@ -221,15 +221,15 @@ fn read_list(
         };
         VerbFailure::from(Error::new(Kind::Invalid, error.to_string()).with_hint_if(hint))
     };
-    let (name, extent) = match file.filter(|file| file.as_os_str() != "-") {
-        Some(file) => (text::path(file).to_string(), input::read_extent(file)),
-        None => ("standard input".to_owned(), input::read_standard_input_extent()),
+    let (name, input) = match file.filter(|file| file.as_os_str() != "-") {
+        Some(file) => (text::path(file).to_string(), input::read_of_any_size(file)),
+        None => ("standard input".to_owned(), input::read_standard_input_of_any_size()),
     };
     let _task = Task::begin("importing nodes");
-    let list = match extent.map_err(|error| refused(&error))? {
-        Extent::Whole(bytes) => NodeList::read(&configuration::text_in(&name, bytes)?),
-        Extent::Large(input) if import::is_json(input.start()) => NodeList::read_json(input),
-        Extent::Large(input) => return Err(refused(&input.refused())),
+    let list = match input.map_err(|error| refused(&error))? {
+        AnyInput::Whole(bytes) => NodeList::read(&configuration::text_in(&name, bytes)?),
+        AnyInput::Large(input) if import::is_json(input.start()) => NodeList::read_json(input),
+        AnyInput::Large(input) => return Err(refused(&input.refused())),
     };
     let list = list.map_err(|error| failed(output, &name, vec![error]))?;
     Ok((name, list))

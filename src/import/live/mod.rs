@@ -40,7 +40,7 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Cluster, Family, NextHopMode, SysctlKey, common_prefix},
     state::{Host, PLUGIN_PROTOCOLS, Route, State},
-    text::{Untrusted, count, list},
+    text::{Untrusted, count, list, printable},
 };
 use chains::Chains;
 use document::{DescribedBy, HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, families};
@@ -160,7 +160,13 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     let managed = Managed::new(sources.state);
     let on_link: Vec<&Route> = managed.on_link().filter(|route| nets.contains(&route.destination)).collect();
     let is_alone = node_routes.is_empty() && on_link.is_empty();
-    if is_alone && (all_own.is_empty() || nets.is_empty() || !left_out.is_empty()) {
+    // Such as routes through another interface than the one that was given.
+    let leads_to_pods = |route: &&Route| {
+        let net = route.destination;
+        route.next_hop.gateway.is_some() && nets.iter().any(|prefix| prefix.contains(&net) && *prefix != net)
+    };
+    let has_others = || !left_out.is_empty() || view.routes.iter().any(leads_to_pods);
+    if is_alone && (all_own.is_empty() || nets.is_empty() || has_others()) {
         return Err(vec![routes::no_routes(&all_own, &nets, &left_out)]);
     }
     let described = by_family.iter().filter(|found| !found.prefixes.is_empty());
@@ -489,6 +495,11 @@ fn own_pods_unknown(prefixes: &[IpNet]) -> Diagnostic {
 /// The egress interface of a node without routes to other nodes: the one to the default gateway, if it is not given.
 fn egress_of_alone(options: &LiveOptions, view: &NodeView<'_>) -> Result<Untrusted, Diagnostic> {
     if let Some(given) = &options.egress_interface {
+        if view.host.link(given).is_none() {
+            let message = format!("found no routes to other nodes, and no interface {}", printable(given));
+            return Err(Diagnostic::new(Rule::NoNodeRoutes, message)
+                .with_remedy("`ip link` lists the interfaces of this node"));
+        }
         return Ok(given.as_str().into());
     }
     let defaults = view.routes.iter().filter(|route| route.destination.prefix_len() == 0);
