@@ -305,7 +305,7 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
     } else {
         None
     };
-    match config::yaml_documents(text, "items", ListedObject::new) {
+    match config::yaml_documents(text, "items", |item| ListedObject::new(merged(item))) {
         Ok(documents) => Ok(documents.into_iter().map(KubeDocument::from).collect()),
         Err(error) => Err(not_nodes(json_error.unwrap_or_else(|| error.to_string()))),
     }
@@ -314,7 +314,33 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
 impl From<config::YamlDocument<ListedObject>> for KubeDocument {
     fn from(document: config::YamlDocument<ListedObject>) -> Self {
         let config::YamlDocument { head, items } = document;
-        Self::of(head, items)
+        Self::of(merged(head), items)
+    }
+}
+
+/// Resolves the merge keys of YAML 1.1 (`<<`), as the libraries of Kubernetes do: the keys of the mapping itself come first, and
+/// then those of each merged mapping that are still missing.
+fn merged(value: Json) -> Json {
+    const MERGE: &str = "<<";
+    match value {
+        Json::Array(items) => items.into_iter().map(merged).collect(),
+        Json::Object(entries) => {
+            let mut entries: Map<String, Json> =
+                entries.into_iter().map(|(key, value)| (key, merged(value))).collect();
+            let mappings = match entries.remove(MERGE) {
+                None => return Json::Object(entries),
+                Some(Json::Array(mappings)) => mappings,
+                Some(mapping) => vec![mapping],
+            };
+            for mapping in mappings {
+                let Json::Object(mapping) = mapping else { continue };
+                for (key, value) in mapping {
+                    entries.entry(key).or_insert(value);
+                }
+            }
+            Json::Object(entries)
+        }
+        scalar => scalar,
     }
 }
 
