@@ -6,7 +6,8 @@
 
 use std::{
     fmt,
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, BufReader, Cursor, Read, Write},
     path::Path,
 };
 
@@ -16,6 +17,26 @@ use crate::{progress::Task, text};
 
 /// The maximum size of a file and of standard input: 64 MiB.
 pub const LIMIT: u64 = 64 << 20;
+
+/// The maximum size of an input that is read in parts: 1 GiB.
+const PARTS_LIMIT: u64 = 1 << 30;
+
+/// An input that need not fit into memory.
+#[derive(Debug)]
+pub enum AnyInput {
+    /// All of an input of at most [`LIMIT`] bytes.
+    Whole(Vec<u8>),
+    /// An input that is larger.
+    Large(LargeInput),
+}
+
+/// An input of more than [`LIMIT`] bytes, decompressed if it is compressed. Reading more than 1 GiB of it fails.
+pub struct LargeInput {
+    name: String,
+    head: Cursor<Vec<u8>>,
+    rest: Box<dyn Read>,
+    left: u64,
+}
 
 /// The reason that an input could not be read, as a sentence without a period.
 #[derive(Debug)]
@@ -52,6 +73,84 @@ pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
         whereabouts: whereabouts(path),
         why,
     })
+}
+
+/// Reads the file at `path` as [`read`] does, whatever its size.
+///
+/// # Errors
+/// Fails as [`read`] does, except that a large input is no error.
+pub fn read_of_any_size(path: &Path) -> Result<AnyInput, InputError> {
+    let _task = Task::begin(format!("reading {}", text::path(path)));
+    let name = text::path(path).to_string();
+    let result = open_file(path).and_then(|(file, length)| match length.filter(|length| *length <= LIMIT) {
+        Some(length) => of_any_size(Cursor::new(read_regular(&file, length)?), &name),
+        None => of_any_size(file, &name),
+    });
+    result.map_err(|why| InputError { name, whereabouts: whereabouts(path), why })
+}
+
+/// Reads standard input as [`read_standard_input`] does, whatever its size.
+///
+/// # Errors
+/// Returns an error if it cannot be read.
+pub fn read_standard_input_of_any_size() -> Result<AnyInput, InputError> {
+    let _task = Task::begin("reading standard input");
+    let name = "standard input".to_owned();
+    of_any_size(io::stdin(), &name).map_err(|why| InputError { name, whereabouts: None, why })
+}
+
+/// Reads the beginning of an input, and all of it if it is small.
+fn of_any_size(mut source: impl Read + 'static, name: &str) -> Result<AnyInput, InputProblem> {
+    let mut start = Vec::new();
+    source.by_ref().take(2).read_to_end(&mut start)?;
+    let is_compressed = is_compressed(&start);
+    let source = Cursor::new(start).chain(source);
+    let mut rest: Box<dyn Read> = match is_compressed {
+        true => Box::new(MultiGzDecoder::new(BufReader::new(source))),
+        false => Box::new(source),
+    };
+    let mut head = Vec::new();
+    let read = rest.by_ref().take(LIMIT + 1).read_to_end(&mut head);
+    read.map_err(|error| if is_compressed { InputProblem::Gzip(error) } else { error.into() })?;
+    if u64::try_from(head.len()).is_ok_and(|length| length <= LIMIT) {
+        return Ok(AnyInput::Whole(head));
+    }
+    let left = PARTS_LIMIT;
+    Ok(AnyInput::Large(LargeInput { name: name.to_owned(), head: Cursor::new(head), rest, left }))
+}
+
+impl LargeInput {
+    /// The first bytes.
+    #[must_use]
+    pub fn start(&self) -> &[u8] {
+        self.head.get_ref()
+    }
+
+    /// The error for an input that cannot be read in parts.
+    #[must_use]
+    pub fn refused(self) -> InputError {
+        InputError { name: self.name, whereabouts: None, why: InputProblem::TooLarge }
+    }
+}
+
+impl fmt::Debug for LargeInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LargeInput").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Read for LargeInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut count = self.head.read(buffer)?;
+        if count == 0 {
+            count = self.rest.read(buffer)?;
+        }
+        let length = u64::try_from(count).unwrap_or(u64::MAX);
+        self.left = self.left.checked_sub(length).ok_or_else(|| {
+            io::Error::other(format!("it is too large: hostgw reads at most {} MiB of it", PARTS_LIMIT >> 20))
+        })?;
+        Ok(count)
+    }
 }
 
 /// Returns a suggestion for a path that does not exist: a file with a similar name in the same directory, or the command that
@@ -126,29 +225,46 @@ fn inflated(bytes: Vec<u8>) -> Result<Vec<u8>, InputProblem> {
     })
 }
 
-/// On other systems pipes are rejected: only Linux can distinguish a pipe that the caller created from an existing one.
-#[cfg(not(target_os = "linux"))]
 fn read_file(path: &Path) -> Result<Vec<u8>, InputProblem> {
-    let file = std::fs::File::open(path)?;
+    let (file, length) = open_file(path)?;
+    match length {
+        None => read_limited(&file),
+        Some(length) if length > LIMIT => Err(InputProblem::TooLarge),
+        Some(length) => read_regular(&file, length),
+    }
+}
+
+/// Reads a regular file of this size.
+fn read_regular(file: &File, length: u64) -> Result<Vec<u8>, InputProblem> {
+    let bytes = read_about(file, length)?;
+    if u64::try_from(bytes.len()).ok() != Some(file.metadata()?.len()) {
+        return Err(InputProblem::SizeMismatch);
+    }
+    Ok(bytes)
+}
+
+/// Opens a regular file. On other systems pipes are rejected: only Linux can distinguish a pipe that the caller created from an
+/// existing one. Returns the size of a regular file.
+#[cfg(not(target_os = "linux"))]
+fn open_file(path: &Path) -> Result<(File, Option<u64>), InputProblem> {
+    let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         Err(InputProblem::Directory)
     } else if !metadata.is_file() {
         Err(InputProblem::Special("a device or a pipe"))
-    } else if metadata.len() > LIMIT {
-        Err(InputProblem::TooLarge)
     } else {
-        read_about(&file, metadata.len())
+        Ok((file, Some(metadata.len())))
     }
 }
 
 #[cfg(target_os = "linux")]
-use linux::read_file;
+use linux::open_file;
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::{
-        fs::{self, Metadata, OpenOptions},
+        fs::{self, File, Metadata, OpenOptions},
         io,
         os::unix::fs::{FileTypeExt, OpenOptionsExt},
         path::Path,
@@ -156,12 +272,13 @@ mod linux {
 
     use rustix::fs::{FsWord, OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
 
-    use super::{InputProblem, LIMIT, read_about, read_limited};
+    use super::InputProblem;
 
     /// `PIPEFS_MAGIC` (linux/magic.h): the file system of pipes without a name.
     const PIPE_FILE_SYSTEM: FsWord = 0x5049_5045;
 
-    pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, InputProblem> {
+    /// Opens a regular file, or a pipe that the caller created. Returns the size of a regular file.
+    pub(super) fn open_file(path: &Path) -> Result<(File, Option<u64>), InputProblem> {
         // The check comes first, because opening a device can have side effects.
         reject_special(&fs::metadata(path)?)?;
         let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
@@ -169,22 +286,15 @@ mod linux {
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         let metadata = file.metadata()?;
         reject_special(&metadata)?;
-        if metadata.file_type().is_fifo() {
-            if fstatfs(&file).map_err(io::Error::from)?.f_type != PIPE_FILE_SYSTEM {
-                return Err(InputProblem::Special("a named pipe"));
-            }
-            let flags = fcntl_getfl(&file).map_err(io::Error::from)?;
-            fcntl_setfl(&file, flags.difference(OFlags::NONBLOCK)).map_err(io::Error::from)?;
-            return read_limited(&file);
+        if !metadata.file_type().is_fifo() {
+            return Ok((file, Some(metadata.len())));
         }
-        if metadata.len() > LIMIT {
-            return Err(InputProblem::TooLarge);
+        if fstatfs(&file).map_err(io::Error::from)?.f_type != PIPE_FILE_SYSTEM {
+            return Err(InputProblem::Special("a named pipe"));
         }
-        let bytes = read_about(&file, metadata.len())?;
-        if u64::try_from(bytes.len()).ok() != Some(file.metadata()?.len()) {
-            return Err(InputProblem::SizeMismatch);
-        }
-        Ok(bytes)
+        let flags = fcntl_getfl(&file).map_err(io::Error::from)?;
+        fcntl_setfl(&file, flags.difference(OFlags::NONBLOCK)).map_err(io::Error::from)?;
+        Ok((file, None))
     }
 
     fn reject_special(metadata: &Metadata) -> Result<(), InputProblem> {

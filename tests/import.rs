@@ -120,8 +120,13 @@ fn imported(list: &str, options: &ImportOptions) -> Result<(String, Vec<String>)
     let messages = |found: Vec<hostgw::diagnose::Diagnostic>| -> Vec<String> {
         found.into_iter().map(|finding| format!("{} {}", finding.rule, finding.message)).collect()
     };
+    let in_parts = import::is_json(list.as_bytes()).then(|| NodeList::read_json(list.as_bytes()));
     let list = NodeList::read(list).map_err(|error| messages(vec![error]))?;
     let imported = import::import(list, options).map_err(messages)?;
+    if let Some(Ok(list)) = in_parts {
+        let again = import::import(list, options).map_err(messages)?;
+        assert_eq!(again.text, imported.text);
+    }
     Ok((imported.text, messages(imported.findings)))
 }
 
@@ -623,4 +628,26 @@ fn changes_are_reported_in_natural_order() {
         ]
     );
     assert_eq!((updated.nodes_before, updated.nodes), (1, 3));
+}
+
+#[test]
+fn a_list_that_is_read_in_parts_is_read_like_any_other() {
+    let node =
+        json!({ "kind": "Node", "metadata": { "name": "n-1" }, "spec": { "podCIDR": "10.42.1.0/24" } });
+    let text = listed(&[node]);
+    let read = |text: &str| NodeList::read_json(text.as_bytes()).map(|list| list.len());
+    assert_eq!(read(&format!("\u{feff} \n{text}\n{text}")).unwrap(), 2);
+    let padding = "x".repeat(17 << 20);
+    for (text, why) in [
+        (text[..text.len() - 1].to_owned(), "invalid JSON: EOF while parsing an object"),
+        (String::new(), "the list contains no nodes"),
+        (format!("{{\"items\": [{{\"note\": \"{padding}\"}}]}}"), "an object in it is larger than 16 MiB"),
+        (
+            format!("{{\"items\": [{}{{}}]}}", "{},".repeat(1_000_000)),
+            "the list has more than 1,000,000 objects",
+        ),
+    ] {
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }

@@ -6,8 +6,7 @@ use super::{VerbFailure, environment};
 use crate::{
     config::{self, Document, Loaded},
     error::{Error, Kind},
-    input::{self, InputError},
-    text,
+    input, text,
 };
 
 /// What Windows programs write before UTF-8 text.
@@ -40,25 +39,22 @@ pub(super) fn find() -> Result<PathBuf, VerbFailure> {
 
 /// Reads a text file other than a configuration, or `-` for standard input. Returns its name and its text.
 pub(super) fn text_of(file: &Path) -> Result<(String, String), Error> {
-    text_with(file, InputError::hint)
-}
-
-/// Reads a text as [`text_of`] does, with suggestions of its own.
-pub(super) fn text_with(
-    file: &Path,
-    hint: impl Fn(&InputError) -> Option<String>,
-) -> Result<(String, String), Error> {
     let (name, bytes) = if file.as_os_str() == "-" {
         ("standard input".to_owned(), input::read_standard_input())
     } else {
         (text::path(file).to_string(), input::read(file))
     };
     let bytes =
-        bytes.map_err(|error| Error::new(Kind::Invalid, error.to_string()).with_hint_if(hint(&error)))?;
-    let text = decoded(bytes).map_err(|why| {
-        Error::new(Kind::Invalid, format!("cannot read {name}: {why}")).with_hint("save it as UTF-8")
-    })?;
+        bytes.map_err(|error| Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint()))?;
+    let text = text_in(&name, bytes)?;
     Ok((name, text))
+}
+
+/// Decodes the text in the file `name`.
+pub(super) fn text_in(name: &str, bytes: Vec<u8>) -> Result<String, Error> {
+    decoded(bytes).map_err(|why| {
+        Error::new(Kind::Invalid, format!("cannot read {name}: {why}")).with_hint("save it as UTF-8")
+    })
 }
 
 /// Decodes UTF-8, or UTF-16 with a byte order mark, as `>` in Windows PowerShell 5.1 writes it. The text has no byte order mark.

@@ -23,7 +23,7 @@ use crate::{
     import::{
         self, ImportOptions, LeftoverKind, NodeChange, NodeChangeKind, NodeList, UpdateOptions, Updated,
     },
-    input::{self, InputError},
+    input::{self, AnyInput, InputError},
     model::NextHopMode,
     progress::Task,
     render::{FindingEntry, Palette},
@@ -107,10 +107,8 @@ struct UpdateJson {
 pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
     // An invalid configuration is reported before the list is waited for.
     let loaded = options.update.as_deref().map(loaded).transpose()?;
-    let (name, text) = list_text(options.list.as_deref(), options.update.as_deref())?;
+    let (name, list) = read_list(options.list.as_deref(), options.update.as_deref(), output)?;
     let task = Task::begin("importing nodes");
-    let list = NodeList::read(&text).map_err(|error| failed(output, &name, vec![error]))?;
-    drop(text);
     let result = match (&loaded, options.update.as_deref()) {
         (Some(loaded), Some(file)) => {
             let settings = UpdateOptions {
@@ -173,21 +171,42 @@ fn loaded(file: &Path) -> Result<Loaded, VerbFailure> {
     configuration::load(Some(file))
 }
 
-/// Reads the list of nodes. Returns its name and its text.
-fn list_text(file: Option<&Path>, update: Option<&Path>) -> Result<(String, String), Error> {
+/// Reads the list of nodes. Returns its name, too.
+fn read_list(
+    file: Option<&Path>,
+    update: Option<&Path>,
+    output: &Output,
+) -> Result<(String, NodeList), VerbFailure> {
     if file.is_none() && stdin().is_terminal() {
         let mut command = vec!["hostgw", "import"];
         let name = update.map(|update| update.to_string_lossy());
         command.extend(name.iter().flat_map(|name| ["--update", &**name]));
         let command = ShellCommand::new(command);
         return Err(Error::new(Kind::Usage, "no list of nodes given")
-            .with_hint(format!("run `kubectl get nodes -o json | {command}`, or pass a file")));
+            .with_hint(format!("run `kubectl get nodes -o json | {command}`, or pass a file"))
+            .into());
     }
-    const SMALLER: &str = "leave out what hostgw does not read: \
-                           `kubectl get nodes -o json | jq 'del(.items[].status.images, .items[].metadata.managedFields)'`";
-    let hint =
-        |error: &InputError| if error.is_too_large() { Some(SMALLER.to_owned()) } else { error.hint() };
-    configuration::text_with(file.unwrap_or(Path::new("-")), hint)
+    let refused = |error: &InputError| {
+        let hint = match error.is_too_large() {
+            true => Some(
+                "save it as JSON: `kubectl get nodes -o json`, of which hostgw reads up to 1 GiB".to_owned(),
+            ),
+            false => error.hint(),
+        };
+        VerbFailure::from(Error::new(Kind::Invalid, error.to_string()).with_hint_if(hint))
+    };
+    let (name, input) = match file.filter(|file| file.as_os_str() != "-") {
+        Some(file) => (text::path(file).to_string(), input::read_of_any_size(file)),
+        None => ("standard input".to_owned(), input::read_standard_input_of_any_size()),
+    };
+    let _task = Task::begin("importing nodes");
+    let list = match input.map_err(|error| refused(&error))? {
+        AnyInput::Whole(bytes) => NodeList::read(&configuration::text_in(&name, bytes)?),
+        AnyInput::Large(input) if import::is_json(input.start()) => NodeList::read_json(input),
+        AnyInput::Large(input) => return Err(refused(&input.refused())),
+    };
+    let list = list.map_err(|error| failed(output, &name, vec![error]))?;
+    Ok((name, list))
 }
 
 /// Reports every error of a list.

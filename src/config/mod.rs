@@ -20,6 +20,7 @@ mod deserialize;
 mod document;
 mod limits;
 mod node;
+mod node_routers;
 mod outline;
 mod overlap;
 mod parse;
@@ -50,6 +51,7 @@ mod yaml;
 use std::collections::HashSet;
 
 pub use document::{Document, FILE_NAMES, Format, ReadError, StoredConfig, find_in};
+pub use node_routers::nodes_as_routers;
 pub use outline::{EntryPlace, ListLayout, NodePlace, Outline, outline};
 pub use positions::Positions;
 pub use problem::{ConfigError, InvalidConfig, Related};

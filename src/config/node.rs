@@ -64,6 +64,17 @@ impl NodeDraft {
         self.cidrs.iter().filter(move |cidr| Family::from(cidr.value.prefix()) == family)
     }
 
+    /// The families of its pods.
+    pub fn pod_families(&self) -> PerFamily<()> {
+        let has = |family| self.cidrs_of(family).next().map(|_| ());
+        PerFamily { v4: has(Family::V4), v6: has(Family::V6) }
+    }
+
+    /// `nextHop` of the node.
+    pub fn next_hop(&self) -> Option<&NextHopOverride> {
+        self.overrides.as_ref()?.next_hop.as_deref()
+    }
+
     /// The path of `address` under `key`, whose values are `all`.
     pub fn address_path(&self, key: &str, all: &PerFamily<Located<IpAddr>>, address: IpAddr) -> ConfigPath {
         item_path(&self.path().key(key), all.get(address.into()).and_then(|located| located.item))
@@ -228,7 +239,7 @@ impl Validator<'_> {
             return;
         }
         let Some(next_hop) = context.next_hop else { return };
-        let own = draft.overrides.as_ref().and_then(|overrides| overrides.next_hop.as_deref());
+        let own = draft.next_hop();
         let by_address = |family: Family| {
             let router = |hops: &NextHopOverride| hops.routers.get(family).is_some();
             match own {

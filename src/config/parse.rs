@@ -24,6 +24,12 @@ impl ParseError {
 /// Parses a prefix without host bits.
 pub(super) fn prefix(text: &str) -> Result<IpNet, ParseError> {
     if let Ok(prefix) = text.parse::<IpNet>() {
+        // `IpNet` accepts leading zeros, `IpAddr` does not.
+        if text.split_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_err()) {
+            let message =
+                format!("{text} has a number with leading zeros, which some programs read as octal");
+            return Err(ParseError::new(message, "write the numbers without leading zeros"));
+        }
         if prefix != prefix.trunc() {
             let hint = format!("did you mean {}?", prefix.trunc());
             return Err(ParseError::new(format!("{text} has host bits set"), hint));

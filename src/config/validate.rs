@@ -95,6 +95,8 @@ impl Validator<'_> {
         self.unique_names(&drafts);
         self.unique_addresses(&drafts);
         self.disjoint_cidrs(&drafts, prefixes);
+        let routers = context.next_hop.map(|next_hop| next_hop.routers).unwrap_or_default();
+        self.routers_among_nodes(&drafts, &routers);
         if !cluster_egress_given {
             self.egress_interfaces(&drafts);
         }

@@ -1,5 +1,6 @@
 //! What deserves a warning although the configuration is valid.
 
+use super::node_routers::nodes_as_routers;
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Cluster, Family, NextHopKind, Node, OperatingSystem},
@@ -37,5 +38,6 @@ pub fn ipv6_pod_gateways(cluster: &Cluster) -> Option<Diagnostic> {
 #[must_use]
 pub fn warnings(cluster: &Cluster) -> Vec<Diagnostic> {
     let has_others = cluster.nodes.len() > 1;
-    ipv6_pod_gateways(cluster).filter(|_| has_others).into_iter().collect()
+    let by_gateway = ipv6_pod_gateways(cluster).filter(|_| has_others);
+    by_gateway.into_iter().chain(nodes_as_routers(cluster)).collect()
 }

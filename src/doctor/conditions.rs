@@ -14,27 +14,27 @@ pub(super) const TRY: &str = "try a connection between two pods on different nod
 /// Returns the packet property that makes the rule apply to only some packets, in backticks.
 pub(super) fn partial_property(spot: &Spot<'_>) -> Option<String> {
     let terms = &spot.rule?.terms;
+    let family = spot.chain.family;
     let named = terms.iter().find_map(|term| match term {
         Term::Varies(name) | Term::Load { part: PacketPart::Varies(name), .. } => Some(name.to_string()),
         _ => None,
     });
-    let in_header = |offset: usize| match (spot.chain.family, offset) {
-        (TableFamily::Ip6, 4) | (TableFamily::Ip | TableFamily::Inet, 2) => Some("length"),
-        (TableFamily::Ip6, 7) => Some("hl"),
-        (TableFamily::Ip | TableFamily::Inet, 8) => Some("ttl"),
-        (TableFamily::Ip | TableFamily::Inet, 4) => Some("id"),
-        (TableFamily::Ip | TableFamily::Inet, 10) => Some("checksum"),
-        _ => None,
+    let differs = |part: &PacketPart| match part {
+        PacketPart::Header { offset, .. } => match family {
+            TableFamily::Ip6 => matches!(offset, 4 | 7),
+            TableFamily::Ip | TableFamily::Inet => matches!(offset, 2 | 4 | 8 | 10),
+        },
+        PacketPart::Transport { offset, .. } => *offset >= 4,
+        PacketPart::ConnectionStatus => true,
+        _ => false,
     };
     let part = || {
         terms.iter().find_map(|term| match term {
-            Term::Load { part: PacketPart::Header { offset, .. }, .. } => in_header(*offset),
-            Term::Load { part: PacketPart::ConnectionStatus, .. } => Some("ct status"),
-            Term::Load { part: PacketPart::Transport { offset: 4.., .. }, .. } => Some("transport header"),
+            Term::Load { part, .. } if differs(part) => Some(part.name(family)),
             _ => None,
         })
     };
-    named.or_else(|| part().map(str::to_owned)).map(|name| format!("`{name}`"))
+    named.or_else(part).map(|name| format!("`{name}`"))
 }
 
 /// Returns `true` if a rule changes source addresses only of packets whose addresses are in an ipset, or not in one. CNI
@@ -60,27 +60,48 @@ pub(super) fn undecided(spot: &Spot<'_>, spot_text: &str, effect: &str, conditio
     finding(Rule::ForwardUnclear, format!("{spot_text} may {effect}{why}"), TRY)
 }
 
-/// Returns the words of `nft` for what hostgw cannot decode in a rule.
-fn undecoded_names(spot: &Spot<'_>) -> Vec<String> {
-    let terms = spot.rule.iter().flat_map(|rule| &rule.terms);
-    let names = terms.filter_map(|term| match term {
-        Term::Condition(name) | Term::Effect(name) => Some(name.to_string()),
-        Term::Mark { .. } | Term::Load { part: PacketPart::Mark, .. } => Some("mark".to_owned()),
-        Term::Load { part: PacketPart::ConnectionMark, .. } => Some("ct mark".to_owned()),
-        Term::Load { part: PacketPart::Other(name), .. } => Some(name.to_string()),
-        _ => None,
-    });
-    names.collect()
+/// What hostgw cannot decide in a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Undecided {
+    /// A mark, which other rules may set.
+    Mark(String),
+    /// An expression that cannot be decoded.
+    Expression(String),
+}
+
+impl Undecided {
+    fn name(&self) -> &str {
+        match self {
+            Self::Mark(name) | Self::Expression(name) => name,
+        }
+    }
+
+    /// What hostgw cannot decide in the rule of a spot.
+    fn all(spot: &Spot<'_>) -> Vec<Self> {
+        let family = spot.chain.family;
+        let terms = spot.rule.iter().flat_map(|rule| &rule.terms);
+        let found = terms.filter_map(|term| match term {
+            Term::Condition(name) | Term::Effect(name) => Some(Self::Expression(name.to_string())),
+            Term::Mark { .. } => Some(Self::Mark(PacketPart::Mark.name(family))),
+            Term::Load { part: part @ (PacketPart::Mark | PacketPart::ConnectionMark), .. } => {
+                Some(Self::Mark(part.name(family)))
+            }
+            Term::Load { part: PacketPart::Other(name), .. } => Some(Self::Expression(name.to_string())),
+            _ => None,
+        });
+        found.collect()
+    }
 }
 
 /// Returns `true` if the rule has a condition that cannot be decoded. A mark is one only if nothing else is.
 fn has_undecoded(spot: &Spot<'_>) -> bool {
-    undecoded_names(spot).iter().any(|name| !name.ends_with("mark"))
+    Undecided::all(spot).iter().any(|it| matches!(it, Undecided::Expression(_)))
 }
 
 /// Returns what hostgw cannot decode in a rule.
 pub(super) fn undecoded(spot: &Spot<'_>) -> String {
-    let mut names = undecoded_names(spot);
+    let all = Undecided::all(spot);
+    let mut names: Vec<&str> = all.iter().map(Undecided::name).collect();
     names.dedup();
     if names.is_empty() { "its conditions".to_owned() } else { format!("`{}`", list(&names, 3)) }
 }

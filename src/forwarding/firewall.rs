@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The deepest nesting of jumps that the kernel accepts (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
-const MAX_DEPTH: usize = 16;
+pub const MAX_DEPTH: usize = 16;
 /// The maximum number of rules to follow for one packet, because chains can jump to each other in exponentially many ways.
 const MAX_RULES: usize = 200_000;
 /// `NF_IP_PRI_CONNTRACK` (linux/netfilter_ipv4.h).

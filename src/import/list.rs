@@ -1,10 +1,14 @@
 //! Reads the nodes of a cluster from the output of kubectl.
 
-use std::fmt;
+use std::{
+    cell::Cell,
+    fmt,
+    io::{self, BufReader, Read},
+};
 
 use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+    Deserializer,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value as Json};
 
@@ -106,10 +110,30 @@ impl NodeList {
     /// # Errors
     /// Returns why there is no node in it.
     pub fn read(text: &str) -> Result<Self, Diagnostic> {
-        let mut found = Self::default();
         // In JSON, a list without its end is invalid.
-        let is_block = !text.trim_start().starts_with(['{', '[']);
-        for document in documents(text)? {
+        Self::of(documents(text)?, !is_json(text.as_bytes()))
+    }
+
+    /// Reads the output of kubectl as JSON, of any size: only one object at a time is in memory as a whole.
+    ///
+    /// # Errors
+    /// Returns why there is no node in it.
+    pub fn read_json(reader: impl Read) -> Result<Self, Diagnostic> {
+        let meter = Meter::default();
+        let mut reader = BufReader::with_capacity(1 << 16, Metered { reader, meter: &meter });
+        skip_mark(&mut reader).map_err(|error| not_nodes(format!("the list cannot be read: {error}")))?;
+        let read = json_documents(&mut serde_json::Deserializer::from_reader(reader), &meter);
+        let documents = read.map_err(|error| {
+            let what = if error.is_io() { "the list cannot be read" } else { "invalid JSON" };
+            not_nodes(format!("{what}: {error}"))
+        })?;
+        Self::of(documents, false)
+    }
+
+    /// Collects the nodes of documents. `is_block` says whether they are in the block style of YAML.
+    fn of(documents: Vec<KubeDocument>, is_block: bool) -> Result<Self, Diagnostic> {
+        let mut found = Self::default();
+        for document in documents {
             if is_block && document.is_cut_off() {
                 return Err(not_nodes(
                     "the list is cut off: it lacks `kind` and `metadata`, which kubectl prints after the nodes"
@@ -272,16 +296,16 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
         return Err(not_nodes("the list of nodes is empty".to_owned())
             .with_remedy("check that kubectl succeeded: its messages go to standard error"));
     }
-    let json_error = if text.trim_start().starts_with(['{', '[']) {
-        let documents = serde_json::Deserializer::from_str(text).into_iter().collect();
-        match documents {
+    let json_error = if is_json(text.as_bytes()) {
+        let meter = Meter::default();
+        match json_documents(&mut serde_json::Deserializer::from_str(text), &meter) {
             Ok(documents) => return Ok(documents),
             Err(error) => Some(format!("invalid JSON: {error}")),
         }
     } else {
         None
     };
-    match config::yaml_documents(text, "items", ListedObject::new) {
+    match config::yaml_documents(text, "items", |item| ListedObject::new(merged(item))) {
         Ok(documents) => Ok(documents.into_iter().map(KubeDocument::from).collect()),
         Err(error) => Err(not_nodes(json_error.unwrap_or_else(|| error.to_string()))),
     }
@@ -290,20 +314,118 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
 impl From<config::YamlDocument<ListedObject>> for KubeDocument {
     fn from(document: config::YamlDocument<ListedObject>) -> Self {
         let config::YamlDocument { head, items } = document;
-        Self::of(head, items)
+        Self::of(merged(head), items)
     }
+}
+
+/// Resolves the merge keys of YAML 1.1 (`<<`), as the libraries of Kubernetes do: the keys of the mapping itself come first, and
+/// then those of each merged mapping that are still missing.
+fn merged(value: Json) -> Json {
+    const MERGE: &str = "<<";
+    match value {
+        Json::Array(items) => items.into_iter().map(merged).collect(),
+        Json::Object(entries) => {
+            let mut entries: Map<String, Json> =
+                entries.into_iter().map(|(key, value)| (key, merged(value))).collect();
+            let mappings = match entries.remove(MERGE) {
+                None => return Json::Object(entries),
+                Some(Json::Array(mappings)) => mappings,
+                Some(mapping) => vec![mapping],
+            };
+            for mapping in mappings {
+                let Json::Object(mapping) = mapping else { continue };
+                for (key, value) in mapping {
+                    entries.entry(key).or_insert(value);
+                }
+            }
+            Json::Object(entries)
+        }
+        scalar => scalar,
+    }
+}
+
+/// Whether a text begins like JSON.
+pub fn is_json(text: &[u8]) -> bool {
+    let text = text.strip_prefix(MARK).unwrap_or(text);
+    matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+/// The byte order mark, in UTF-8.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
+fn skip_mark(reader: &mut impl io::BufRead) -> io::Result<()> {
+    if reader.fill_buf()?.starts_with(MARK) {
+        reader.consume(MARK.len());
+    }
+    Ok(())
+}
+
+/// Limits what a list can take in memory.
+#[derive(Debug, Default)]
+struct Meter {
+    /// The number of bytes since the last object began.
+    bytes: Cell<usize>,
+    objects: Cell<usize>,
+}
+
+impl Meter {
+    /// The maximum size of an object. Kubernetes stores at most 1.5 MiB of it.
+    const MAX_BYTES: usize = 16 << 20;
+    const MAX_OBJECTS: usize = 1_000_000;
+
+    fn begin_object(&self) -> Result<(), &'static str> {
+        self.bytes.set(0);
+        self.objects.set(self.objects.get() + 1);
+        if self.objects.get() > Self::MAX_OBJECTS {
+            Err("the list has more than 1,000,000 objects")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A reader that counts bytes.
+struct Metered<'m, R> {
+    reader: R,
+    meter: &'m Meter,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        let bytes = self.meter.bytes.get() + count;
+        self.meter.bytes.set(bytes);
+        if bytes > Meter::MAX_BYTES {
+            return Err(io::Error::other("an object in it is larger than 16 MiB"));
+        }
+        Ok(count)
+    }
+}
+
+/// Reads every document of a JSON text.
+fn json_documents<'de, R: serde_json::de::Read<'de>>(
+    deserializer: &mut serde_json::Deserializer<R>,
+    meter: &Meter,
+) -> serde_json::Result<Vec<KubeDocument>> {
+    let mut documents = Vec::new();
+    while deserializer.end().is_err() {
+        documents.push(DocumentVisitor(meter).deserialize(&mut *deserializer)?);
+    }
+    Ok(documents)
 }
 
 /// Reads a document with one item in memory at a time: the status of a node is long, and little of it matters.
-impl<'de> Deserialize<'de> for KubeDocument {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DocumentVisitor)
+struct DocumentVisitor<'m>(&'m Meter);
+
+impl<'de> DeserializeSeed<'de> for DocumentVisitor<'_> {
+    type Value = KubeDocument;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<KubeDocument, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct DocumentVisitor;
-
-impl<'de> Visitor<'de> for DocumentVisitor {
+impl<'de> Visitor<'de> for DocumentVisitor<'_> {
     type Value = KubeDocument;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -317,7 +439,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
                 head.insert(key, map.next_value()?);
                 continue;
             }
-            let found = map.next_value()?;
+            let found = map.next_value_seed(ItemsVisitor(self.0))?;
             head.insert(key, if let ItemList::Other = found { Json::Bool(false) } else { Json::Null });
             if let ItemList::Items(found) = found {
                 items.extend(found);
@@ -327,7 +449,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<KubeDocument, A::Error> {
-        Ok(KubeDocument { head: Json::Array(Vec::new()), items: read_items(list)? })
+        Ok(KubeDocument { head: Json::Array(Vec::new()), items: read_items(list, self.0)? })
     }
 }
 
@@ -337,15 +459,17 @@ enum ItemList {
     Other,
 }
 
-impl<'de> Deserialize<'de> for ItemList {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ItemsVisitor)
+struct ItemsVisitor<'m>(&'m Meter);
+
+impl<'de> DeserializeSeed<'de> for ItemsVisitor<'_> {
+    type Value = ItemList;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<ItemList, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct ItemsVisitor;
-
-impl<'de> Visitor<'de> for ItemsVisitor {
+impl<'de> Visitor<'de> for ItemsVisitor<'_> {
     type Value = ItemList;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -353,7 +477,7 @@ impl<'de> Visitor<'de> for ItemsVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<ItemList, A::Error> {
-        read_items(list).map(ItemList::Items)
+        read_items(list, self.0).map(ItemList::Items)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ItemList, A::Error> {
@@ -386,9 +510,10 @@ impl<'de> Visitor<'de> for ItemsVisitor {
     }
 }
 
-fn read_items<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<ListedObject>, A::Error> {
+fn read_items<'de, A: SeqAccess<'de>>(mut list: A, meter: &Meter) -> Result<Vec<ListedObject>, A::Error> {
     let mut items = Vec::new();
     while let Some(item) = list.next_element::<Json>()? {
+        meter.begin_object().map_err(A::Error::custom)?;
         items.push(ListedObject::new(item));
     }
     Ok(items)

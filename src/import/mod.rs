@@ -37,7 +37,7 @@ use ipnet::IpNet;
 use serde_json::Value as Json;
 
 pub use changes::{KeyChange, NodeChange, NodeChangeKind};
-pub use list::NodeList;
+pub use list::{NodeList, is_json};
 pub use live::{IptablesDump, Leftover, LeftoverKind, LiveImport, LiveOptions, LiveSources, import_live};
 pub use natural::natural_order;
 

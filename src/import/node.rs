@@ -116,7 +116,8 @@ impl ListedNode {
         let (key, values) =
             if several.iter().any(is_given) { ("podCIDRs", several) } else { ("podCIDR", one) };
         for value in values.iter().filter(|value| is_given(value)) {
-            match value.as_str().ok_or_else(|| "not a string".to_owned()).and_then(config::prefix) {
+            let text = value.as_str().map(str::trim).ok_or_else(|| "not a string".to_owned());
+            match text.and_then(config::prefix) {
                 Ok(prefix) => self.pod_cidrs.push(prefix),
                 Err(why) => self.errors.push(format!("spec.{key}: {why}")),
             }

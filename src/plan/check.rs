@@ -303,6 +303,7 @@ pub fn warnings(
     if desired.routes_to_nodes().any(by_v6_gateway) {
         warnings.extend(config::ipv6_pod_gateways(cluster));
     }
+    warnings.extend(config::nodes_as_routers(cluster));
     warnings.extend(skipped(cluster, index, &desired.skipped));
     warnings.extend(mtu_above_interface(cluster, index, desired, observed));
     let foreign = observed.host.foreign.iter().filter(|route| !is_known(route));

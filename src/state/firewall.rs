@@ -405,6 +405,50 @@ pub enum PacketPart {
     Other(Untrusted),
 }
 
+impl PacketPart {
+    /// The name of the part in a rule of this family, as nft or iptables call it, for messages.
+    #[must_use]
+    pub fn name(&self, family: TableFamily) -> String {
+        let name = match self {
+            Self::Varies(name) | Self::Other(name) => return name.to_string(),
+            Self::Header { offset, length } => match (family, offset, length) {
+                (TableFamily::Ip6 | TableFamily::Inet, 8, 5..) => "ip6 saddr",
+                (TableFamily::Ip6 | TableFamily::Inet, 24, _) => "ip6 daddr",
+                (TableFamily::Ip6, 4, _) | (TableFamily::Ip | TableFamily::Inet, 2, _) => "length",
+                (TableFamily::Ip6, 7, _) => "hl",
+                (TableFamily::Ip | TableFamily::Inet, 4, _) => "id",
+                (TableFamily::Ip | TableFamily::Inet, 8, _) => "ttl",
+                (TableFamily::Ip | TableFamily::Inet, 10, _) => "checksum",
+                (TableFamily::Ip | TableFamily::Inet, 12, _) => "ip saddr",
+                (TableFamily::Ip | TableFamily::Inet, 16, _) => "ip daddr",
+                _ => "the IP header",
+            },
+            Self::Transport { offset: 0..4, .. } => "ports",
+            Self::Transport { .. } => "transport header",
+            Self::ServiceType => "ip dscp",
+            Self::Protocol => "meta l4proto",
+            Self::InputGroup => "iifgroup",
+            Self::OutputGroup => "oifgroup",
+            Self::InputKind => "iifkind",
+            Self::OutputKind => "oifkind",
+            Self::PacketType => "pkttype",
+            Self::ConnectionDirection => "ct direction",
+            Self::ConnectionStatus => "ct status",
+            Self::ConnectionMark => "ct mark",
+            Self::ReturnRoute { .. } | Self::SourceType | Self::DestinationType => "fib",
+            Self::EtherType => "meta protocol",
+            Self::InputName => "iifname",
+            Self::OutputName => "oifname",
+            Self::InputIndex => "iif",
+            Self::OutputIndex => "oif",
+            Self::Mark => "mark",
+            Self::Family => "meta nfproto",
+            Self::State => "ct state",
+        };
+        name.to_owned()
+    }
+}
+
 /// How a register is compared with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -297,3 +297,91 @@ nodes:
         }
     });
 }
+
+/// Images and managed fields make a list of thousands of nodes larger than any configuration.
+#[test]
+fn a_list_that_is_larger_than_any_configuration_is_read_in_parts() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        let mut nodes: Vec<Value> =
+            serde_json::from_str::<Value>(&list(&[1, 2])).unwrap()["items"].as_array().unwrap().clone();
+        for node in &mut nodes {
+            let image = json!({ "names": ["x".repeat(1 << 20)], "sizeBytes": 1 });
+            node["status"]["images"] = Value::Array(vec![image; 10]);
+        }
+        let many: Vec<Value> = [vec![nodes[1].clone(); 3], vec![nodes[0].clone(); 4]].concat();
+        machine
+            .write("large.json", &json!({ "kind": "List", "apiVersion": "v1", "items": many }).to_string());
+        let script = "gzip -k large.json
+             ulimit -v 1000000
+             $HOSTGW import large.json --cluster-prefix 10.244.0.0/16 --egress-interface eth0 >file.yaml
+             $HOSTGW import --cluster-prefix 10.244.0.0/16 --egress-interface eth0 <large.json.gz | cmp - file.yaml
+             cat large.json | $HOSTGW import --update file.yaml";
+        let updated = machine.sh(script);
+        assert_eq!(updated, "No changes. file.yaml matches the list.\n");
+        let file = machine.sh("cat file.yaml");
+        assert!(file.ends_with("podCIDR: 10.244.2.0/24, address: 172.30.0.2}\n"), "{file}");
+        machine
+            .sh("head -c 70000000 large.json >cut.json; { echo '# a comment'; cat large.json; } >large.yaml");
+        for (list, why) in [
+            ("cut.json", "invalid JSON: EOF while parsing"),
+            ("large.yaml", "large.yaml is too large: hostgw reads at most 64 MiB"),
+        ] {
+            machine.hostgw(&["import", list]).expect(3).warns(why);
+        }
+        machine.hostgw(&["import", "large.yaml"]).expect(3).warns("help: save it as JSON");
+    });
+}
+
+/// Without routes to others, the cleanup script must not run before hostgw masquerades.
+#[test]
+fn the_only_node_of_a_cluster_is_taken_over() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0
+                 ip route add default via 172.30.0.1
+                 sysctl -qw net.ipv4.ip_forward=1
+                 iptables -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE");
+        let live = "\"$HOSTGW\" import --live --node-name a --cleanup cleanup.sh >hostgw.yaml";
+        let outcome = node.try_sh(live).expect(0);
+        outcome.warns("warning[HG1122]: found no routes to the pod CIDRs of other nodes in 10.244.0.0/16");
+        node.try_sh("sh cleanup.sh").expect(1).warns("hostgw manages no NAT table on this node");
+        node.hostgw_ok(&["apply", "--yes", "--node", "a", "--adopt"]);
+        assert_eq!(node.sh("ip route show proto 87"), "");
+        node.sh("sh cleanup.sh");
+        assert!(!node.sh("iptables-save -t nat").contains("MASQUERADE"));
+        assert!(node.sh("nft list table ip hostgw").contains("masquerade"));
+        node.hostgw(&["plan", "--node", "a", "--detailed-exitcode"]).expect(0).says("No changes.");
+    });
+}
+
+/// A VPN router leads to other networks than pods, and the router of the cluster to the pods of several nodes.
+#[test]
+fn routers_are_no_nodes() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0
+                 ip route add 10.244.1.0/24 via 172.30.0.50; ip route add 10.244.2.0/24 via 172.30.0.50
+                 ip route add 10.244.3.0/24 via 172.30.0.13
+                 ip route add 10.200.0.0/16 via 172.30.0.254; ip route add 10.245.7.0/24 via 172.30.0.254");
+        let live = "\"$HOSTGW\" import --live --node-name a --cluster-prefix 10.244.0.0/16 >hostgw.yaml";
+        node.try_sh(live).expect(0).warns("warning[HG1122]");
+        let live = "\"$HOSTGW\" import --live --node-name a >hostgw.yaml";
+        node.try_sh(live).expect(0).warns("warning[HG1125]").warns("10.245.7.0/24 via 172.30.0.254");
+        let file = node.sh("cat hostgw.yaml");
+        assert!(
+            file.contains("podCIDR: 10.244.1.0/24}\n") && file.contains("nextHop: 172.30.0.50\n"),
+            "{file}"
+        );
+        assert!(!file.lines().any(|line| line.starts_with("  - ") && line.contains("10.245")), "{file}");
+        node.hostgw_ok(&["apply", "--yes", "--node", "a", "--adopt"]);
+        let routes = node.sh("ip route show | grep via");
+        for expected in [
+            "10.244.1.0/24 via 172.30.0.50 dev eth0 proto 87",
+            "10.244.3.0/24 via 172.30.0.13 dev eth0 proto 87",
+            "10.245.7.0/24 via 172.30.0.254 dev eth0 \n",
+        ] {
+            assert!(routes.contains(expected), "{routes}");
+        }
+    });
+}

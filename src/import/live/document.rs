@@ -12,7 +12,8 @@ use super::{
 use crate::{
     config::Format,
     model::{Family, MAIN_TABLE, NextHopMode, OperatingSystem, PodCidr, SysctlKey},
-    text::{Untrusted, printable},
+    state::Route,
+    text::{Untrusted, list, printable},
 };
 
 /// A node of the configuration.
@@ -113,19 +114,31 @@ impl PodPrefixOrigin {
     }
 }
 
+/// What shows the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DescribedBy {
+    /// The routes and the NAT table of hostgw itself.
+    Managed,
+    /// The routes of others.
+    Routes,
+    /// The pod interface and the firewall of a node without routes to others.
+    NoRoutes,
+}
+
 /// The contents of the configuration.
 #[derive(Debug, Clone)]
 pub(super) struct LiveDocument<'a> {
     pub hostname: &'a Untrusted,
     /// The programs that set up the routes and the firewall.
     pub plugins: &'a [&'static str],
-    /// Whether hostgw itself added all routes.
-    pub is_managed: bool,
+    pub origin: DescribedBy,
     pub prefixes: &'a [PodPrefix],
     pub options: CommonOptions,
     pub next_hop: HopMode,
     pub is_onlink: bool,
     pub rejects_unassigned: bool,
+    /// The routes that may lead to pods, but are not imported.
+    pub left_out: &'a [&'a Route],
     /// Whether the routes prefer the node's own address as the source.
     pub has_own_source: bool,
     /// Whether the source of masqueraded packets is the node's own address.
@@ -171,17 +184,35 @@ impl LiveDocument<'_> {
     }
 
     fn header(&self) -> String {
-        let by = match self.plugins {
-            [] if self.is_managed => "the routes that hostgw manages".to_owned(),
-            [] => "routes that were added by hand".to_owned(),
-            plugins => format!("the routes of {}", plugins.join(" and ")),
+        let by = match (self.plugins, self.origin) {
+            ([], DescribedBy::Managed) => "the routes that hostgw manages".to_owned(),
+            ([], DescribedBy::Routes) => "routes that were added by hand".to_owned(),
+            ([], DescribedBy::NoRoutes) => "its pod interface and firewall rules".to_owned(),
+            (plugins, DescribedBy::NoRoutes) => {
+                format!("what {} set up for its pods", plugins.join(" and "))
+            }
+            (plugins, _) => format!("the routes of {}", plugins.join(" and ")),
         };
         // The hostname is the only text that others choose, and it must not end the comment.
         let host = printable(self.hostname.as_raw());
-        format!(
-            "# Imported by hostgw on node {host}, from {by}.\n\
-             # The kernel does not know the names of the other nodes: rename them as in `kubectl get nodes -o wide`.\n"
-        )
+        // The destinations and next hops are numbers.
+        let left_out = match self.left_out {
+            [] => String::new(),
+            routes => {
+                let named: Vec<String> = routes.iter().map(|route| destination_and_gateway(route)).collect();
+                format!(
+                    "# Not imported, because they may lead to other networks than pods: {} (see `hostgw help HG1125`)\n",
+                    list(&named, 8)
+                )
+            }
+        };
+        let names = match self.nodes {
+            [] | [_] => "",
+            _ => {
+                "# The kernel does not know the names of the other nodes: rename them as in `kubectl get nodes -o wide`.\n"
+            }
+        };
+        format!("# Imported by hostgw on node {host}, from {by}.\n{names}{left_out}")
     }
 
     fn head(&self, syntax: Syntax) -> Vec<String> {
@@ -286,6 +317,13 @@ impl LiveDocument<'_> {
         let mut entries: Vec<String> = keys.iter().map(|(key, values)| syntax.entry(key, values)).collect();
         entries.extend(node.mtu.map(|mtu| format!("mtu{}{mtu}", assign(syntax))));
         entries
+    }
+}
+
+fn destination_and_gateway(route: &Route) -> String {
+    match route.next_hop.gateway {
+        Some(gateway) => format!("{} via {gateway}", route.destination),
+        None => route.destination.to_string(),
     }
 }
 

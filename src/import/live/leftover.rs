@@ -20,8 +20,8 @@ use super::{
 use crate::{
     model::Family,
     state::{
-        FirewallChain, FirewallRule, PLUGIN_PROTOCOLS, PolicyRule, Route, RouteType, RuleAction, RuleVerdict,
-        Term,
+        FirewallChain, FirewallRule, NatTable, PLUGIN_PROTOCOLS, PolicyRule, Route, RouteType, RuleAction,
+        RuleVerdict, Term,
     },
     text::{ShellCommand, Untrusted},
 };
@@ -342,8 +342,42 @@ pub(super) fn plugins(steps: &[Leftover]) -> Vec<&'static str> {
     plugins.into_iter().collect()
 }
 
+/// What shows that hostgw has taken over, so that the rest can be removed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Takeover {
+    Routes(Family),
+    /// The NAT table, on a node without routes to others.
+    Table(Family),
+    /// Nothing: hostgw manages neither on this node.
+    Nothing,
+}
+
+impl Takeover {
+    /// The commands that end a script before the takeover.
+    fn check(self) -> String {
+        let (condition, what) = match self {
+            Self::Routes(family) => {
+                let option = if family == Family::V6 { "-6" } else { "-4" };
+                (format!("! ip {option} route show table all proto 87 | grep -q ."), "routes")
+            }
+            Self::Table(family) => {
+                let table = format!("nft list table {} {}", family.nft(), NatTable::NAME);
+                (format!("command -v nft >/dev/null && ! {table} >/dev/null 2>&1"), "NAT table")
+            }
+            Self::Nothing => return String::new(),
+        };
+        format!(
+            "if {condition}; then\n\
+             \x20   echo 'error: hostgw manages no {what} on this node; nothing was removed' >&2\n\
+             \x20   echo 'help: run `hostgw apply --adopt` first' >&2\n\
+             \x20   exit 1\n\
+             fi\n"
+        )
+    }
+}
+
 /// Writes a script of the commands.
-pub(super) fn script(node: &Untrusted, steps: &[Leftover], families: &[Family], plugins: &[&str]) -> String {
+pub(super) fn script(node: &Untrusted, steps: &[Leftover], takeover: Takeover, plugins: &[&str]) -> String {
     let mut text =
         format!("#!/bin/sh\n# Removes what hostgw does not adopt from node {node}. Before you run it:\n");
     for condition in conditions(plugins) {
@@ -351,14 +385,7 @@ pub(super) fn script(node: &Untrusted, steps: &[Leftover], families: &[Family], 
     }
     text.push_str("# If a command fails because its object is gone, generate this script again:\n");
     text.push_str("#   hostgw import --live --cleanup cleanup.sh >/dev/null\nset -e\n\n");
-    let option = if families.first() == Some(&Family::V6) { "-6" } else { "-4" };
-    text.push_str(&format!(
-        "if ! ip {option} route show table all proto 87 | grep -q .; then\n\
-         \x20   echo 'error: hostgw manages no routes on this node; nothing was removed' >&2\n\
-         \x20   echo 'help: run `hostgw apply --adopt` first' >&2\n\
-         \x20   exit 1\n\
-         fi\n"
-    ));
+    text.push_str(&takeover.check());
     let mut kind = None;
     for step in steps {
         if kind.replace(step.kind) != Some(step.kind) {

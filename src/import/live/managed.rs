@@ -48,6 +48,11 @@ impl<'a> Managed<'a> {
         self.unassigned().next().is_some()
     }
 
+    /// The routing table of the routes that reject packets to pods that no node has.
+    pub fn table_of_unassigned(&self) -> Option<u32> {
+        self.unassigned().next().map(|route| route.table)
+    }
+
     /// The cluster prefixes of a family, as far as routes and rules show them, sorted.
     pub fn prefixes(&self, family: Family) -> Vec<IpNet> {
         let of_routes = self.on_link().chain(self.unassigned()).map(|route| route.destination);

@@ -5,13 +5,15 @@ use ipnet::IpNet;
 use super::{
     iptables::MatchedPrefix,
     nat_rules::{
-        Condition, ConditionKind, Exclusion, MasqueradeRule, Matched, NatRules, RuleOrigin, SourceTarget,
+        Condition, ConditionKind, Exclusion, MAX_VISITS, MasqueradeRule, Matched, NatRules, RuleOrigin,
+        SourceTarget,
     },
     plugin,
     pods::{self, NodeView},
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
+    forwarding::MAX_DEPTH,
     model::{Family, PerFamily},
     state::RouteType,
     text::{Untrusted, list},
@@ -149,6 +151,17 @@ impl<'a> NatReading<'a> {
                 "these rules stay in effect: keep them if pods need them. `nat` only selects by destination (`exclude`) and \
                  by source (`source: pods`)",
             ));
+        }
+        if rules.is_cut_short {
+            let message = format!(
+                "NAT rules that may masquerade pod traffic were not read: chains are nested more than {MAX_DEPTH} deep, or lead past more \
+                 than {MAX_VISITS} rules"
+            );
+            findings.push(
+                Diagnostic::new(Rule::NatNotImported, message).with_remedy(
+                    "compare `nat` with what `iptables-save -t nat` and `nft list ruleset` print",
+                ),
+            );
         }
         let has_kept = !kept.is_empty();
         let mut wider: Vec<String> =
@@ -406,7 +419,9 @@ impl NatScope<'_> {
                 && !self.is_in_cluster(net)
                 && !pods::is_link_local(net.network())
                 && !net.network().is_multicast()
-                && route.hops().any(|(_, other)| *other != *device && !of_pods(other.as_raw()))
+                && route.hops().any(|(_, other)| {
+                    *other != *device && !of_pods(other.as_raw()) && !self.view.is_local_bridge(other)
+                })
         });
         if leads_elsewhere { Truth::Sometimes } else { Truth::Always }
     }

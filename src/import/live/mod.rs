@@ -38,18 +38,18 @@ pub use leftover::{Leftover, LeftoverKind};
 use crate::{
     config::{self, ConfigError, Document, Format},
     diagnose::{Diagnostic, Rule},
-    model::{Cluster, Family, SysctlKey, common_prefix},
+    model::{Cluster, Family, NextHopMode, SysctlKey, common_prefix},
     state::{Host, PLUGIN_PROTOCOLS, Route, State},
-    text::{Untrusted, count, list},
+    text::{Untrusted, count, list, printable},
 };
 use chains::Chains;
-use document::{HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, families};
-use leftover::LeftoverScope;
+use document::{DescribedBy, HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, families};
+use leftover::{LeftoverScope, Takeover};
 use managed::Managed;
 use masquerade::{NatChoice, NatReading, NatScope};
 use nat_rules::NatRules;
 use pods::NodeView;
-use routes::{CommonOptions, KnownPods, NodeRoute, RouteHop, common_options};
+use routes::{CommonOptions, FoundRoutes, KnownPods, NodeRoute, RouteHop, common_options};
 use source_address::{SourceAddresses, SourceFacts};
 
 /// What was read on the node.
@@ -159,14 +159,24 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
     let managed = Managed::new(sources.state);
     let on_link: Vec<&Route> = managed.on_link().filter(|route| nets.contains(&route.destination)).collect();
-    if node_routes.is_empty() && on_link.is_empty() {
-        let known: Vec<IpNet> =
-            prefixes.iter().filter(|it| it.origin != PodPrefixOrigin::Computed).map(|it| it.prefix).collect();
-        return Err(vec![routes::no_routes(&all_own, &known, &left_out)]);
+    let is_alone = node_routes.is_empty() && on_link.is_empty();
+    // Such as routes through another interface than the one that was given.
+    let leads_to_pods = |route: &&Route| {
+        let net = route.destination;
+        route.next_hop.gateway.is_some() && nets.iter().any(|prefix| prefix.contains(&net) && *prefix != net)
+    };
+    let has_others = || !left_out.is_empty() || view.routes.iter().any(leads_to_pods);
+    if is_alone && (all_own.is_empty() || nets.is_empty() || has_others()) {
+        return Err(vec![routes::no_routes(&all_own, &nets, &left_out)]);
     }
     let described = by_family.iter().filter(|found| !found.prefixes.is_empty());
     let own: Vec<IpNet> = described.flat_map(|found| found.own.iter().copied()).collect();
-    let common = common_options(&node_routes, &on_link).map_err(one)?;
+    let mut common = common_options(&node_routes, &on_link).map_err(one)?;
+    if is_alone {
+        common.device = egress_of_alone(options, &view).map_err(one)?;
+        common.table = managed.table_of_unassigned().unwrap_or(common.table);
+    }
+    let common = common;
     let mut nodes = nodes::others(&node_routes, &view, &common, &nets);
     let families = families(&prefixes);
     let reachable: Vec<(Family, bool)> = families
@@ -174,7 +184,11 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         .filter(|_| managed.has_routes())
         .map(|family| (*family, on_link.iter().any(|route| route.family() == *family)))
         .collect();
-    let next_hop = nodes::next_hop(&nodes, &reachable);
+    // Pod gateways would need an on-link route, which is not there.
+    let next_hop = match is_alone {
+        true => HopMode::Mode(NextHopMode::NodeAddress),
+        false => nodes::next_hop(&nodes, &reachable),
+    };
     let hostname = Untrusted::from(sources.hostname.unwrap_or("this machine"));
     let reading = NatReading::new(&nat_rules, &NatScope { view: &view, prefixes: &nets, own: &own });
     let is_foreign = managed.nat().is_none() && !managed.has_routes() && sources.host.firewall.is_some();
@@ -208,9 +222,15 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     nodes.sort_by_key(|node| node.pod_cidrs.first().map(|cidr| (Family::from(*cidr), *cidr)));
 
     let mut findings = findings(&prefixes, &nodes);
+    nodes::separate_own(&mut nodes, next_hop, &found.own);
     findings.extend(found.findings);
-    findings.extend(unexplained(&reachable, next_hop, &nodes));
-    findings.extend(routes::shared_hops(&node_routes, &own));
+    if is_alone {
+        let is_unmanaged = managed.nat().is_none() && !managed.has_routes();
+        findings.extend(is_unmanaged.then(|| only_node(&nets)));
+    } else {
+        findings.extend(unexplained(&reachable, next_hop, &nodes));
+    }
+    findings.extend(routes::routers(&node_routes));
     findings.extend(routes::lost_attributes(&node_routes));
     findings.extend(routes::left_out_warning(&left_out));
     if is_foreign {
@@ -237,13 +257,20 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     let plugins: Vec<&'static str> = plugins.into_iter().collect();
     let routing: Vec<&'static str> =
         plugins.iter().copied().filter(|plugin| plugin::adds_routes(plugin)).collect();
+    let masquerades = nat.masquerade;
     let text = LiveDocument {
         hostname: &hostname,
         plugins: &routing,
-        is_managed: with_source.iter().all(|route| route.is_owned()),
+        origin: match is_alone {
+            true if managed.has_routes() || managed.nat().is_some() => DescribedBy::Managed,
+            true => DescribedBy::NoRoutes,
+            false if with_source.iter().all(|route| route.is_owned()) => DescribedBy::Managed,
+            false => DescribedBy::Routes,
+        },
         prefixes: &prefixes,
         is_onlink: needs_onlink(&view, &common, &node_routes),
         rejects_unassigned: managed.rejects_unassigned(),
+        left_out: &left_out,
         has_own_source: found.are_of_routes,
         has_own_target: found.are_of_nat,
         nat_unknown: match managed.has_routes() && own.is_empty() {
@@ -266,7 +293,13 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     }
     .text(options.format);
     validate(&text, options.format)?;
-    let script = leftover::script(&hostname, &leftovers, &families, &plugins);
+    let family = families.first().copied().unwrap_or(Family::V4);
+    let takeover = match is_alone {
+        false => Takeover::Routes(family),
+        true if masquerades => Takeover::Table(family),
+        true => Takeover::Nothing,
+    };
+    let script = leftover::script(&hostname, &leftovers, takeover, &plugins);
     Ok(LiveImport { text, nodes: nodes.len(), findings, leftovers, script })
 }
 
@@ -346,13 +379,21 @@ fn family_pods<'a>(
         by_origin.into_iter().map(|(nets, origin)| known(nets, origin)).find(|found| !found.is_empty());
     let mut prefixes = prefixes.unwrap_or_default();
     let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
-    let network =
-        KnownPods { family, own: &own, prefixes: &nets, device: options.egress_interface.as_deref() };
-    let routes = network.routes(view)?;
+    let is_exact = prefixes.iter().all(|it| it.origin != PodPrefixOrigin::MasqueradeRule);
+    let device = options.egress_interface.as_deref();
+    let network = KnownPods { family, own: &own, prefixes: &nets, is_exact, device };
+    let FoundRoutes { routes, doubtful } = network.routes(view)?;
+    let with_doubtful = |mut left_out: Vec<&'a Route>| {
+        left_out.extend(doubtful.iter().copied());
+        left_out.sort_by_cached_key(|route| route.key());
+        left_out.dedup_by_key(|route| route.key());
+        left_out
+    };
     // Nothing shows that pods of other nodes have this family.
     let is_managed = prefixes.iter().any(|it| by_hostgw.contains(&it.prefix));
     if routes.is_empty() && !is_managed && (own.is_empty() || prefixes.is_empty()) {
         let left_out = network.left_out(view, if nets.is_empty() { &own } else { &nets }, &routes)?;
+        let left_out = with_doubtful(left_out);
         return Ok(FamilyPods { prefixes: Vec::new(), own, routes, left_out });
     }
     if prefixes.is_empty() {
@@ -363,7 +404,8 @@ fn family_pods<'a>(
     }
     let nets: Vec<IpNet> = prefixes.iter().map(|it| it.prefix).collect();
     let network = KnownPods { prefixes: &nets, ..network };
-    let left_out = if is_managed { Vec::new() } else { network.left_out(view, &nets, &routes)? };
+    let left_out =
+        if is_managed { Vec::new() } else { with_doubtful(network.left_out(view, &nets, &routes)?) };
     Ok(FamilyPods { prefixes, own, routes, left_out })
 }
 
@@ -394,7 +436,8 @@ fn own_addresses(
         let is_masqueraded = !found.are_of_nat || managed.nat().is_none() || state.nat.get(family).is_some();
         let is_present = routes.iter().any(|route| route.family() == family)
             || own.iter().any(|cidr| Family::from(*cidr) == family);
-        found.are_of_routes || (is_present && is_masqueraded)
+        let is_target = found.are_of_nat && state.nat.get(family).is_some();
+        found.are_of_routes || is_target || (is_present && is_masqueraded)
     };
     let families = Family::ALL.into_iter().filter(|family| is_needed(*family));
     families.filter_map(|family| found.own.get(family).copied()).collect()
@@ -447,6 +490,44 @@ fn own_pods_unknown(prefixes: &[IpNet]) -> Diagnostic {
     let message = format!("found no pod interface{inside} on this node, so its pod CIDR is unknown");
     Diagnostic::new(Rule::OwnPodsUnknown, message)
         .with_remedy("pass it with --pod-cidr, or `--pod-cidr none` for a machine without pods")
+}
+
+/// The egress interface of a node without routes to other nodes: the one to the default gateway, if it is not given.
+fn egress_of_alone(options: &LiveOptions, view: &NodeView<'_>) -> Result<Untrusted, Diagnostic> {
+    if let Some(given) = &options.egress_interface {
+        if view.host.link(given).is_none() {
+            let message = format!("found no routes to other nodes, and no interface {}", printable(given));
+            return Err(Diagnostic::new(Rule::NoNodeRoutes, message)
+                .with_remedy("`ip link` lists the interfaces of this node"));
+        }
+        return Ok(given.as_str().into());
+    }
+    let defaults = view.routes.iter().filter(|route| route.destination.prefix_len() == 0);
+    let devices: BTreeSet<&Untrusted> = defaults.filter_map(|route| route.next_hop.device.as_ref()).collect();
+    match devices.into_iter().collect::<Vec<_>>().as_slice() {
+        [device] => Ok((*device).clone()),
+        devices => {
+            let why = match devices {
+                [] => "there is no default route".to_owned(),
+                devices => format!("there are default routes through {}", list(devices, 4)),
+            };
+            let message =
+                format!("found no routes to other nodes, and {why}, so the egress interface is unknown");
+            Err(Diagnostic::new(Rule::NoNodeRoutes, message)
+                .with_remedy("pass --egress-interface with the interface that connects the nodes"))
+        }
+    }
+}
+
+/// Warns that nothing shows other nodes.
+fn only_node(prefixes: &[IpNet]) -> Diagnostic {
+    let message = format!(
+        "found no routes to the pod CIDRs of other nodes in {}, so the configuration only has this node; nextHop is assumed",
+        list(prefixes, 4)
+    );
+    Diagnostic::new(Rule::NextHopUnknown, message).with_remedy(
+        "if the cluster has other nodes, run this on a node whose routes are set up, or use `kubectl get nodes -o json | hostgw import`",
+    )
 }
 
 /// The routes that hostgw adopts: those to other nodes and, in the families whose pod gateways are next hops, those in the place

@@ -1,6 +1,6 @@
 //! The NAT rules of all firewalls in one form: what each one matches and does, and the exclusions that packets pass before it.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -10,6 +10,7 @@ use super::{
     plugin,
 };
 use crate::{
+    forwarding::MAX_DEPTH,
     model::Family,
     state::{
         ChainType, Field, FirewallChain, FirewallRule, Hook, Operator, PacketPart, RuleVerdict, TableFamily,
@@ -25,9 +26,8 @@ const LOCAL_TYPE: u32 = 2;
 const KUBE_PROXY_MARK: &str = "0x4000/0x4000";
 const KUBE_PROXY_BIT: u32 = 0x4000;
 
-/// How deep chains may jump to each other, and how many rules are followed at most.
-const MAX_DEPTH: usize = 16;
-const MAX_VISITS: usize = 50_000;
+/// How many rules are followed at most.
+pub(super) const MAX_VISITS: usize = 50_000;
 
 /// The source address that masqueraded packets get, or that routes prefer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,14 +160,17 @@ pub(super) struct NatRules<'a> {
     pub exclusions: Vec<Exclusion<'a>>,
     /// Lists of exclusions: one of them, and the previous item.
     lists: Vec<(usize, Option<usize>)>,
+    /// Whether there are more rules than were followed.
+    pub is_cut_short: bool,
 }
 
 impl<'a> NatRules<'a> {
     pub fn new(chains: &'a Chains<'_>) -> Self {
-        let mut walk = ChainWalk { chains: Vec::new(), visits: 0, found: Self::default() };
+        let mut walk =
+            ChainWalk { chains: Vec::new(), by_key: HashMap::new(), visits: 0, found: Self::default() };
         for table in chains.iptables.iter().filter(|table| table.name == "nat") {
             let view = |name: &'a str| ChainView {
-                key: (table.family.nft().to_owned(), table.program.as_str(), name),
+                key: (table.family.nft(), table.program.as_str(), name),
                 is_base: name == "POSTROUTING",
                 rules: table
                     .rules
@@ -193,7 +196,7 @@ impl<'a> NatRules<'a> {
                 .as_ref()
                 .is_some_and(|it| it.kind == ChainType::Nat && it.hook == Hook::Postrouting);
             walk.add(ChainView {
-                key: (chain.family.name().to_owned(), chain.table.as_raw(), chain.name.as_raw()),
+                key: (chain.family.name(), chain.table.as_raw(), chain.name.as_raw()),
                 is_base: is_nat,
                 rules: chain.rules.iter().map(|rule| native(chain, rule)),
             });
@@ -246,7 +249,8 @@ struct RuleView<'a> {
     action: NatAction,
 }
 
-type ChainKey<'a> = (String, &'a str, &'a str);
+/// The family, the table or the program, and the name of a chain.
+type ChainKey<'a> = (&'a str, &'a str, &'a str);
 
 struct ChainView<'a, R> {
     key: ChainKey<'a>,
@@ -256,6 +260,7 @@ struct ChainView<'a, R> {
 
 struct ChainWalk<'a> {
     chains: Vec<ChainView<'a, Vec<RuleView<'a>>>>,
+    by_key: HashMap<ChainKey<'a>, usize>,
     visits: usize,
     found: NatRules<'a>,
 }
@@ -263,6 +268,7 @@ struct ChainWalk<'a> {
 impl<'a> ChainWalk<'a> {
     fn add(&mut self, chain: ChainView<'a, impl Iterator<Item = RuleView<'a>>>) {
         let ChainView { key, is_base, rules } = chain;
+        self.by_key.insert(key, self.chains.len());
         self.chains.push(ChainView { key, is_base, rules: rules.collect() });
     }
 
@@ -274,6 +280,7 @@ impl<'a> ChainWalk<'a> {
         for index in 0..self.chains[at].rules.len() {
             self.visits += 1;
             if self.visits > MAX_VISITS || depth > MAX_DEPTH {
+                self.found.is_cut_short = true;
                 break;
             }
             let RuleView { origin, matched, action } = self.chains[at].rules[index].clone();
@@ -294,11 +301,10 @@ impl<'a> ChainWalk<'a> {
                 }
                 NatAction::Jump(targets) => {
                     for target in targets {
-                        let (family, table, _) = self.chains[at].key.clone();
-                        let position = self.chains.iter().position(|chain| {
-                            (&chain.key.0, chain.key.1, chain.key.2) == (&family, table, &target)
-                        });
-                        let Some(position) = position else { continue };
+                        let (family, table, _) = self.chains[at].key;
+                        let Some(position) = self.by_key.get(&(family, table, &*target)).copied() else {
+                            continue;
+                        };
                         for number in self.follow(position, &matched, after, depth + 1) {
                             after = Some(self.list(number, after));
                             lasting.push(number);
@@ -398,7 +404,7 @@ fn native<'a>(chain: &'a FirewallChain, rule: &'a FirewallRule) -> RuleView<'a> 
         family,
         source,
         destination,
-        conditions: native_conditions(&rule.terms, is_read),
+        conditions: native_conditions(&rule.terms, chain.family, is_read),
         is_for_pods: false,
         is_of_plugin: plugin::of_table(chain.table.as_raw()).is_some()
             || plugin::of_chain(chain.name.as_raw()).is_some(),
@@ -408,7 +414,7 @@ fn native<'a>(chain: &'a FirewallChain, rule: &'a FirewallRule) -> RuleView<'a> 
 
 /// The conditions of a rule of nftables, other than its family and the prefixes that are read from the header at the offsets for
 /// which `is_read` holds.
-fn native_conditions(terms: &[Term], is_read: impl Fn(usize) -> bool) -> Vec<Condition> {
+fn native_conditions(terms: &[Term], family: TableFamily, is_read: impl Fn(usize) -> bool) -> Vec<Condition> {
     let mut loaded: Vec<(u32, &PacketPart)> = Vec::new();
     let mut bits: Option<&[u8]> = None;
     let mut conditions = Vec::new();
@@ -460,7 +466,7 @@ fn native_conditions(terms: &[Term], is_read: impl Fn(usize) -> bool) -> Vec<Con
                             text: "mark".into(),
                         }
                     }
-                    part => other(is_negated, part.as_ref().map_or_else(|| "?".to_owned(), part_name)),
+                    part => other(is_negated, part.map_or_else(|| "?".to_owned(), |part| part.name(family))),
                 });
             }
             Term::AddressType { source: None, destination: Some(types) } if types.bits == 1 << LOCAL_TYPE => {
@@ -477,7 +483,7 @@ fn native_conditions(terms: &[Term], is_read: impl Fn(usize) -> bool) -> Vec<Con
             }),
             Term::Member { register, not, .. } | Term::Lookup { register, not, into: None, .. } => {
                 let part =
-                    of(&loaded, *register).map_or_else(|| "packets".to_owned(), |part| part_name(&part));
+                    of(&loaded, *register).map_or_else(|| "packets".to_owned(), |part| part.name(family));
                 conditions.push(other(*not, format!("{part} in a set")));
             }
             Term::Map { .. } | Term::Lookup { .. } => conditions.push(other(false, "a map".to_owned())),
@@ -503,39 +509,6 @@ fn native_conditions(terms: &[Term], is_read: impl Fn(usize) -> bool) -> Vec<Con
         }
     }
     conditions
-}
-
-/// What nft calls a part of a packet.
-fn part_name(part: &PacketPart) -> String {
-    let name = match part {
-        PacketPart::Header { offset: 12, .. } => "ip saddr",
-        PacketPart::Header { offset: 16, .. } => "ip daddr",
-        PacketPart::Header { offset: 8, length: 5.. } => "ip6 saddr",
-        PacketPart::Header { offset: 24, .. } => "ip6 daddr",
-        PacketPart::Header { .. } => "the IP header",
-        PacketPart::ServiceType => "ip dscp",
-        PacketPart::Transport { .. } => "ports",
-        PacketPart::Protocol => "meta l4proto",
-        PacketPart::InputGroup => "iifgroup",
-        PacketPart::OutputGroup => "oifgroup",
-        PacketPart::InputKind => "iifkind",
-        PacketPart::OutputKind => "oifkind",
-        PacketPart::PacketType => "pkttype",
-        PacketPart::ConnectionDirection => "ct direction",
-        PacketPart::ConnectionStatus => "ct status",
-        PacketPart::ConnectionMark => "ct mark",
-        PacketPart::ReturnRoute { .. } | PacketPart::SourceType | PacketPart::DestinationType => "fib",
-        PacketPart::EtherType => "meta protocol",
-        PacketPart::InputName => "iifname",
-        PacketPart::OutputName => "oifname",
-        PacketPart::InputIndex => "iif",
-        PacketPart::OutputIndex => "oif",
-        PacketPart::Mark => "mark",
-        PacketPart::Family => "meta nfproto",
-        PacketPart::State => "ct state",
-        PacketPart::Varies(name) | PacketPart::Other(name) => return name.as_raw().to_owned(),
-    };
-    name.to_owned()
 }
 
 /// The family that the terms of a rule compare that of packets with (`NFPROTO_IPV4`, `NFPROTO_IPV6`).

@@ -144,6 +144,13 @@ impl<'a> Neighbors<'a> {
 
     /// Adds the addresses of nodes that their routes do not show, such as those to pod gateways: those with the same hardware address.
     fn add_addresses(&self, nodes: &mut [LiveEntry], prefixes: &[IpNet]) {
+        let routers: BTreeSet<IpAddr> = nodes
+            .iter()
+            .filter_map(|node| match node.hop {
+                Some(HopMode::Router(router)) => Some(router),
+                Some(HopMode::Mode(_)) | None => None,
+            })
+            .collect();
         let hardware: Vec<Option<&Untrusted>> =
             nodes.iter().map(|node| node.reached_by.and_then(|address| self.hardware(address))).collect();
         for (node, own) in nodes.iter_mut().zip(&hardware) {
@@ -157,6 +164,7 @@ impl<'a> Neighbors<'a> {
                 let is_possible = |address: &IpAddr| {
                     Family::from(*address) == family
                         && !pods::is_link_local(*address)
+                        && !routers.contains(address)
                         && !prefixes.iter().any(|prefix| prefix.contains(address))
                 };
                 let same = self.entries().filter(|entry| entry.hardware.as_ref() == *own);
@@ -191,6 +199,18 @@ pub(super) fn next_hop(nodes: &[LiveEntry], wanted: &[(Family, bool)]) -> HopMod
         wanted.iter().all(|(family, is_wanted)| uses_pod_gateways(**candidate, nodes, *family) == *is_wanted)
     };
     candidates.iter().find(fits).or_else(|| candidates.first()).copied().unwrap_or(HopMode::POD_GATEWAY)
+}
+
+/// Gives this node a next hop of its own if the cluster's stands for the address of another node, which is not the way to this one.
+pub(super) fn separate_own(nodes: &mut [LiveEntry], next_hop: HopMode, own: &PerFamily<IpAddr>) {
+    let HopMode::Router(router) = next_hop else { return };
+    let family = Family::from(router);
+    let is_of_node = nodes.iter().any(|node| node.hop.is_some() && node.addresses.contains(&router));
+    for node in nodes.iter_mut().filter(|node| is_of_node && node.hop.is_none()) {
+        if node.pod_cidrs.iter().any(|cidr| Family::from(*cidr) == family) {
+            node.hop = own.get(family).copied().map(HopMode::Router);
+        }
+    }
 }
 
 /// Whether hostgw makes the pod gateways of a family reachable if `next_hop` is that of the cluster.

@@ -16,6 +16,10 @@ const POD_INTERFACES: [&str; 4] = ["cbr0", "cni0", "cnio0", "kube-bridge"];
 /// The beginnings of the names of bridges that container engines and hypervisors create.
 const OTHER_BRIDGES: [&str; 7] = ["br-", "docker", "lxcbr", "lxdbr", "nerdctl", "podman", "virbr"];
 
+fn is_other_bridge(name: &str) -> bool {
+    OTHER_BRIDGES.iter().any(|start| name.starts_with(start))
+}
+
 /// `RTPROT_BIRD` (linux/rtnetlink.h), by which Calico marks its routes if BIRD adds them, and the number by which Felix does.
 pub(super) const CALICO_PROTOCOLS: [u8; 2] = [12, 80];
 
@@ -48,6 +52,14 @@ impl<'a> NodeView<'a> {
         self.routes.iter().filter(is_added).copied()
     }
 
+    /// Whether an interface is a bridge that a container engine or a hypervisor created for its own containers or machines, and
+    /// leads to nothing else.
+    pub fn is_local_bridge(&self, device: &Untrusted) -> bool {
+        let link = self.host.link(device.as_raw());
+        let is_bridge = link.and_then(|link| link.kind.as_ref()).is_some_and(|kind| *kind == "bridge");
+        is_bridge && is_other_bridge(device.as_raw()) && !self.has_gateways(device)
+    }
+
     /// Whether any route leads through a gateway on an interface.
     fn has_gateways(&self, device: &Untrusted) -> bool {
         self.routes
@@ -71,8 +83,7 @@ impl PodInterface<'_> {
         }
         let link = view.host.link(name)?;
         let is_bridge = link.kind.as_ref().is_some_and(|kind| *kind == "bridge");
-        let is_other = OTHER_BRIDGES.iter().any(|start| name.starts_with(start));
-        if is_bridge && !is_other {
+        if is_bridge && !is_other_bridge(name) {
             return Some(1);
         }
         let block = private_block(self.cidr);

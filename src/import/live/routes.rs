@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::{Family, MAIN_TABLE, PodCidr, common_prefix},
+    model::{Family, MAIN_TABLE, PodCidr, address_number, common_prefix},
     state::{PLUGIN_PROTOCOLS, Route, RouteType},
     text::{Untrusted, count, list},
 };
@@ -29,7 +29,7 @@ pub(super) enum RouteHop {
     NodeAddress(IpAddr),
     /// An address in the pod CIDR.
     PodGateway(IpAddr),
-    /// This node's default gateway.
+    /// A router that leads to several nodes.
     Router(IpAddr),
 }
 
@@ -48,8 +48,18 @@ pub(super) struct KnownPods<'a> {
     pub own: &'a [IpNet],
     /// The cluster prefixes; empty if they are unknown.
     pub prefixes: &'a [IpNet],
+    /// Whether everything in the prefixes is a pod. A rule of the firewall may name a network that contains more.
+    pub is_exact: bool,
     /// The only interface whose routes count, if it is given.
     pub device: Option<&'a str>,
+}
+
+/// The routes to the pods of other nodes, sorted by destination.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FoundRoutes<'a> {
+    pub routes: Vec<NodeRoute<'a>>,
+    /// The routes that resemble them, but probably lead to other networks.
+    pub doubtful: Vec<&'a Route>,
 }
 
 fn not_describable(message: String, remedy: &str) -> Diagnostic {
@@ -58,7 +68,7 @@ fn not_describable(message: String, remedy: &str) -> Diagnostic {
 
 impl KnownPods<'_> {
     /// Whether a route leads to pods of other nodes.
-    fn leads_to_pods(&self, route: &Route, default_gateways: &[IpAddr]) -> bool {
+    fn leads_to_pods(&self, route: &Route) -> bool {
         let destination = route.destination;
         let is_own = self.own.iter().any(|own| own.contains(&destination) || destination.contains(own));
         // A plan can only adopt a route for all types of service.
@@ -78,12 +88,8 @@ impl KnownPods<'_> {
         if PLUGIN_PROTOCOLS.iter().any(|(number, _)| *number == route.protocol) {
             return true;
         }
-        let is_by_default_gateway =
-            route.next_hop.gateway.is_some_and(|gateway| default_gateways.contains(&gateway));
         self.own.iter().any(|own| {
-            own.prefix_len() == destination.prefix_len()
-                && private_block(*own) == private_block(destination)
-                && !is_by_default_gateway
+            own.prefix_len() == destination.prefix_len() && private_block(*own) == private_block(destination)
         })
     }
 
@@ -113,9 +119,11 @@ impl KnownPods<'_> {
                 && cluster.iter().any(|prefix| is_near(*prefix, net))
         };
         let routes: Vec<&Route> = view.added(self.family).filter(resembles).collect();
+        let is_certain = |net: IpNet| self.is_exact || self.own.iter().any(|own| is_near(*own, net));
         let is_pod = |route: &&&Route| {
             PodCidr::new(route.destination).is_err()
                 && cluster.iter().any(|prefix| prefix.contains(&route.destination))
+                && is_certain(route.destination)
         };
         match routes.iter().find(is_pod) {
             Some(route) => Err(single_pod(route)),
@@ -128,10 +136,20 @@ impl KnownPods<'_> {
     ///
     /// # Errors
     /// Returns an error about a route that a configuration cannot describe.
-    pub fn routes<'a>(&self, view: &NodeView<'a>) -> Result<Vec<NodeRoute<'a>>, Diagnostic> {
+    pub fn routes<'a>(&self, view: &NodeView<'a>) -> Result<FoundRoutes<'a>, Diagnostic> {
         let default_gateways = default_gateways(view);
+        let resembling: Vec<&Route> =
+            view.added(self.family).filter(|route| self.leads_to_pods(route)).collect();
+        let doubtful = match self.is_exact && !self.prefixes.is_empty() {
+            true => BTreeSet::new(),
+            false => {
+                Evidence { known: self, view, default_gateways: &default_gateways }.doubtful(&resembling)
+            }
+        };
+        let (doubtful, certain): (Vec<&Route>, Vec<&Route>) =
+            resembling.into_iter().partition(|route| doubtful.contains(&route.destination));
         let mut by_destination: BTreeMap<IpNet, &Route> = BTreeMap::new();
-        for route in view.added(self.family).filter(|route| self.leads_to_pods(route, &default_gateways)) {
+        for route in certain {
             let name = route.next_hop.device.as_ref().map_or("", |device| device.as_raw());
             let kind = view.host.link(name).and_then(|link| link.kind.as_ref()).map(Untrusted::as_raw);
             if let Some(tunnel) = plugin::of_tunnel(name, kind) {
@@ -164,8 +182,123 @@ impl KnownPods<'_> {
                 *first = route;
             }
         }
-        Ok(with_hops(by_destination.into_values().collect(), &default_gateways))
+        let has_several = self.own.len() > 1;
+        let routes = with_hops(by_destination.into_values().collect(), &default_gateways, has_several);
+        let is_by_default_gateway =
+            |route: &Route| route.next_hop.gateway.is_some_and(|gateway| default_gateways.contains(&gateway));
+        let is_on_device =
+            |route: &Route| self.device.is_none_or(|device| route.hops().all(|(_, name)| *name == *device));
+        // Networks behind the default gateway are usually those of the data center.
+        let doubtful = doubtful.into_iter().filter(|route| {
+            !is_by_default_gateway(route) && is_on_device(route) && PodCidr::new(route.destination).is_ok()
+        });
+        Ok(FoundRoutes { routes, doubtful: doubtful.collect() })
     }
+}
+
+/// What shows whether routes lead to pods, if nothing shows the cluster prefix for certain.
+struct Evidence<'a, 'v> {
+    known: &'a KnownPods<'a>,
+    view: &'a NodeView<'v>,
+    default_gateways: &'a [IpAddr],
+}
+
+impl Evidence<'_, '_> {
+    /// Finds the destinations among these that probably are other networks, such as those behind a VPN router.
+    ///
+    /// A controller assigns pod CIDRs of one length, one after the other: each one is close to the others.
+    fn doubtful(&self, routes: &[&Route]) -> BTreeSet<IpNet> {
+        let mut by_gateway: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for gateway in routes.iter().filter_map(|route| route.next_hop.gateway) {
+            *by_gateway.entry(gateway).or_default() += 1;
+        }
+        let routers = self.routers();
+        let (certain, uncertain): (Vec<&Route>, Vec<&Route>) =
+            routes.iter().partition(|route| self.is_certain(route));
+        let own = self.known.own;
+        let mut members: BTreeSet<IpNet> =
+            own.iter().copied().chain(certain.iter().map(|route| route.destination)).collect();
+        let mut others: Vec<(IpNet, bool)> = Vec::new();
+        let mut doubtful = BTreeSet::new();
+        for route in uncertain {
+            let net = route.destination;
+            let Some(gateway) = route.next_hop.gateway.filter(|_| !members.contains(&net)) else { continue };
+            let has_own_length = own.iter().any(|own| own.prefix_len() == net.prefix_len());
+            // A single route via the default gateway can be one to any network.
+            let is_single = self.default_gateways.contains(&gateway) && by_gateway.get(&gateway) == Some(&1);
+            if !has_own_length || is_single {
+                doubtful.insert(net);
+            } else {
+                others.push((net, routers.contains(&gateway)));
+            }
+        }
+        others.sort_unstable();
+        loop {
+            let before = members.len();
+            for _ in 0..2 {
+                others.retain(|(net, is_by_router)| {
+                    let is_member = is_adjacent(*net, &members) || !is_by_router && is_close(*net, &members);
+                    if is_member {
+                        members.insert(*net);
+                    }
+                    !is_member
+                });
+                others.reverse();
+            }
+            if members.len() == before {
+                break;
+            }
+        }
+        doubtful.extend(others.into_iter().map(|(net, _)| net));
+        doubtful
+    }
+
+    /// Whether a route leads to pods for certain.
+    fn is_certain(&self, route: &Route) -> bool {
+        let net = route.destination;
+        let has_pod_gateway = route.next_hop.gateway.is_some_and(|gateway| net.contains(&gateway));
+        let by_plugin = PLUGIN_PROTOCOLS.iter().any(|(number, _)| *number == route.protocol);
+        // Calico assigns the blocks of a pool in any order.
+        let by_calico = pods::CALICO_PROTOCOLS.contains(&route.protocol)
+            && self.view.routes.iter().any(|own| pods::is_calico_block(own));
+        // The plugins that speak BGP also add the routes of other routers.
+        let has_own_length = self.known.own.is_empty()
+            || self.known.own.iter().any(|own| own.prefix_len() == net.prefix_len());
+        route.is_owned() || has_pod_gateway || (by_plugin || by_calico) && has_own_length
+    }
+
+    /// The gateways that also lead to networks that cannot be pod CIDRs, except the default gateways.
+    fn routers(&self) -> BTreeSet<IpAddr> {
+        let is_pod_cidr = |net: IpNet| self.known.own.iter().any(|own| own.prefix_len() == net.prefix_len());
+        let to_others = self.view.routes.iter().filter(|route| {
+            let net = route.destination;
+            net.prefix_len() > 0 && !is_pod_cidr(net) && PodCidr::new(net).is_ok()
+        });
+        let gateways = to_others.filter_map(|route| route.next_hop.gateway);
+        gateways.filter(|gateway| !self.default_gateways.contains(gateway)).collect()
+    }
+}
+
+/// Whether only few networks of the same length are between a network and the nearest of some others: not more than there are
+/// others.
+fn is_adjacent(net: IpNet, members: &BTreeSet<IpNet>) -> bool {
+    const MIN: u128 = 16;
+    let same = |member: &&IpNet| {
+        member.prefix_len() == net.prefix_len() && Family::from(**member) == Family::from(net)
+    };
+    let bits = u32::from(Family::from(net).bits() - net.prefix_len());
+    let number = |net: &IpNet| address_number(net.network()).checked_shr(bits).unwrap_or(0);
+    let before = members.range(..=net).rev().find(same);
+    let after = members.range(net..).find(same);
+    let gap = before.into_iter().chain(after).map(|member| number(member).abs_diff(number(&net))).min();
+    let most = u128::try_from(members.len()).unwrap_or(MIN).saturating_mul(2).max(MIN);
+    gap.is_some_and(|gap| gap <= most)
+}
+
+/// Whether a network can belong to one cluster with the nearest of some others.
+fn is_close(net: IpNet, members: &BTreeSet<IpNet>) -> bool {
+    let nearest = members.range(..=net).next_back().into_iter().chain(members.range(net..).next());
+    nearest.into_iter().any(|member| is_near(*member, net))
 }
 
 /// The default gateways of this node.
@@ -252,38 +385,49 @@ pub(super) fn lost_attributes(routes: &[NodeRoute<'_>]) -> Option<Diagnostic> {
     )
 }
 
-/// Warns of routes by the same address that are imported as one node, although the address may be that of a router.
-pub(super) fn shared_hops(routes: &[NodeRoute<'_>], own: &[IpNet]) -> Option<Diagnostic> {
-    let mut by_hop: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
+/// Warns of an address that is imported as a router, because the routes to several pod CIDRs lead via it.
+pub(super) fn routers(routes: &[NodeRoute<'_>]) -> Option<Diagnostic> {
+    let mut by_router: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
     for NodeRoute { route, hop } in routes {
-        let is_calico = pods::CALICO_PROTOCOLS.contains(&route.protocol);
-        if let (RouteHop::NodeAddress(address), false) = (hop, is_calico || route.is_owned()) {
-            by_hop.entry(*address).or_default().push(route.destination);
+        if let (RouteHop::Router(address), false) = (hop, route.is_owned()) {
+            by_router.entry(*address).or_default().push(route.destination);
         }
     }
-    // Where this node has several pod CIDRs, the others can have them, too.
-    let has_several = |family| own.iter().filter(|own| Family::from(**own) == family).count() > 1;
-    by_hop.retain(|address, cidrs| cidrs.len() > 1 && !has_several(Family::from(*address)));
-    let (address, cidrs) = by_hop.first_key_value()?;
-    let others = if by_hop.len() > 1 {
-        format!(", and {}", count(by_hop.len() - 1, "other next hop"))
-    } else {
-        String::new()
+    let (address, cidrs) = by_router.first_key_value()?;
+    let others = match by_router.len() - 1 {
+        0 => String::new(),
+        others => format!(", and {}", count(others, "other next hop")),
     };
     let message = format!(
-        "the routes to {} lead via {address}, so they are imported as one node, but {address} may be a router{others}",
+        "the routes to {} lead via {address}{others}, which is imported as a router, with one node for each pod CIDR; the names and \
+         addresses of these nodes are unknown",
         list(cidrs, 4)
     );
     Some(Diagnostic::new(Rule::NextHopUnknown, message).with_remedy(format!(
-        "if it is a router, list a node for each pod CIDR, with `nextHop: {address}` and without `address`"
+        "rename the nodes; if {address} is a single node, list it once, with all its pod CIDRs and `address: {address}`"
     )))
 }
 
-fn with_hops<'a>(routes: Vec<&'a Route>, default_gateways: &[IpAddr]) -> Vec<NodeRoute<'a>> {
+/// Finds the next hops of routes of one family. `has_several` says whether this node has several pod CIDRs: then the others can have
+/// them, too.
+fn with_hops<'a>(
+    routes: Vec<&'a Route>,
+    default_gateways: &[IpAddr],
+    has_several: bool,
+) -> Vec<NodeRoute<'a>> {
+    let mut shared: BTreeMap<IpAddr, (usize, bool)> = BTreeMap::new();
+    for route in &routes {
+        if let Some(gateway) = route.next_hop.gateway {
+            let (count, is_of_calico) = shared.entry(gateway).or_default();
+            *count += 1;
+            // Calico assigns several blocks to a node.
+            *is_of_calico |= pods::CALICO_PROTOCOLS.contains(&route.protocol);
+        }
+    }
     // A single node may also be the default gateway of the others.
     let is_router = |gateway: IpAddr| {
-        default_gateways.contains(&gateway)
-            && routes.iter().filter(|route| route.next_hop.gateway == Some(gateway)).count() > 1
+        let (count, is_of_calico) = shared.get(&gateway).copied().unwrap_or_default();
+        count > 1 && (default_gateways.contains(&gateway) || !is_of_calico && !has_several)
     };
     let hop = |route: &Route| {
         let gateway = route.next_hop.gateway?;
@@ -400,6 +544,7 @@ pub(super) fn no_routes(own: &[IpNet], prefixes: &[IpNet], left_out: &[&Route]) 
             .with_remedy("if they do, pass --cluster-prefix with a prefix that contains them");
     }
     Diagnostic::new(Rule::NoNodeRoutes, message).with_remedy(
-        "run this on a node whose routes are set up; if they lead to other networks, pass --cluster-prefix and --pod-cidr",
+        "run this on a node whose routes are set up; if they lead to other networks, or this is the only node, pass --cluster-prefix \
+         and --pod-cidr",
     )
 }
