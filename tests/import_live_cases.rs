@@ -31,6 +31,7 @@ fn options(arguments: &str) -> LiveOptions {
         egress_interface: None,
         pod_cidrs: None,
         node_name: None,
+        cleanup: None,
     };
     let mut words = arguments.split_whitespace();
     while let Some(word) = words.next() {

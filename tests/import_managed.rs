@@ -194,6 +194,7 @@ fn check(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Result
         egress_interface: None,
         pod_cidrs: None,
         node_name: None,
+        cleanup: None,
     };
     let live = loop {
         match imported(&observed, &records, &options) {

@@ -84,6 +84,7 @@ fn live_options(options: &ImportArguments) -> Result<LiveOptions, Error> {
         egress_interface: options.egress_interface.clone(),
         pod_cidrs: (!options.pod_cidrs.is_empty()).then_some(cidrs),
         node_name: options.node_name.clone(),
+        cleanup: options.cleanup.as_deref().map(|script| text::path(script).to_string()),
     })
 }
 
@@ -123,7 +124,13 @@ fn left_over(imported: &LiveImport, script: Option<&Path>) -> Option<Diagnostic>
     if counts.is_empty() {
         return None;
     }
-    let message = format!("hostgw does not adopt {}", list(&counts, usize::MAX));
+    let undecided = imported.leftovers.iter().filter(|step| step.command.is_manual()).count();
+    let need = match undecided {
+        0 => String::new(),
+        1 => "; 1 command needs your decision".to_owned(),
+        some => format!("; {some} commands need your decision"),
+    };
+    let message = format!("hostgw does not adopt {}{need}", list(&counts, usize::MAX));
     let remedy = match script {
         Some(script) => {
             format!("after `hostgw apply --adopt`, read the first lines of {0}, and run `sh {0}`", text::path(script))

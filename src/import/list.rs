@@ -16,7 +16,7 @@ use super::node::ListedNode;
 use crate::{
     config,
     diagnose::{Diagnostic, Rule},
-    text::{Untrusted, count, list, shortened},
+    text::{Untrusted, list, shortened},
 };
 
 /// The command that lists the nodes.
@@ -248,13 +248,22 @@ impl NodeList {
         let mut kinds: Vec<Untrusted> = self.other_kinds.iter().map(|kind| shortened(kind).into()).collect();
         kinds.sort();
         kinds.dedup();
-        let message = format!(
-            "the list also contains {} of other kinds, which {} ignored: {}",
-            count(self.other_kinds.len(), "object"),
-            if self.other_kinds.len() == 1 { "is" } else { "are" },
-            list(&kinds, 5)
-        );
-        let remedy = "if one of them is a node, its `kind` must be Node and its `apiVersion` v1";
+        let kinds_text = list(&kinds, 5);
+        let (message, whose) = match self.other_kinds.len() {
+            1 => (
+                format!(
+                    "the list also contains an object that is not a node, which is ignored: {kinds_text}"
+                ),
+                "it",
+            ),
+            some => (
+                format!(
+                    "the list also contains {some} objects that are not nodes, which are ignored: {kinds_text}"
+                ),
+                "one of them",
+            ),
+        };
+        let remedy = format!("if {whose} is a node, its `kind` must be Node and its `apiVersion` v1");
         (!kinds.is_empty()).then(|| Diagnostic::new(Rule::OtherObjects, message).with_remedy(remedy))
     }
 }

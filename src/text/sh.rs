@@ -58,6 +58,12 @@ impl ShellCommand {
     pub fn manual<'a>(why: &'static str, words: impl IntoIterator<Item = &'a str>) -> Self {
         Self { manual_because: Some(why), ..Self::new(words) }
     }
+
+    /// Returns `true` for an instruction instead of a command.
+    #[must_use]
+    pub const fn is_manual(&self) -> bool {
+        self.manual_because.is_some()
+    }
 }
 
 impl fmt::Display for ShellCommand {

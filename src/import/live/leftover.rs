@@ -376,15 +376,21 @@ impl Takeover {
     }
 }
 
-/// Writes a script of the commands.
-pub(super) fn script(node: &Untrusted, steps: &[Leftover], takeover: Takeover, plugins: &[&str]) -> String {
+/// Writes a script of the steps. `command` writes it again.
+pub(super) fn script(
+    node: &Untrusted,
+    steps: &[Leftover],
+    takeover: Takeover,
+    plugins: &[&str],
+    command: &ShellCommand,
+) -> String {
     let mut text =
         format!("#!/bin/sh\n# Removes what hostgw does not adopt from node {node}. Before you run it:\n");
     for condition in conditions(plugins) {
         text.push_str(&format!("#   - {condition}\n"));
     }
     text.push_str("# If a command fails because its object is gone, generate this script again:\n");
-    text.push_str("#   hostgw import --live --cleanup cleanup.sh >/dev/null\nset -e\n\n");
+    text.push_str(&format!("#   {command} >/dev/null\nset -e\n\n"));
     text.push_str(&takeover.check());
     let mut kind = None;
     for step in steps {
@@ -393,7 +399,20 @@ pub(super) fn script(node: &Untrusted, steps: &[Leftover], takeover: Takeover, p
         }
         text.push_str(&format!("{}\n", step.command));
     }
-    let done = if steps.is_empty() { "Nothing is left over." } else { "Done. To check, run `hostgw plan`." };
+    let undecided = steps.iter().filter(|step| step.command.is_manual()).count();
+    let done = match (steps.len(), undecided) {
+        (0, _) => "Nothing is left over.".to_owned(),
+        (all, some) if all == some => {
+            "Removed nothing: all commands in this script need your decision.".to_owned()
+        }
+        (_, 0) => "Done. To check, run `hostgw plan`.".to_owned(),
+        (_, some) => {
+            let need = if some == 1 { "1 command that needs" } else { &format!("{some} commands that need") };
+            format!(
+                "Done, except for {need} your decision: see the comments in this script. To check, run `hostgw plan`."
+            )
+        }
+    };
     text.push_str(&format!("\necho '{done}'\n"));
     text
 }

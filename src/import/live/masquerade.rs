@@ -216,7 +216,7 @@ impl<'a> NatReading<'a> {
 /// A rule, and the conditions that a configuration cannot express.
 fn quoted(origin: &RuleOrigin<'_>, obstacles: &[Untrusted]) -> String {
     let obstacles: Vec<String> = obstacles.iter().map(|it| format!("`{it}`")).collect();
-    format!("`{}` ({})", origin.text(), list(&obstacles, 8))
+    format!("{} (only for {})", origin.text(), list(&obstacles, 8))
 }
 
 impl NatChoice {

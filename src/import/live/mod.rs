@@ -40,7 +40,7 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Cluster, Family, NextHopMode, SysctlKey, common_prefix},
     state::{Host, PLUGIN_PROTOCOLS, Route, State},
-    text::{Untrusted, count, list, printable},
+    text::{ShellCommand, Untrusted, count, list, printable},
 };
 use chains::Chains;
 use document::{DescribedBy, HopMode, LiveDocument, LiveEntry, PodPrefix, PodPrefixOrigin, families};
@@ -82,6 +82,33 @@ pub struct LiveOptions {
     pub pod_cidrs: Option<Vec<IpNet>>,
     /// The name of the node; `None` for the hostname.
     pub node_name: Option<String>,
+    /// The file to which the script that removes leftovers is written.
+    pub cleanup: Option<String>,
+}
+
+impl LiveOptions {
+    /// Returns the command that writes the script again.
+    fn command(&self) -> ShellCommand {
+        let mut words: Vec<String> = ["hostgw", "import", "--live"].map(str::to_owned).into();
+        let mut add = |option: &str, value: String| words.extend([option.to_owned(), value]);
+        let joined = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        if !self.cluster_prefixes.is_empty() {
+            add("--cluster-prefix", joined(&self.cluster_prefixes));
+        }
+        if let Some(interface) = &self.egress_interface {
+            add("--egress-interface", interface.clone());
+        }
+        match self.pod_cidrs.as_deref() {
+            Some([]) => add("--pod-cidr", "none".to_owned()),
+            Some(cidrs) => add("--pod-cidr", joined(cidrs)),
+            None => {}
+        }
+        if let Some(name) = &self.node_name {
+            add("--node-name", name.clone());
+        }
+        add("--cleanup", self.cleanup.clone().unwrap_or_else(|| "cleanup.sh".to_owned()));
+        ShellCommand::new(words.iter().map(String::as_str))
+    }
 }
 
 /// A node in a configuration.
@@ -237,6 +264,8 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         findings.extend(reading.findings.iter().cloned());
     }
     findings.extend(legacy.iter().map(|(finding, _)| finding.clone()));
+    let is_firewall_unknown = sources.host.firewall.is_none() && managed.nat().is_none();
+    findings.extend(is_firewall_unknown.then(firewall_unknown));
     let scope = LeftoverScope {
         prefixes: &nets,
         own: &own,
@@ -276,6 +305,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         nat_unknown: match managed.has_routes() && own.is_empty() {
             true => Some("hostgw masquerades nothing on a machine without pods"),
             false if is_nat_unknown => Some("the rules of iptables-legacy could not be read"),
+            false if is_firewall_unknown => Some("the firewall rules could not be read"),
             false => None,
         },
         without_nat: match reading.has_kept() {
@@ -299,7 +329,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         true if masquerades => Takeover::Table(family),
         true => Takeover::Nothing,
     };
-    let script = leftover::script(&hostname, &leftovers, takeover, &plugins);
+    let script = leftover::script(&hostname, &leftovers, takeover, &plugins, &options.command());
     Ok(LiveImport { text, nodes: nodes.len(), findings, leftovers, script })
 }
 
@@ -483,6 +513,14 @@ fn unread_legacy(host: &Host, chains: &Chains<'_>, nothing_else: bool) -> Option
                   installed, hostgw reads the rules itself";
     let finding = Diagnostic::new(Rule::LegacyTables, format!("{message}: {unknown}")).with_remedy(remedy);
     Some((finding, nat))
+}
+
+/// Warns that it is unknown what the node masquerades.
+fn firewall_unknown() -> Diagnostic {
+    let message = "the firewall rules could not be read, so `nat` was not imported: this configuration masquerades all pod traffic \
+                   that leaves the cluster";
+    Diagnostic::new(Rule::FirewallUnknown, message.to_owned())
+        .with_remedy("run `hostgw import --live` as root, or with CAP_NET_ADMIN")
 }
 
 fn own_pods_unknown(prefixes: &[IpNet]) -> Diagnostic {

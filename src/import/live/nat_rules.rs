@@ -118,16 +118,21 @@ impl RuleOrigin<'_> {
         }
     }
 
-    /// The rule as its program writes it, or where it is.
+    /// The rule as a command of iptables, or where it is.
     pub fn text(&self) -> String {
         match self {
             Self::Iptables(table, rule) => {
                 let head = [table.program.as_str(), "-t", &table.name, "-A", &rule.chain];
                 let words = head.into_iter().chain(rule.words.iter().map(String::as_str));
-                ShellCommand::new(words).to_string()
+                format!("`{}`", ShellCommand::new(words))
             }
             Self::Native(chain, rule) => {
-                format!("nft: {} {} {} handle {}", chain.family.name(), chain.table, chain.name, rule.handle)
+                let FirewallChain { family, table, name, .. } = chain;
+                format!(
+                    "the rule with handle {} in chain `{name}` in table `{} {table}`",
+                    rule.handle,
+                    family.name()
+                )
             }
         }
     }

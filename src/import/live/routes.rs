@@ -374,11 +374,15 @@ pub(super) fn lost_attributes(routes: &[NodeRoute<'_>]) -> Option<Diagnostic> {
         lost.iter().flat_map(|route| &route.opaque).flat_map(|opaque| &opaque.attributes).collect();
     let first = lost.first()?;
     let parts: Vec<&Untrusted> = parts.into_iter().collect();
-    let message = format!(
-        "{} of the routes to other nodes, such as `{first}`, have attributes that a configuration cannot express: {}",
-        lost.len(),
-        list(&parts, 8)
-    );
+    let parts = list(&parts, 8);
+    let message = match lost.len() {
+        1 => format!(
+            "the route `{first}` to another node has attributes that a configuration cannot express: {parts}"
+        ),
+        some => format!(
+            "{some} routes to other nodes, such as `{first}`, have attributes that a configuration cannot express: {parts}"
+        ),
+    };
     Some(
         Diagnostic::new(Rule::AttributesNotImported, message)
             .with_remedy("`hostgw apply --adopt` removes them: check whether pods need them"),
