@@ -1,6 +1,6 @@
 //! Writes the configuration.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -39,6 +39,8 @@ pub(super) struct LiveEntry {
 pub(super) enum HopMode {
     Mode(NextHopMode),
     Router(IpAddr),
+    /// A router for each family.
+    Routers(Ipv4Addr, Ipv6Addr),
 }
 
 impl From<RouteHop> for HopMode {
@@ -66,14 +68,17 @@ impl HopMode {
     pub fn in_family(self, family: Family) -> Self {
         match self {
             Self::Router(router) if Family::from(router) != family => Self::POD_GATEWAY,
+            Self::Routers(router, _) if family == Family::V4 => Self::Router(router.into()),
+            Self::Routers(_, router) => Self::Router(router.into()),
             other => other,
         }
     }
 
-    fn text(self) -> String {
+    fn texts(self) -> Vec<String> {
         match self {
-            Self::Mode(mode) => mode.to_string(),
-            Self::Router(router) => router.to_string(),
+            Self::Mode(mode) => vec![mode.to_string()],
+            Self::Router(router) => vec![router.to_string()],
+            Self::Routers(v4, v6) => vec![v4.to_string(), v6.to_string()],
         }
     }
 }
@@ -201,7 +206,7 @@ impl LiveDocument<'_> {
             routes => {
                 let named: Vec<String> = routes.iter().map(|route| destination_and_gateway(route)).collect();
                 format!(
-                    "# Not imported, because they may lead to other networks than pods: {} (see `hostgw help HG1125`)\n",
+                    "# Not imported, because they may not lead to pods: {} (see `hostgw help HG1125`)\n",
                     list(&named, 8)
                 )
             }
@@ -229,7 +234,7 @@ impl LiveDocument<'_> {
             syntax.entry("egressInterface", &[device]),
         ];
         if self.next_hop != HopMode::POD_GATEWAY {
-            lines.push(syntax.entry("nextHop", &[self.next_hop.text()]));
+            lines.push(syntax.entry("nextHop", &self.next_hop.texts()));
         }
         if self.is_onlink {
             lines.push(syntax.entry("offLink", &["onlink".to_owned()]));
@@ -312,7 +317,7 @@ impl LiveDocument<'_> {
             keys.push(("gateway", texts(&node.gateways)));
         }
         if let Some(hop) = node.override_of(self.next_hop) {
-            keys.push(("nextHop", vec![hop.text()]));
+            keys.push(("nextHop", hop.texts()));
         }
         let mut entries: Vec<String> = keys.iter().map(|(key, values)| syntax.entry(key, values)).collect();
         entries.extend(node.mtu.map(|mtu| format!("mtu{}{mtu}", assign(syntax))));

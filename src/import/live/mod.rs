@@ -214,7 +214,8 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     // Pod gateways would need an on-link route, which is not there.
     let next_hop = match is_alone {
         true => HopMode::Mode(NextHopMode::NodeAddress),
-        false => nodes::next_hop(&nodes, &reachable),
+        false if managed.has_routes() => nodes::next_hop(&nodes, &reachable),
+        false => nodes::next_hop(&nodes, &nodes::without_pod_gateways(&nodes, &families)),
     };
     let hostname = Untrusted::from(sources.hostname.unwrap_or("this machine"));
     let reading = NatReading::new(&nat_rules, &NatScope { view: &view, prefixes: &nets, own: &own });

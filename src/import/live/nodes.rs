@@ -148,7 +148,7 @@ impl<'a> Neighbors<'a> {
             .iter()
             .filter_map(|node| match node.hop {
                 Some(HopMode::Router(router)) => Some(router),
-                Some(HopMode::Mode(_)) | None => None,
+                Some(HopMode::Mode(_) | HopMode::Routers(..)) | None => None,
             })
             .collect();
         let hardware: Vec<Option<&Untrusted>> =
@@ -186,6 +186,18 @@ pub(super) fn next_hop(nodes: &[LiveEntry], wanted: &[(Family, bool)]) -> HopMod
         *counts.entry(hop).or_default() += 1;
     }
     let mut candidates: Vec<(HopMode, usize)> = counts.into_iter().collect();
+    let most_of = |family: Family| {
+        let of_family = candidates.iter().filter_map(|(hop, count)| match hop {
+            HopMode::Router(router) if Family::from(*router) == family => Some((*count, *router)),
+            _ => None,
+        });
+        of_family.max_by_key(|(count, router)| (*count, std::cmp::Reverse(*router)))
+    };
+    if let (Some((count, IpAddr::V4(v4))), Some((more, IpAddr::V6(v6)))) =
+        (most_of(Family::V4), most_of(Family::V6))
+    {
+        candidates.push((HopMode::Routers(v4, v6), count + more));
+    }
     candidates.sort_by_key(|(hop, count)| (std::cmp::Reverse(*count), *hop));
     let modes = NextHopMode::ALL.map(HopMode::Mode);
     // The address of a node can stand for it as a router of its family.
@@ -201,14 +213,26 @@ pub(super) fn next_hop(nodes: &[LiveEntry], wanted: &[(Family, bool)]) -> HopMod
     candidates.iter().find(fits).or_else(|| candidates.first()).copied().unwrap_or(HopMode::POD_GATEWAY)
 }
 
+/// The families in which no pod gateway is a next hop, so that the plan must not make them reachable.
+pub(super) fn without_pod_gateways(nodes: &[LiveEntry], families: &[Family]) -> Vec<(Family, bool)> {
+    let has_gateways = |family: &Family| {
+        nodes.iter().any(|node| {
+            node.hop == Some(HopMode::POD_GATEWAY)
+                && node.pod_cidrs.iter().any(|cidr| Family::from(*cidr) == *family)
+        })
+    };
+    families.iter().copied().filter(|family| !has_gateways(family)).map(|family| (family, false)).collect()
+}
+
 /// Gives this node a next hop of its own if the cluster's stands for the address of another node, which is not the way to this one.
 pub(super) fn separate_own(nodes: &mut [LiveEntry], next_hop: HopMode, own: &PerFamily<IpAddr>) {
-    let HopMode::Router(router) = next_hop else { return };
-    let family = Family::from(router);
-    let is_of_node = nodes.iter().any(|node| node.hop.is_some() && node.addresses.contains(&router));
-    for node in nodes.iter_mut().filter(|node| is_of_node && node.hop.is_none()) {
-        if node.pod_cidrs.iter().any(|cidr| Family::from(*cidr) == family) {
-            node.hop = own.get(family).copied().map(HopMode::Router);
+    for family in Family::ALL {
+        let HopMode::Router(router) = next_hop.in_family(family) else { continue };
+        let is_of_node = nodes.iter().any(|node| node.hop.is_some() && node.addresses.contains(&router));
+        for node in nodes.iter_mut().filter(|node| is_of_node && node.hop.is_none()) {
+            if node.pod_cidrs.iter().any(|cidr| Family::from(*cidr) == family) {
+                node.hop = own.get(family).copied().map(HopMode::Router);
+            }
         }
     }
 }

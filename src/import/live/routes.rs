@@ -400,10 +400,10 @@ pub(super) fn routers(routes: &[NodeRoute<'_>]) -> Option<Diagnostic> {
     let (address, cidrs) = by_router.first_key_value()?;
     let others = match by_router.len() - 1 {
         0 => String::new(),
-        others => format!(", and {}", count(others, "other next hop")),
+        others => format!(" (likewise {})", count(others, "other next hop")),
     };
     let message = format!(
-        "the routes to {} lead via {address}{others}, which is imported as a router, with one node for each pod CIDR; the names and \
+        "the routes to {} lead via {address}, which is imported as a router, with one node for each pod CIDR{others}; the names and \
          addresses of these nodes are unknown",
         list(cidrs, 4)
     );
