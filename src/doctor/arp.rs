@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Effect, Examination, TrafficEffects, egress, finding, journey::spot_text, samples, set_sysctls};
+use super::{
+    Effect, Examination, TrafficEffects, conditions::spot_text, egress, finding, samples, set_sysctls,
+};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{

@@ -4,10 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{
     Effect, Examination, TrafficEffects, carriers,
-    conditions::{TRY, is_for_ipset, partial_property, undecided, undecoded},
-    finding,
-    journey::spot_text,
-    outside,
+    conditions::{TRY, is_for_ipset, partial_property, spot_text, undecided, undecoded},
+    finding, outside,
     remedy::{allow, is_iptables, remove},
     samples::{PodSample, PodSampler},
 };

@@ -4,11 +4,12 @@
 //! - `paths.rs`: the paths of pod packets
 //! - `filter.rs`: what firewalls and the NAT of other programs do with pod packets
 //! - `samples.rs`: the packets that represent all those between pods
-//! - `conditions.rs`: the conditions of firewall rules that hostgw cannot decide
+//! - `conditions.rs`: firewall rules, and their conditions that hostgw cannot decide, as text
 //! - `outside.rs`: the same for packets that leave the cluster
 //! - `remedy.rs`: the command that makes a firewall accept pod packets
 //! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
 //! - `journey.rs`: the path of one packet, step by step, for `hostgw explain`
+//! - `destination.rs`: the rules that change the destination of packets to an address
 //! - `effects.rs`: what the findings mean for the packets of pods
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
@@ -21,6 +22,7 @@ mod addresses;
 mod arp;
 mod cloud;
 mod conditions;
+mod destination;
 mod effects;
 mod filter;
 mod journey;

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use super::{
     Examination,
-    conditions::{is_for_ipset, undecided},
+    conditions::{is_for_ipset, spot_text, undecided},
     finding,
-    journey::spot_text,
     remedy::{allow_outside, remove},
     samples,
 };

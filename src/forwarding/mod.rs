@@ -29,7 +29,8 @@ mod windows;
 pub use distinction::{Distinctions, Region};
 pub use explain::{PathFault, delete_route, explain, faults, faults_unapplied, owner, stop_text};
 pub use firewall::{
-    AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, Overwriting, Passage, Spot, Treatment, Way,
+    AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, NewDestination, Overwriting, Passage,
+    Spot, Translation, Treatment, Way,
 };
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};

@@ -912,3 +912,60 @@ fn packets_are_explained_step_by_step() {
     });
     snapshots.into_inner().expect("no panic").conclude();
 }
+
+/// The rules of kube-proxy's nftables mode for a Service with one endpoint and one with two.
+const KUBE_PROXY: &str = "table ip kube-proxy {
+    map service-ips {
+        type ipv4_addr . inet_proto . inet_service : verdict
+        elements = { 10.96.0.20 . tcp . 80 : goto service-1, 10.96.0.21 . udp . 53 : goto service-2 }
+    }
+    chain endpoint-1 { meta l4proto tcp dnat to 10.244.2.10:8080; }
+    chain endpoint-2 { meta l4proto udp dnat to 10.244.0.10:5353; }
+    chain endpoint-3 { meta l4proto udp dnat to 10.244.2.10:5353; }
+    chain mark-for-masquerade { meta mark set meta mark | 0x00004000; }
+    chain service-1 {
+        ip daddr 10.96.0.20 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
+        numgen random mod 1 vmap { 0 : goto endpoint-1 }
+    }
+    chain service-2 { numgen random mod 2 vmap { 0 : goto endpoint-2, 1 : goto endpoint-3 }; }
+    chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
+    chain nat-prerouting { type nat hook prerouting priority -100; jump services; }
+    chain nat-output { type nat hook output priority -100; jump services; }
+    chain masquerading {
+        meta mark & 0x00004000 == 0 return
+        meta mark set meta mark ^ 0x00004000
+        masquerade fully-random
+    }
+    chain nat-postrouting { type nat hook postrouting priority 100; jump masquerading; }
+}
+";
+
+/// A packet to a Service is a packet to one of its endpoints.
+#[test]
+fn packets_to_services_are_explained_with_their_new_destination() {
+    let snapshots = Mutex::new(Snapshots::default());
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        node.write("chains", CHAINS);
+        node.write("kube-proxy", KUBE_PROXY);
+        node.sh("ip route add default via 172.30.0.1; iptables-nft-restore <chains; nft -f kube-proxy
+                 nft add table ip own; nft 'add chain ip own pre { type nat hook prerouting priority -90; }'
+                 nft add rule ip own pre ip daddr 10.96.0.30 redirect
+                 nft 'add rule ip own pre ip daddr 10.96.0.31 dnat to numgen random mod 2 map { 0 : 10.244.1.10, 1 : 10.244.1.11 }'
+                 nft add rule ip own pre ip daddr 172.30.0.11 tcp dport 30080 dnat to 10.244.1.10:8080");
+        let compare = |name: &str, arguments: &[&str]| {
+            let outcome = node.hostgw(arguments).expect(0);
+            snapshots.lock().expect("no panic").compare(&format!("explain-service-{name}"), &outcome);
+        };
+        compare("iptables", &["explain", "10.96.0.10"]);
+        compare("nft", &["explain", "10.96.0.20"]);
+        compare("from-node", &["explain", "10.96.0.20", "--from", "node"]);
+        compare("of-two", &["explain", "10.96.0.21"]);
+        compare("redirect", &["explain", "10.96.0.30"]);
+        compare("map", &["explain", "10.96.0.31"]);
+        compare("node-port", &["explain", "172.30.0.11"]);
+        let json = node.hostgw_ok(&["explain", "10.96.0.20", "--json"]).stdout;
+        assert!(json.contains("\"newDestination\": \"10.244.2.10\""), "{json}");
+    });
+    snapshots.into_inner().expect("no panic").conclude();
+}

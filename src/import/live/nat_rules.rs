@@ -490,6 +490,8 @@ fn native_conditions(terms: &[Term], is_read: impl Fn(usize) -> bool) -> Vec<Con
             Term::Constant { .. }
             | Term::Verdict(_)
             | Term::NewSource { .. }
+            | Term::NewDestination { .. }
+            | Term::ThisNode
             | Term::Swap { .. }
             | Term::Overwrite { .. }
             | Term::ReduceTimeToLive(_)
