@@ -18,8 +18,8 @@ use crate::{
     },
     model::{Cluster, Family, NextHopKind, Prefixed, pod_address},
     plan::Desired,
-    state::{Host, MatchedChains, NeighborEntry, Route},
-    text::Untrusted,
+    state::{Host, MatchedChains, NeighborEntry, PacketProgramKind, Route},
+    text::{Untrusted, list},
 };
 
 /// The path of a packet through a node.
@@ -156,6 +156,9 @@ impl Guidepost<'_> {
         let mut steps = Vec::new();
         let mut add = |kind, text: String| steps.push(JourneyStep { kind, text: text.into() });
         rewriting.iter().flat_map(Rewriting::texts).for_each(|text| add(StepKind::Destination, text));
+        if !is_reply {
+            self.unread_nat(original).into_iter().for_each(|text| add(StepKind::Destination, text));
+        }
         // A rule for a port of a node says nothing about the other packets to it.
         let is_known = self.known(original).is_some();
         let rewriting = rewriting.filter(|rewriting| rewriting.is_for_all_ports() || !is_known);
@@ -242,7 +245,9 @@ impl Guidepost<'_> {
             };
             match self.treatments(rewritten.as_ref(), passage) {
                 Some(treatments) => {
-                    add(StepKind::Firewall, treatment_text(&treatments));
+                    let unread = self.unread_tables();
+                    let unread = unread.map_or_else(String::new, |unread| format!("; unknown: {unread}"));
+                    add(StepKind::Firewall, format!("{}{unread}", treatment_text(&treatments)));
                     let is_lost =
                         |treatment: &Treatment<'_>| matches!(treatment.filter, Filtering::Dropped(_));
                     let of_tcp = treatments.first().map(|(_, treatment)| treatment);
@@ -305,6 +310,29 @@ impl Guidepost<'_> {
             is_reply: false,
         };
         Rewriting::of(&chains, self.model, destination, passage)
+    }
+
+    /// Returns what may change the destination of a packet, and hostgw cannot read.
+    fn unread_nat(&self, destination: IpAddr) -> Vec<String> {
+        let firewall = self.host.firewall.as_ref().filter(|_| !self.is_planned);
+        let has_nat = firewall.is_some_and(|firewall| firewall.legacy.iter().any(|table| table == "nat"));
+        let legacy = has_nat.then(|| {
+            "unknown: iptables-legacy has NAT rules, which hostgw cannot read, and which may change the destination".to_owned()
+        });
+        // IPVS sees the packets that the node receives.
+        let has_ipvs = self.host.programs.iter().any(|program| program.kind == PacketProgramKind::Ipvs)
+            && !self.is_planned;
+        let ipvs = (has_ipvs && self.host.owner_of(destination).is_some()).then(|| {
+            "unknown: IPVS, which hostgw does not examine, may change the destination to a pod".to_owned()
+        });
+        legacy.into_iter().chain(ipvs).collect()
+    }
+
+    /// Returns the tables with rules that hostgw cannot read, as a sentence fragment.
+    fn unread_tables(&self) -> Option<String> {
+        let legacy = &self.host.firewall.as_ref()?.legacy;
+        (!legacy.is_empty())
+            .then(|| format!("iptables-legacy has rules in {}, which hostgw cannot read", list(legacy, 5)))
     }
 
     /// Returns an address of this node on an interface.

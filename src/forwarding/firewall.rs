@@ -319,7 +319,7 @@ impl<'a> ChainIndex<'a> {
     /// Returns the ports that the rules on the way to a changed destination name.
     #[must_use]
     pub fn ports(&self, model: &ForwardingModel<'_>, passage: &Passage<'_>) -> BTreeSet<u16> {
-        let Survey { ports, translations, .. } = self.survey(model, passage, true);
+        let DestinationSurvey { ports, translations, .. } = self.survey(model, passage, true);
         if translations.is_empty() { BTreeSet::new() } else { ports }
     }
 
@@ -328,8 +328,8 @@ impl<'a> ChainIndex<'a> {
         model: &ForwardingModel<'_>,
         passage: &Passage<'_>,
         is_for_all_ports: bool,
-    ) -> Survey<'a> {
-        let survey = Survey { is_for_all_ports, ..Survey::default() };
+    ) -> DestinationSurvey<'a> {
+        let survey = DestinationSurvey { is_for_all_ports, ..DestinationSurvey::default() };
         let mut walker = Walker { survey: Some(survey), ..self.walker(model, passage) };
         let hook = if passage.way == Way::Out { Hook::Output } else { Hook::Prerouting };
         self.pass(&mut walker, &[hook], MatchedChains::All);
@@ -400,7 +400,7 @@ impl<'a> ChainIndex<'a> {
 
 /// What a packet meets that could go to any port.
 #[derive(Debug, Default)]
-struct Survey<'a> {
+struct DestinationSurvey<'a> {
     /// Whether the packet can go to any port.
     is_for_all_ports: bool,
     /// The ports of the rules that may apply.
@@ -408,7 +408,7 @@ struct Survey<'a> {
     translations: Vec<Translation<'a>>,
 }
 
-impl Survey<'_> {
+impl DestinationSurvey<'_> {
     /// Takes note of a value that may be a port, or several values with a word each.
     fn add_ports(&mut self, value: &[u8]) {
         self.ports.extend(value.chunks(4).filter_map(|word| match word {
@@ -452,7 +452,7 @@ struct Walker<'a, 'p> {
     /// Whether NAT has changed the destination of the packet.
     is_translated: bool,
     /// What the packet meets, if that is of interest.
-    survey: Option<Survey<'a>>,
+    survey: Option<DestinationSurvey<'a>>,
     treatment: Treatment<'a>,
 }
 

@@ -612,6 +612,8 @@ fn a_legacy_table_without_rules_is_no_finding() {
         let may_list = !doctor.stdout.contains("listing their tables requires root");
         let says = doctor.stdout.contains("iptables-legacy has rules in nat");
         assert_eq!(says, may_list, "{doctor}");
+        let explained = node.hostgw_ok(&["explain", "10.244.1.10"]).stdout;
+        assert_eq!(explained.contains("unknown: iptables-legacy has NAT rules"), may_list, "{explained}");
         node.sh("XTABLES_LOCKFILE=/dev/null iptables-legacy -t nat -F");
         node.hostgw(&["doctor"]).expect(0).says("no findings");
     });
@@ -966,6 +968,9 @@ fn packets_to_services_are_explained_with_their_new_destination() {
         compare("node-port", &["explain", "172.30.0.11"]);
         let json = node.hostgw_ok(&["explain", "10.96.0.20", "--json"]).stdout;
         assert!(json.contains("\"newDestination\": \"10.244.2.10\""), "{json}");
+        // Not every kernel has IPVS.
+        node.sh("\"$HOSTGW\" snapshot | sed '0,/\"links\": \\[/s//\"programs\": [{\"kind\": \"ipvs\"}], \"links\": [/' >ipvs.json");
+        node.hostgw(&["explain", "172.30.0.11", "--state", "ipvs.json"]).expect(0).says("unknown: IPVS");
     });
     snapshots.into_inner().expect("no panic").conclude();
 }

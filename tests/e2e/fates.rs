@@ -120,7 +120,7 @@ const CASES: [(&str, &str, &str); 71] = [
     ),
     (
         "add chain ip fw sub\nadd rule ip fw sub drop\nadd rule ip fw forward numgen inc mod 1 == 0 jump sub",
-        "HG1040 depending on `numgen`",
+        "HG1004 in chain `sub`",
         "ICMP TCP UDP outside",
     ),
     // Conditions that are not decoded.
