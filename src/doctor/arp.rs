@@ -11,7 +11,7 @@ use crate::{
         ChainIndex, Direction, Filtering, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Spot,
         Transport, Verdict, Way, interface_key,
     },
-    model::{Cluster, Family, NextHopKind, Node, SysctlKey},
+    model::{Cluster, Family, NextHopKind, Node, SysctlKey, solicited_node},
     state::MatchedChains,
     text::{ShellCommand, Untrusted},
 };
@@ -263,10 +263,4 @@ fn with_pods(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<(Untrus
         ("so it cannot deliver packets to its pods over IPv6", Direction::In),
     ];
     Some((input, discoveries(own, pod, effects)))
-}
-
-/// Returns the solicited-node multicast address of `address` (RFC 4291, 2.7.1).
-fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
-    let [.., a, b, c] = address.octets();
-    Ipv6Addr::from([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }

@@ -14,6 +14,7 @@
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
 //! - `arp.rs`: whether the node resolves its next hops and answers other nodes
+//! - `neighbors.rs`: the neighbor entries of next hops
 //! - `other_cni.rs`: routes to pods of other CNIs
 //! - `cloud.rs`: cloud networks, which deliver only packets for addresses that they know
 //! - `windows.rs`: the examination of a Windows node
@@ -26,6 +27,7 @@ mod destination;
 mod effects;
 mod filter;
 mod journey;
+mod neighbors;
 mod other_cni;
 mod outside;
 mod paths;
@@ -96,6 +98,7 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(programs::examine(examination, paths, &mut effects));
     findings.extend(arp::examine(examination, paths, &model, &mut effects));
     findings.extend(surroundings::examine(examination, paths, &model, &mut effects));
+    findings.extend(neighbors::examine(examination, paths, &mut effects));
     findings.extend(addresses::examine(examination, paths, &mut effects));
     findings.extend(other_cni::examine(examination));
     findings.extend(cloud::examine(examination, &mut effects));

@@ -155,6 +155,12 @@ pub struct NeighborEntry {
     /// Whether the entry was set by hand or by a program: the kernel never resolves the address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub permanent: bool,
+    /// Whether a program manages the entry (`extern_learn` in `ip neigh`), such as the control plane of an overlay network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
+    /// The hardware addresses in the answers to `hostgw doctor --probe`.
+    #[serde(skip)]
+    pub answers: Vec<Untrusted>,
 }
 
 /// An address of an interface.
