@@ -11,9 +11,10 @@
 //! - `journey.rs`: the path of one packet, step by step, for `hostgw explain`
 //! - `destination.rs`: the rules that change the destination of packets to an address
 //! - `effects.rs`: what the findings mean for the packets of pods
+//! - `reception.rs`: whether the node receives packets to its own addresses
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
-//! - `arp.rs`: whether the node resolves its next hops and answers other nodes
+//! - `arp.rs`: whether the node resolves its next hops and answers other nodes and its pods
 //! - `neighbors.rs`: the neighbor entries of next hops
 //! - `other_cni.rs`: routes to pods of other CNIs
 //! - `cloud.rs`: cloud networks, which deliver only packets for addresses that they know
@@ -33,6 +34,7 @@ mod outside;
 mod paths;
 mod plan;
 mod programs;
+mod reception;
 mod remedy;
 mod samples;
 mod surroundings;
@@ -42,12 +44,14 @@ pub use effects::{Effect, TrafficEffects};
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep, StepKind};
 pub use windows::{WindowsExamination, WindowsSymptoms, examine_windows, windows_symptoms};
 
+use std::net::IpAddr;
+
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Direction, ForwardingModel, PathFault, Paths},
-    model::{Cluster, Family, Node, SysctlKey},
+    model::{Cluster, Family, NextHopKind, Node, SysctlKey},
     plan::{Desired, Observed, Prepared},
-    state::{Firewall, Link},
+    state::{Firewall, InterfaceAddress, Link},
     text::{ShellCommand, Untrusted, count},
 };
 
@@ -97,6 +101,7 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(outside::silent_gateways(examination, paths));
     findings.extend(programs::examine(examination, paths, &mut effects));
     findings.extend(arp::examine(examination, paths, &model, &mut effects));
+    findings.extend(reception::examine(examination, paths, &model, &mut effects));
     findings.extend(surroundings::examine(examination, paths, &model, &mut effects));
     findings.extend(neighbors::examine(examination, paths, &mut effects));
     findings.extend(addresses::examine(examination, paths, &mut effects));
@@ -151,6 +156,44 @@ impl<'a> Examination<'a> {
 fn egress<'a>(examination: &Examination<'a>) -> Option<&'a Link> {
     let name = examination.cluster.egress_interface_of(examination.node())?;
     examination.observed.host.link(name.as_str())
+}
+
+/// Returns the addresses of a node that other nodes or routers ask for with ARP or neighbor discovery.
+fn asked_for(cluster: &Cluster, node: &Node, family: Family) -> Vec<IpAddr> {
+    match cluster.next_hop_of(node, family) {
+        NextHopKind::PodGateway => node.pod_gateways_of(family).collect(),
+        NextHopKind::NodeAddress | NextHopKind::Router(_) => {
+            node.addresses.get(family).copied().into_iter().collect()
+        }
+    }
+}
+
+/// The gateway that pods of this node use.
+struct OwnGateway {
+    address: IpAddr,
+    /// The interface to the pods, which has the address.
+    device: Untrusted,
+    /// One of the pods.
+    pod: IpAddr,
+}
+
+/// Returns the gateways of this node's pods: the address of the pod interface in their pod CIDR. Interfaces that have none, such
+/// as those to single pods, answer by other means.
+fn own_gateways(examination: &Examination<'_>, paths: &Paths<'_>, family: Family) -> Vec<OwnGateway> {
+    let host = &examination.observed.host;
+    let node = examination.node();
+    let is_own = |path: &crate::forwarding::Path| {
+        path.direction == Direction::Out && Family::from(path.packet.source) == family
+    };
+    let gateways = samples(paths).into_iter().filter(is_own).filter_map(|path| {
+        let (pod, device) = (path.packet.source, path.packet.input);
+        let inside = |local: &&InterfaceAddress| local.device == device && path.own.contains(&local.address);
+        let is_gateway =
+            |local: &InterfaceAddress| node.pod_gateways_of(family).any(|gateway| gateway == local.address);
+        let local = host.addresses.iter().filter(inside).min_by_key(|local| !is_gateway(local))?;
+        Some(OwnGateway { address: local.address, device, pod })
+    });
+    gateways.collect()
 }
 
 /// Returns the interfaces that carry pod packets: the pod interface, the egress interface, and the ports of a bridge among them.

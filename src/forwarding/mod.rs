@@ -27,7 +27,9 @@ mod sample;
 mod windows;
 
 pub use distinction::{Distinctions, Region};
-pub use explain::{PathFault, delete_route, explain, faults, faults_unapplied, owner, stop_text};
+pub use explain::{
+    PathFault, delete_route, explain, faults, faults_unapplied, owner, remove_rule, stop_text,
+};
 pub use firewall::{
     AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, NewDestination, Overwriting, Passage,
     Spot, Translation, Treatment, Way,

@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 47] = [
+const DISEASES: [(&str, &str, &str, &str); 50] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -272,6 +272,14 @@ const DISEASES: [(&str, &str, &str, &str); 47] = [
          ip neigh replace 10.244.2.1 dev eth0 lladdr 02:00:00:00:00:98 nud permanent",
         "",
         "ip neigh del 10.244.1.1 dev eth0; ip neigh del 10.244.2.1 dev eth0",
+    ),
+    ("pod-arp", "sysctl -qw net.ipv4.conf.cni0.arp_ignore=8", "", "sysctl -w net.ipv4.conf.cni0.arp_ignore=0"),
+    ("pod-arp-off", "ip link set cni0 arp off", "", "ip link set cni0 arp on"),
+    (
+        "local-rule",
+        "ip rule add priority 0 lookup main; ip rule del priority 0 lookup local",
+        "",
+        "ip rule del priority 0 from all lookup main && ip rule add priority 0 lookup local",
     ),
 ];
 

@@ -18,8 +18,9 @@ struct Loss {
 }
 
 const OUT: (&str, &str) = ("pod of linux-1", "10.244.1.10");
+const IN: (&str, &str) = ("pod of linux-2", "10.244.0.10");
 
-const LOSSES: [Loss; 2] = [
+const LOSSES: [Loss; 8] = [
     Loss {
         cause: "ip neigh replace 10.244.1.1 dev eth0 lladdr 02:00:00:00:00:99 nud permanent",
         lost: OUT,
@@ -34,6 +35,48 @@ const LOSSES: [Loss; 2] = [
         finding: "error[HG1048]: the static neighbor entry for 10.244.1.1 on eth0 (node linux-2) has hardware address \
                   02:00:00:00:00:99, but ",
         remedy: "ip neigh del 10.244.1.1 dev eth0",
+    },
+    Loss {
+        cause: "ip link set cni0 arp off",
+        lost: OUT,
+        options: "",
+        finding: "error[HG1044]: ARP is off on cni0, an interface to pods",
+        remedy: "ip link set cni0 arp on",
+    },
+    Loss {
+        cause: "sysctl -qw net.ipv4.conf.all.arp_ignore=8",
+        lost: IN,
+        options: "",
+        finding: "error[HG1011]: net.ipv4.conf.all.arp_ignore is 8",
+        remedy: "sysctl -w net.ipv4.conf.all.arp_ignore=0",
+    },
+    Loss {
+        cause: "ip rule add priority 100 lookup main; ip rule add priority 200 lookup local; ip rule del priority 0",
+        lost: OUT,
+        options: "",
+        finding: "error[HG1050]: the policy rule `100: from all lookup main` applies before the rule that looks up table local",
+        remedy: "ip rule add priority 0 lookup local",
+    },
+    Loss {
+        cause: "ip rule add priority 0 lookup main; ip rule del priority 0 lookup local; ip rule add priority 50 lookup local",
+        lost: IN,
+        options: "",
+        finding: "error[HG1050]: the policy rule `0: from all lookup main` applies before the rule that looks up table local",
+        remedy: "ip rule del priority 0 from all lookup main",
+    },
+    Loss {
+        cause: "while ip rule del lookup local; do :; done",
+        lost: IN,
+        options: "",
+        finding: "error[HG1050]: no policy rule looks up table local",
+        remedy: "ip rule add priority 0 lookup local",
+    },
+    Loss {
+        cause: "ip route del local 10.244.0.1 dev cni0 table local",
+        lost: IN,
+        options: "",
+        finding: "error[HG1050]: table local has no route for 10.244.0.1",
+        remedy: "ip route add local 10.244.0.1 dev cni0 table local",
     },
 ];
 
