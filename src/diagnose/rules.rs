@@ -177,6 +177,7 @@ rules! {
     HG1048 StaticNeighbor Warning "static neighbor entry of a next hop",
     HG1049 SeveralAnswers Error "several machines answer for a next hop",
     HG1050 OwnAddressUnreachable Error "node does not receive packets to its own address",
+    HG1051 NewInterfacesDoNotForward Warning "new interfaces do not forward",
     HG1100 NotNodes Error "not a list of nodes",
     HG1101 NodeUnreadable Error "node that cannot be imported",
     HG1102 NodeListedTwice Error "node listed twice with different values",

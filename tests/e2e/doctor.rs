@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 50] = [
+const DISEASES: [(&str, &str, &str, &str); 51] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -280,6 +280,13 @@ const DISEASES: [(&str, &str, &str, &str); 50] = [
         "ip rule add priority 0 lookup main; ip rule del priority 0 lookup local",
         "",
         "ip rule del priority 0 from all lookup main && ip rule add priority 0 lookup local",
+    ),
+    (
+        "default-forwarding",
+        "sysctl -qw net.ipv4.conf.default.forwarding=0; ip link del cni0",
+        "",
+        "sysctl -w net.ipv4.conf.default.forwarding=1
+         ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up",
     ),
 ];
 
