@@ -259,6 +259,8 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
         master: None,
         mtu: None,
         group: 0,
+        isolated: false,
+        filters: Vec::new(),
         altnames: Vec::new(),
     };
     let bridge: Untrusted = BRIDGE.into();

@@ -7,6 +7,7 @@ use super::{
     conditions::{TRY, is_for_ipset, partial_property, spot_text, undecided, undecoded},
     finding, outside,
     remedy::{allow, is_iptables, remove},
+    same_node,
     samples::{PodSample, PodSampler},
 };
 use crate::{
@@ -116,6 +117,7 @@ pub(super) fn examine(
     let chains = ChainIndex::new(firewall);
     let FilterFindings { mut findings, dropping } =
         between_pods(&chains, firewall, host, paths, model, usize::MAX, effects);
+    findings.extend(same_node::filtered(examination, paths, firewall, model, &dropping));
     findings.extend(outside::examine(examination, paths, &chains, model, dropping));
     findings.extend(below_ip(examination, paths, firewall, effects));
     if !firewall.legacy.is_empty() {

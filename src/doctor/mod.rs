@@ -12,6 +12,7 @@
 //! - `destination.rs`: the rules that change the destination of packets to an address
 //! - `effects.rs`: what the findings mean for the packets of pods
 //! - `reception.rs`: whether the node receives packets to its own addresses
+//! - `same_node.rs`: what keeps pods of this node from each other
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
 //! - `arp.rs`: whether the node resolves its next hops and answers other nodes and its pods
@@ -36,6 +37,7 @@ mod plan;
 mod programs;
 mod reception;
 mod remedy;
+mod same_node;
 mod samples;
 mod surroundings;
 mod windows;
@@ -101,6 +103,7 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(outside::silent_gateways(examination, paths));
     findings.extend(programs::examine(examination, paths, &mut effects));
     findings.extend(arp::examine(examination, paths, &model, &mut effects));
+    findings.extend(same_node::isolated(examination, paths));
     findings.extend(reception::examine(examination, paths, &model, &mut effects));
     findings.extend(surroundings::examine(examination, paths, &model, &mut effects));
     findings.extend(neighbors::examine(examination, paths, &mut effects));

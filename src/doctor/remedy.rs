@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    forwarding::{Direction, Path, Spot},
-    state::{FirewallChain, Operator, PacketPart, RuleVerdict, TableFamily, Term},
-    text::ShellCommand,
+    forwarding::{Direction, Packet, Path, Spot},
+    state::{FirewallChain, Hook, Operator, PacketPart, RuleVerdict, TableFamily, Term},
+    text::{ShellCommand, Untrusted},
 };
 
 /// Returns the table as `nft` names it.
@@ -60,6 +60,33 @@ pub(super) fn allow_outside(spot: &Spot<'_>, path: &Path) -> String {
     let state = ["ct", "state", "established,related"].into_iter().filter(|_| is_reply);
     let matches = [if is_reply { "oifname" } else { "iifname" }, pods.as_raw()].into_iter().chain(state);
     let words = ["nft", verb, "rule"].into_iter().chain(table).chain(matches);
+    ShellCommand::new(words.chain(["accept"])).to_string()
+}
+
+/// Returns the command that accepts packets between pods of this node: with a rule before the one that drops them or, if the
+/// policy of the chain does, with a rule at the end.
+pub(super) fn allow_between_own(spot: &Spot<'_>, packet: &Packet, output: &Untrusted, pods: IpNet) -> String {
+    let chain = spot.chain;
+    let (input, output) = (packet.input.as_raw(), output.as_raw());
+    // The interfaces of single pods come and go, and before routing, packets have no outgoing interface.
+    let hook = chain.base.as_ref().map(|base| base.hook);
+    let is_bridged = input == output && hook != Some(Hook::Prerouting);
+    let (from, to) = (pods.to_string(), pods.to_string());
+    if is_iptables(chain) && chain.name == "FORWARD" {
+        let program = if packet.source.is_ipv4() { "iptables" } else { "ip6tables" };
+        let option = if spot.rule.is_none() { "-A" } else { "-I" };
+        let ends = if is_bridged { ["-i", input, "-o", output] } else { ["-s", &from, "-d", &to] };
+        let words = [program, option, "FORWARD"].into_iter().chain(ends);
+        return ShellCommand::new(words.chain(["-j", "ACCEPT"])).to_string();
+    }
+    let verb = if spot.rule.is_none() { "add" } else { "insert" };
+    let table = [chain.family.name(), chain.table.as_raw(), chain.name.as_raw()];
+    let family = if packet.source.is_ipv4() { "ip" } else { "ip6" };
+    let ends: Vec<&str> = match is_bridged {
+        true => vec!["iifname", input, "oifname", output],
+        false => vec![family, "saddr", &from, family, "daddr", &to],
+    };
+    let words = ["nft", verb, "rule"].into_iter().chain(table).chain(ends);
     ShellCommand::new(words.chain(["accept"])).to_string()
 }
 

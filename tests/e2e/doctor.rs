@@ -138,7 +138,8 @@ const DISEASES: [(&str, &str, &str, &str); 51] = [
          nft add rule ip fw pre oifname cni0 accept; nft add rule ip fw pre ip saddr 10.244.1.0/24 accept
          nft add rule ip fw pre ip saddr 10.244.2.0/24 accept",
         "",
-        "nft insert rule ip fw pre iifname cni0 ip daddr 10.244.1.0/24 accept
+        "nft insert rule ip fw pre iifname cni0 ip daddr 10.244.0.0/24 accept
+         nft insert rule ip fw pre iifname cni0 ip daddr 10.244.1.0/24 accept
          nft insert rule ip fw pre iifname cni0 ip daddr 10.244.2.0/24 accept",
     ),
     (

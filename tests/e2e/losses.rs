@@ -1,7 +1,7 @@
 //! Packets that a node loses, what `hostgw doctor` says about them, and whether its remedy cures them: `ping` judges.
 
-use super::RECIPE;
-use crate::support::namespace::{SimulatedCluster, each};
+use super::{RECIPE, doctor::healthy_node};
+use crate::support::namespace::{Namespace, Peer, SimulatedCluster, each};
 
 /// A cause of lost packets.
 struct Loss {
@@ -123,5 +123,81 @@ fn two_machines_with_the_same_address_are_found() {
             .says("error[HG1049]: 2 hardware addresses answer for 10.244.1.1 on eth0 (node linux-2): ");
         cluster.sh("node win-1", "ip address del 10.244.1.1/32 dev lo");
         doctor().expect(0).says("no findings");
+    });
+}
+
+/// Adds a pod to a node, behind a port of its bridge.
+fn pod(node: &Namespace, number: u8) -> Peer {
+    node.sh(&format!(
+        "ip link add veth{number} type veth peer name pod{number}; ip link set veth{number} master cni0 up"
+    ));
+    let pod = Peer::behind(node, &format!("pod{number}"), &[]);
+    pod.sh(
+        node,
+        &format!("ip address add 10.244.0.{number}/24 dev far; ip route add default via 10.244.0.1"),
+    );
+    pod
+}
+
+/// Bridged packets pass the firewall if `br_netfilter` is loaded, and some bridges isolate their ports.
+#[test]
+fn remedies_cure_lost_packets_between_pods_of_one_node() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        let pods = [20, 21].map(|number| pod(&node, number));
+        let arrives = || {
+            let ping = "ping -n -q -c 1 -W 1 10.244.0.21 >&2 && echo arrived || :";
+            pods[0].sh(&node, ping).contains("arrived")
+        };
+        let check = |cause: &str, finding: &str, remedy: &str| {
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
+            assert!(arrives(), "before {cause}");
+            node.sh(cause);
+            assert!(!arrives(), "{cause}");
+            node.hostgw(&["doctor"]).expect(11).says(finding).says(&format!("`{remedy}`"));
+            node.sh(remedy);
+            assert!(arrives(), "{cause}: not cured by {remedy}");
+        };
+        node.sh("bridge link set dev veth20 isolated on");
+        check(
+            "bridge link set dev veth21 isolated on",
+            "warning[HG1052]: ports veth20, veth21 of cni0 are isolated: the pods behind them cannot reach each other",
+            "bridge link set dev veth21 isolated off",
+        );
+        node.sh("bridge link set dev veth20 isolated off");
+        let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        if node.try_sh(&format!("echo 1 >{switch}")).code != 0 {
+            crate::support::say("Left out: br_netfilter is not loaded");
+            return;
+        }
+        check(
+            "iptables-nft -A FORWARD -i cni0 -o cni0 -j DROP",
+            "error[HG1004]: the rule with handle 2 in chain `FORWARD` in table `ip filter` drops packets between pods of this node; \
+             they pass the firewall, although they are only bridged, because net.bridge.bridge-nf-call-iptables is 1",
+            "iptables -I FORWARD -i cni0 -o cni0 -j ACCEPT",
+        );
+        node.sh("iptables-nft -F FORWARD");
+        check(
+            "iptables-nft -A FORWARD -i cni0 ! -o cni0 -j ACCEPT; iptables-nft -A FORWARD -i eth0 -j ACCEPT
+             iptables-nft -P FORWARD DROP",
+            "error[HG1004]: the policy of chain `FORWARD` in table `ip filter` drops packets between pods of this node",
+            "iptables -A FORWARD -i cni0 -o cni0 -j ACCEPT",
+        );
+        node.sh("iptables-nft -P FORWARD ACCEPT; iptables-nft -F FORWARD");
+        check(
+            "nft add table inet fw; nft 'add chain inet fw f { type filter hook forward priority 0; policy drop; }'
+             nft add rule inet fw f iifname cni0 oifname eth0 accept; nft add rule inet fw f iifname eth0 accept",
+            "error[HG1004]: the policy of chain `f` in table `inet fw` drops packets between pods of this node",
+            "nft add rule inet fw f iifname cni0 oifname cni0 accept",
+        );
+        node.sh(&format!(
+            "nft flush chain inet fw f; nft add rule inet fw f iifname cni0 oifname != cni0 accept
+             nft add rule inet fw f iifname eth0 accept; echo 0 >{switch}"
+        ));
+        check(
+            "ip link set cni0 type bridge nf_call_iptables 1",
+            "although they are only bridged, because nf_call_iptables is set on cni0",
+            "nft add rule inet fw f iifname cni0 oifname cni0 accept",
+        );
     });
 }
