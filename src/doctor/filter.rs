@@ -62,6 +62,15 @@ impl<'a> Trouble<'a> {
             _ => None,
         }
     }
+
+    /// Returns the rule or policy that drops the packets, depending on something.
+    const fn maybe_dropping(&self) -> Option<Spot<'a>> {
+        match self {
+            Self::Filtered(Filtering::MaybeDropped(spot) | Filtering::DroppedUnless(spot, _)) => Some(*spot),
+            Self::Partly(Conditional { spot, .. }) => Some(*spot),
+            _ => None,
+        }
+    }
 }
 
 /// The packets that one kind of trouble affects.
@@ -96,6 +105,8 @@ struct FilterFindings<'a> {
     findings: Vec<Diagnostic>,
     /// The rules and policies that certainly drop packets.
     dropping: Vec<Spot<'a>>,
+    /// The rules and policies that may drop packets.
+    unclear: Vec<Spot<'a>>,
 }
 
 pub(super) fn examine(
@@ -115,10 +126,10 @@ pub(super) fn examine(
         return vec![unknown];
     };
     let chains = ChainIndex::new(firewall);
-    let FilterFindings { mut findings, dropping } =
+    let FilterFindings { mut findings, dropping, unclear } =
         between_pods(&chains, firewall, host, paths, model, usize::MAX, effects);
     findings.extend(same_node::filtered(examination, paths, firewall, model, &dropping));
-    findings.extend(outside::examine(examination, paths, &chains, model, dropping));
+    findings.extend(outside::examine(examination, paths, &chains, model, dropping, unclear));
     findings.extend(below_ip(examination, paths, firewall, effects));
     if !firewall.legacy.is_empty() {
         effects.on_everything(Effect::Unclear);
@@ -219,7 +230,8 @@ fn between_pods<'a>(
         }
     }
     let dropping = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
-    FilterFindings { findings, dropping }
+    let unclear = found.iter().filter_map(|(trouble, _)| trouble.maybe_dropping()).collect();
+    FilterFindings { findings, dropping, unclear }
 }
 
 /// Returns the troubles of a packet.

@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 51] = [
+const DISEASES: [(&str, &str, &str, &str); 53] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -288,6 +288,20 @@ const DISEASES: [(&str, &str, &str, &str); 51] = [
         "",
         "sysctl -w net.ipv4.conf.default.forwarding=1
          ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up",
+    ),
+    (
+        "outside-unclear",
+        "ip route add default via 172.30.0.1
+         iptables-nft -A FORWARD -i cni0 ! -d 10.244.0.0/16 -m policy --dir out --pol none -j DROP",
+        "",
+        "iptables-nft -F FORWARD",
+    ),
+    (
+        "outside-partly",
+        "ip route add default via 172.30.0.1
+         iptables-nft -A FORWARD -i cni0 ! -d 10.244.0.0/16 -m statistic --mode random --probability 0.5 -j DROP",
+        "",
+        "iptables-nft -F FORWARD",
     ),
 ];
 
