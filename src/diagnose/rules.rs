@@ -179,6 +179,7 @@ rules! {
     HG1050 OwnAddressUnreachable Error "node does not receive packets to its own address",
     HG1051 NewInterfacesDoNotForward Warning "new interfaces do not forward",
     HG1052 PodsIsolated Warning "pods of this node are isolated from each other",
+    HG1053 SecondInterface Warning "pod traffic may arrive on another interface",
     HG1100 NotNodes Error "not a list of nodes",
     HG1101 NodeUnreadable Error "node that cannot be imported",
     HG1102 NodeListedTwice Error "node listed twice with different values",

@@ -13,6 +13,7 @@
 //! - `effects.rs`: what the findings mean for the packets of pods
 //! - `reception.rs`: whether the node receives packets to its own addresses
 //! - `same_node.rs`: what keeps pods of this node from each other
+//! - `second_interface.rs`: other interfaces in the network of the egress interface
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
 //! - `arp.rs`: whether the node resolves its next hops and answers other nodes and its pods
@@ -39,6 +40,7 @@ mod reception;
 mod remedy;
 mod same_node;
 mod samples;
+mod second_interface;
 mod surroundings;
 mod windows;
 
@@ -104,6 +106,7 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(programs::examine(examination, paths, &mut effects));
     findings.extend(arp::examine(examination, paths, &model, &mut effects));
     findings.extend(same_node::isolated(examination, paths));
+    findings.extend(second_interface::examine(examination, paths, &model, &mut effects));
     findings.extend(reception::examine(examination, paths, &model, &mut effects));
     findings.extend(surroundings::examine(examination, paths, &model, &mut effects));
     findings.extend(neighbors::examine(examination, paths, &mut effects));

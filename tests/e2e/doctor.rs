@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 53] = [
+const DISEASES: [(&str, &str, &str, &str); 54] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -302,6 +302,13 @@ const DISEASES: [(&str, &str, &str, &str); 53] = [
          iptables-nft -A FORWARD -i cni0 ! -d 10.244.0.0/16 -m statistic --mode random --probability 0.5 -j DROP",
         "",
         "iptables-nft -F FORWARD",
+    ),
+    (
+        "second-interface",
+        "ip link add eth1 type veth peer name lan1; ip link set lan1 up; ip link set eth1 up
+         ip address add 172.30.0.21/24 dev eth1; sysctl -qw net.ipv4.conf.eth1.forwarding=0",
+        "",
+        "sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
     ),
 ];
 
