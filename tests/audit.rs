@@ -458,7 +458,7 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "a node that does not answer ARP requests",
         plant: |fleet| {
-            fleet.snapshots[56]["observed"]["state"]["sysctls"]["net.ipv4.conf.all.arp_ignore"] = json!("8");
+            fleet.snapshots[56]["observed"]["state"]["sysctls"]["net.ipv4.conf.eth0.arp_ignore"] = json!("8");
         },
         code: "HG1011",
         nodes: &[56],

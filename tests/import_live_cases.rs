@@ -165,6 +165,8 @@ pub fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
         master: None,
         mtu: None,
         group: 0,
+        isolated: false,
+        filters: Vec::new(),
         altnames: Vec::new(),
     }
 }

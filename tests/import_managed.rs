@@ -117,6 +117,8 @@ fn host(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Host {
             hardware: Some(format!("02:00:00:00:00:{number:02x}").into()),
             unanswered: false,
             permanent: false,
+            external: false,
+            answers: Vec::new(),
         }));
     }
     Host {

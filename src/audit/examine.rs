@@ -252,7 +252,8 @@ impl Worker<'_> {
         let Symptoms { plan: mut findings, faults, others, effects } = symptoms(&examination, &paths);
         // The audit reports these in more detail.
         findings.retain(|found| !matches!(found.rule, Rule::NotApplied | Rule::InConflict));
-        findings.extend(others);
+        // It compares static neighbor entries with the hardware addresses of the nodes.
+        findings.extend(others.into_iter().filter(|found| found.rule != Rule::StaticNeighbor));
         findings.extend(snapshot.unknown.iter().chain(observed.state.nat_unknowns()).map(|unknown| {
             let message = format!("cannot read {}: {}", unknown.part, unknown.reason);
             Diagnostic::new(Rule::SnapshotIncomplete, message).with_remedy("take the snapshot as root")

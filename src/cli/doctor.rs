@@ -60,8 +60,15 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     let loaded = load(options.target.file.as_deref())?;
     let node = environment::node(options.target.node.as_deref());
     let (session, mut observed) = visit_state(loaded, node.as_deref(), state)?;
+    let mut failure = None;
     if options.probe {
-        observed.host.neighbors = ask_next_hops(&session)?;
+        let (entries, why) = ask_next_hops(&session)?;
+        observed.host.neighbors = entries;
+        failure = why.map(|why| {
+            format!(
+                "the hardware addresses of next hops were not compared, which requires CAP_NET_RAW: {why}"
+            )
+        });
     }
     let examination = Examination {
         cluster: &session.loaded.cluster,
@@ -86,7 +93,7 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
             session.node_name(),
         ));
     }
-    let notes: Vec<Untrusted> = notes(&examination).into_iter().map(Into::into).collect();
+    let notes: Vec<Untrusted> = notes(&examination).into_iter().chain(failure).map(Into::into).collect();
     let findings: Vec<FindingEntry> = found.into_iter().map(entry).collect();
     show(findings, notes, session.node_name(), options, output)
 }
@@ -149,9 +156,12 @@ fn live() -> Result<Snapshot, Error> {
     Err(super::only_on_linux("examining this machine"))
 }
 
+/// The entries of next hops in the neighbor table, and why their hardware addresses are unknown.
+type Asked = (Vec<NeighborEntry>, Option<String>);
+
 /// Asks the next hops of the planned routes to other nodes, and of the default routes.
 #[cfg(target_os = "linux")]
-fn ask_next_hops(session: &Session) -> Result<Vec<NeighborEntry>, Error> {
+fn ask_next_hops(session: &Session) -> Result<Asked, Error> {
     let prepared = &session.prepared;
     let routes = prepared.desired.routes_to_nodes();
     let hops =
@@ -160,11 +170,12 @@ fn ask_next_hops(session: &Session) -> Result<Vec<NeighborEntry>, Error> {
     let paths =
         crate::plan::paths(&session.loaded.cluster, session.index, &prepared.desired, &prepared.observed);
     hops.extend(paths.gateways().filter_map(|hop| Some((hop.gateway?, hop.device))));
-    crate::kernel::ask_next_hops(&hops)
+    let crate::kernel::AskedHops { entries, failure } = crate::kernel::ask_next_hops(&hops)?;
+    Ok((entries, failure))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_next_hops(_: &Session) -> Result<Vec<NeighborEntry>, Error> {
+fn ask_next_hops(_: &Session) -> Result<Asked, Error> {
     Err(super::only_on_linux("examining this machine"))
 }
 

@@ -116,11 +116,19 @@ fn explain(
     let packet = guidepost.journey(source, options.address, input, false, &describe);
     let reply = match (packet.outcome, packet.output.clone()) {
         (JourneyEnd::Forwarded | JourneyEnd::Sent, Some(device)) => {
-            let mut reply = guidepost.journey(options.address, source, Some(device), true, &describe);
+            let target = packet.new_destination.unwrap_or(options.address);
+            let mut reply = guidepost.journey(target, source, Some(device), true, &describe);
             if packet.is_masqueraded {
                 let text =
                     format!("connection tracking changes the destination of the reply back to {source}");
                 reply.steps.insert(0, JourneyStep { kind: StepKind::ReverseNat, text: text.into() });
+            }
+            if packet.new_destination.is_some() {
+                let text = format!(
+                    "connection tracking changes the source of the reply back to {}",
+                    options.address
+                );
+                reply.steps.push(JourneyStep { kind: StepKind::ReverseNat, text: text.into() });
             }
             Some(reply)
         }
@@ -224,6 +232,9 @@ fn journey(journey: &Journey, output: &Output) -> String {
         JourneyEnd::Local => palette.add.apply_to("received by this node"),
         JourneyEnd::Dropped => palette.conflict.apply_to("dropped"),
         JourneyEnd::Unanswered => palette.conflict.apply_to("lost: the next hop does not answer"),
+        JourneyEnd::Redirected => palette.change.apply_to(
+            "redirected: to trace the packet further, run `hostgw explain` with one of the new destinations",
+        ),
     };
     text.push_str(&format!("  {:<10} {end}\n", "outcome"));
     text
@@ -248,6 +259,8 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
         master: None,
         mtu: None,
         group: 0,
+        isolated: false,
+        filters: Vec::new(),
         altnames: Vec::new(),
     };
     let bridge: Untrusted = BRIDGE.into();

@@ -1,16 +1,25 @@
-//! Examines whether the node resolves its next hops and answers other nodes (ARP and neighbor discovery).
+//! Examines whether the node resolves its next hops and answers other nodes and its pods (ARP and neighbor discovery).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
-use super::{Effect, Examination, TrafficEffects, egress, finding, journey::spot_text, samples, set_sysctls};
+use super::{
+    Effect, Examination, TrafficEffects, asked_for,
+    conditions::spot_text,
+    egress, finding,
+    reception::{Call, calls},
+    samples, set_sysctls,
+};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
         ChainIndex, Direction, Filtering, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Spot,
         Transport, Verdict, Way, interface_key,
     },
-    model::{Cluster, Family, NextHopKind, Node, SysctlKey},
-    state::MatchedChains,
+    model::{Family, NextHopKind, PodNetwork, Prefixed, SysctlKey, solicited_node},
+    state::{Link, MatchedChains},
     text::{ShellCommand, Untrusted},
 };
 
@@ -20,122 +29,145 @@ pub(super) fn examine(
     model: &ForwardingModel<'_>,
     effects: &mut TrafficEffects,
 ) -> Vec<Diagnostic> {
-    let no_arp = no_arp(examination);
-    if no_arp.is_some() {
+    let no_arp = no_arp(examination, paths);
+    if !no_arp.is_empty() {
         effects.on_everything(Effect::Lost);
     }
-    let ignored: Vec<Diagnostic> =
-        [arp_ignore(examination), arp_filter(examination, model)].into_iter().flatten().collect();
-    if !ignored.is_empty() {
-        effects.on_all(Family::V4, Direction::In, Effect::Lost);
+    let mut ignored: Vec<Diagnostic> = Vec::new();
+    for call in calls(examination, paths, Family::V4) {
+        let found = arp_ignore(examination, &call).or_else(|| arp_filter(examination, model, &call));
+        let Some(found) = found else { continue };
+        effects.on_all(Family::V4, call.direction, Effect::Lost);
+        // The cause and the remedy can be the same for nodes and for pods.
+        if !ignored.iter().any(|known| known.remedy == found.remedy) {
+            ignored.push(found);
+        }
     }
     let blocked = discovery(examination, paths, model, effects);
     no_arp.into_iter().chain(ignored).chain(blocked).collect()
 }
 
-/// Reports an Ethernet interface without ARP and neighbor discovery. Some virtual interfaces have the flag `NOARP` and resolve
+/// Reports Ethernet interfaces without ARP and neighbor discovery. Some virtual interfaces have the flag `NOARP` and resolve
 /// addresses differently.
-fn no_arp(examination: &Examination<'_>) -> Option<Diagnostic> {
+fn no_arp(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let is_served = |kind: &Untrusted| ["ipvlan", "dummy", "vrf"].iter().any(|served| kind == *served);
-    let link =
-        egress(examination).filter(|link| link.no_arp && !link.kind.as_ref().is_some_and(is_served))?;
-    Some(finding(
-        Rule::ArpDisabled,
-        format!(
-            "ARP is off on egress interface {}: this node cannot resolve next hops and does not answer other nodes",
-            link.name
-        ),
-        format!("run `{}`", ShellCommand::new(["ip", "link", "set", link.name.as_raw(), "arp", "on"])),
-    ))
+    let is_off = |link: &&Link| link.no_arp && !link.kind.as_ref().is_some_and(is_served);
+    let on_egress = egress(examination).filter(is_off).map(|link| {
+        let effect = "this node cannot resolve next hops and does not answer other nodes";
+        (link, format!("ARP is off on egress interface {}: {effect}", link.name))
+    });
+    let on_pods = pod_links(examination, paths).into_iter().filter(is_off).map(|link| {
+        let effect = "this node cannot deliver packets to its pods and does not answer them";
+        (link, format!("ARP is off on {}, an interface to pods: {effect}", link.name))
+    });
+    let found = on_egress.into_iter().chain(on_pods).map(|(link, message)| {
+        let on = ShellCommand::new(["ip", "link", "set", link.name.as_raw(), "arp", "on"]);
+        finding(Rule::ArpDisabled, message, format!("run `{on}`"))
+    });
+    found.collect()
 }
 
-/// Returns the addresses of a node that other nodes or routers ask for with ARP or neighbor discovery.
-fn asked_for(cluster: &Cluster, node: &Node, family: Family) -> Vec<IpAddr> {
-    match cluster.next_hop_of(node, family) {
-        NextHopKind::PodGateway => node.pod_gateways_of(family).collect(),
-        NextHopKind::NodeAddress | NextHopKind::Router(_) => {
-            node.addresses.get(family).copied().into_iter().collect()
-        }
+/// Returns the interfaces to this node's pods: the bridge, or the interfaces that have routes to single pods.
+fn pod_links<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
+    let host = &examination.observed.host;
+    let pods = &examination.node().pods;
+    let mut names: BTreeSet<Untrusted> = samples(paths)
+        .into_iter()
+        .filter(|path| path.direction == Direction::Out)
+        .filter_map(|path| path.packet.input)
+        .collect();
+    let to_pods = host.foreign.iter().chain(&host.others).filter(|route| {
+        let is_whole = |network: &PodNetwork| network.prefix() == route.destination;
+        !route.kind.is_local()
+            && route.next_hop.gateway.is_none()
+            && pods.containing(route.destination.addr()).is_some()
+            && !pods.iter().any(is_whole)
+    });
+    names.extend(to_pods.filter_map(|route| route.next_hop.device.clone()));
+    names.iter().filter_map(|name| host.link(name.as_raw())).collect()
+}
+
+/// Returns what happens without an answer.
+const fn effect(call: &Call) -> &'static str {
+    match call.direction {
+        Direction::In => "so other nodes cannot send packets to its pods",
+        Direction::Out => "so its pods cannot send packets to other nodes",
     }
 }
 
-/// Reports an `arp_filter` that prevents answers: the kernel answers only if its route from the address to the other node uses
-/// the same interface (`arp_filter`, net/ipv4/arp.c).
-fn arp_filter(examination: &Examination<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
-    let Examination { cluster, index, observed, .. } = examination;
-    let egress = egress(examination)?;
-    let sysctls = &observed.state.sysctls;
-    let keys = ["all", egress.name.as_raw()]
-        .into_iter()
-        .filter_map(|name| interface_key(Family::V4, name, "arp_filter"));
-    let set: Vec<SysctlKey> =
-        keys.filter(|key| sysctls.get(key).is_some_and(|value| *value != "0")).collect();
-    let key = set.first()?;
-    let node = examination.node();
-    let what = match cluster.next_hop_of(node, Family::V4) {
-        NextHopKind::PodGateway => "pod gateway",
-        NextHopKind::NodeAddress | NextHopKind::Router(_) => "address",
+/// Returns the values of a sysctl, for all interfaces and for one, and their keys.
+fn values(examination: &Examination<'_>, device: &Untrusted, name: &str) -> Vec<(u32, SysctlKey)> {
+    let value = |device: &str| {
+        let key = interface_key(Family::V4, device, name)?;
+        let value: u32 = examination.observed.state.sysctls.get(&key)?.as_raw().parse().ok()?;
+        Some((value, key))
     };
-    let others = cluster.nodes.iter().enumerate().filter(|(at, _)| at != index);
-    let other = others.filter_map(|(_, node)| node.addresses.get(Family::V4)).next()?;
-    let (asked, device) = asked_for(cluster, node, Family::V4).into_iter().find_map(|asked| {
-        let Verdict::Forwarded { hops, .. } = model.trace_own(asked, *other).verdict else { return None };
-        let mut devices = hops.into_iter().map(|hop| hop.device);
-        Some((asked, devices.find(|device| *device != egress.name)?))
-    })?;
-    let settings: Vec<(SysctlKey, String)> = set.iter().map(|key| (key.clone(), "0".to_owned())).collect();
+    ["all", device.as_raw()].into_iter().filter_map(value).collect()
+}
+
+/// Returns the settings that disable a sysctl.
+fn disabled(values: &[(u32, SysctlKey)]) -> Vec<(SysctlKey, String)> {
+    let set = values.iter().filter(|(value, _)| *value > 0);
+    set.map(|(_, key)| (key.clone(), "0".to_owned())).collect()
+}
+
+/// Reports an `arp_filter` that prevents an answer: the kernel answers only if its route from the address to the other end uses
+/// the same interface (`arp_filter`, net/ipv4/arp.c).
+fn arp_filter(examination: &Examination<'_>, model: &ForwardingModel<'_>, call: &Call) -> Option<Diagnostic> {
+    let Call { device, address, sender, senders, direction } = call;
+    let values = values(examination, device, "arp_filter");
+    let (_, key) = values.iter().find(|(value, _)| *value > 0)?;
+    let Verdict::Forwarded { hops, .. } = model.trace_own(*address, *sender).verdict else { return None };
+    let other = hops.into_iter().map(|hop| hop.device).find(|hop| hop != device)?;
+    let what = match (direction, has_pod_gateway_mode(examination)) {
+        (Direction::In, true) => "this node's pod gateway",
+        (Direction::In, false) => "this node's address",
+        (Direction::Out, _) => "the pods' gateway",
+    };
     Some(finding(
         Rule::ArpIgnored,
         format!(
-            "{key} is set, and the route from this node's {what} {asked} to other nodes leads through {device}: the node ignores \
-             ARP requests for it on {}, so other nodes cannot send packets to its pods",
-            egress.name
+            "{key} is set, and the route from {what} {address} to {senders} leads through {other}: the node ignores ARP requests for \
+             it on {device}, {}",
+            effect(call)
         ),
         format!(
-            "{}, or fix the route that `ip route get {other} from {asked}` shows",
-            set_sysctls(examination, &settings)
+            "{}, or fix the route that `ip route get {sender} from {address}` shows",
+            set_sysctls(examination, &disabled(&values))
         ),
     ))
 }
 
-/// Reports an `arp_ignore` that prevents answers: with pod gateways as next hops, a node must answer ARP requests for an address
+/// Returns `true` if other nodes use this node's pod gateways as their next hops.
+fn has_pod_gateway_mode(examination: &Examination<'_>) -> bool {
+    examination.cluster.next_hop_of(examination.node(), Family::V4) == NextHopKind::PodGateway
+}
+
+/// Reports an `arp_ignore` that prevents an answer: with pod gateways as next hops, a node must answer ARP requests for an address
 /// of another interface.
-fn arp_ignore(examination: &Examination<'_>) -> Option<Diagnostic> {
-    let node = examination.node();
-    let gateways: Vec<IpAddr> = node.pod_gateways_of(Family::V4).collect();
-    let is_pod_gateway =
-        examination.cluster.next_hop_of(examination.node(), Family::V4) == NextHopKind::PodGateway;
-    let egress = egress(examination)?;
-    let value = |name: &str| {
-        let key = interface_key(Family::V4, name, "arp_ignore")?;
-        let value: u32 = examination.observed.state.sysctls.get(&key)?.as_raw().parse().ok()?;
-        Some((value, key))
-    };
-    let values: Vec<(u32, SysctlKey)> = ["all", egress.name.as_raw()].into_iter().filter_map(value).collect();
-    let is_on_egress = |gateway: &IpAddr| {
-        examination.observed.host.owner_of(*gateway).is_some_and(|local| local.device == egress.name)
-    };
-    let elsewhere = gateways.iter().find(|gateway| !is_on_egress(gateway));
-    let gateway = elsewhere.or_else(|| gateways.first())?;
+fn arp_ignore(examination: &Examination<'_>, call: &Call) -> Option<Diagnostic> {
+    let Call { device, address, senders, direction, .. } = call;
+    let values = values(examination, device, "arp_ignore");
     // The greater value applies. 1 and 2 answer only for addresses of the interface itself, and 8 never does.
     let (value, key) = values.iter().max_by_key(|(value, _)| *value)?;
-    let unanswered = *value == 8 || ([1, 2].contains(value) && is_pod_gateway && elsewhere.is_some());
-    let asked = match is_pod_gateway {
-        true => format!("its pod gateway {gateway}"),
-        false => "its own address".to_owned(),
-    };
+    let host = &examination.observed.host;
+    let is_here = host.owner_of(*address).is_some_and(|local| local.device == *device);
+    let depends_on_mode = *direction == Direction::In && has_pod_gateway_mode(examination);
+    let unanswered = *value == 8 || ([1, 2].contains(value) && !is_here && depends_on_mode);
     unanswered.then(|| {
-        let nonzero = values.iter().filter(|(value, _)| *value > 0);
-        let settings: Vec<(SysctlKey, String)> =
-            nonzero.map(|(_, key)| (key.clone(), "0".to_owned())).collect();
-        let disable = set_sysctls(examination, &settings);
+        let disable = set_sysctls(examination, &disabled(&values));
+        let what = match direction {
+            Direction::In if depends_on_mode => format!("its pod gateway {address}"),
+            Direction::In => "its own address".to_owned(),
+            Direction::Out => format!("the gateway {address} of {senders}"),
+        };
         finding(
             Rule::ArpIgnored,
             format!(
-                "{key} is {value}: this node does not answer ARP requests for {asked} on {}, so other nodes cannot send packets to its pods",
-                egress.name
+                "{key} is {value}: this node does not answer ARP requests for {what} on {device}, {}",
+                effect(call)
             ),
-            match is_pod_gateway && *value != 8 {
+            match depends_on_mode && *value != 8 {
                 true => format!("use nextHop: node-address, or {disable}"),
                 false => disable,
             },
@@ -264,10 +296,4 @@ fn with_pods(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<(Untrus
         ("so it cannot deliver packets to its pods over IPv6", Direction::In),
     ];
     Some((input, discoveries(own, pod, effects)))
-}
-
-/// Returns the solicited-node multicast address of `address` (RFC 4291, 2.7.1).
-fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
-    let [.., a, b, c] = address.octets();
-    Ipv6Addr::from([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }

@@ -1,4 +1,4 @@
-//! The conditions of firewall rules that hostgw cannot decide, as text.
+//! Firewall rules, and their conditions that hostgw cannot decide, as text.
 
 use super::finding;
 use crate::{
@@ -104,4 +104,18 @@ pub(super) fn undecoded(spot: &Spot<'_>) -> String {
     let mut names: Vec<&str> = all.iter().map(Undecided::name).collect();
     names.dedup();
     if names.is_empty() { "its conditions".to_owned() } else { format!("`{}`", list(&names, 3)) }
+}
+
+/// Names a rule or a policy.
+pub(super) fn spot_text(spot: &Spot<'_>) -> String {
+    let chain =
+        format!("chain `{}` in table `{} {}`", spot.chain.name, spot.chain.family.name(), spot.chain.table);
+    match spot.rule {
+        None => format!("the policy of {chain}"),
+        Some(rule) => {
+            let comment =
+                rule.comment.as_ref().map_or_else(String::new, |comment| format!(" (\"{comment}\")"));
+            format!("the rule with handle {}{comment} in {chain}", rule.handle)
+        }
+    }
 }

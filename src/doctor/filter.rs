@@ -4,11 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{
     Effect, Examination, TrafficEffects, carriers,
-    conditions::{TRY, is_for_ipset, partial_property, undecided, undecoded},
-    finding,
-    journey::spot_text,
-    outside,
+    conditions::{TRY, is_for_ipset, partial_property, spot_text, undecided, undecoded},
+    finding, outside,
     remedy::{allow, is_main_chain, remove},
+    same_node,
     samples::{PodSample, PodSampler},
 };
 use crate::{
@@ -63,6 +62,15 @@ impl<'a> Trouble<'a> {
             _ => None,
         }
     }
+
+    /// Returns the rule or policy that drops the packets, depending on something.
+    const fn maybe_dropping(&self) -> Option<Spot<'a>> {
+        match self {
+            Self::Filtered(Filtering::MaybeDropped(spot) | Filtering::DroppedUnless(spot, _)) => Some(*spot),
+            Self::Partly(Conditional { spot, .. }) => Some(*spot),
+            _ => None,
+        }
+    }
 }
 
 /// The packets that one kind of trouble affects.
@@ -97,6 +105,8 @@ struct FilterFindings<'a> {
     findings: Vec<Diagnostic>,
     /// The rules and policies that certainly drop packets.
     dropping: Vec<Spot<'a>>,
+    /// The rules and policies that may drop packets.
+    unclear: Vec<Spot<'a>>,
 }
 
 pub(super) fn examine(
@@ -116,10 +126,11 @@ pub(super) fn examine(
         return vec![unknown];
     };
     let chains = ChainIndex::new(firewall);
-    let FilterFindings { mut findings, dropping } =
+    let FilterFindings { mut findings, dropping, unclear } =
         between_pods(&chains, firewall, host, paths, model, usize::MAX, effects);
     findings.extend(of_node(&chains, firewall, host, paths, model));
-    findings.extend(outside::examine(examination, paths, &chains, model, dropping));
+    findings.extend(same_node::filtered(examination, paths, firewall, model, &dropping));
+    findings.extend(outside::examine(examination, paths, &chains, model, dropping, unclear));
     findings.extend(below_ip(examination, paths, firewall, effects));
     if !firewall.legacy.is_empty() {
         effects.on_everything(Effect::Unclear);
@@ -220,7 +231,8 @@ fn between_pods<'a>(
         }
     }
     let dropping = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
-    FilterFindings { findings, dropping }
+    let unclear = found.iter().filter_map(|(trouble, _)| trouble.maybe_dropping()).collect();
+    FilterFindings { findings, dropping, unclear }
 }
 
 /// Reports rules that drop the packets with which the node itself opens connections to pods on other nodes, or the replies. The

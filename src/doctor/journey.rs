@@ -7,16 +7,19 @@ use serde::Serialize;
 
 use ipnet::IpNet;
 
-use super::conditions::partial_property;
+use super::{
+    conditions::{partial_property, spot_text},
+    destination::{Rewriting, Rewritten},
+};
 use crate::{
     forwarding::{
         AddressChange, ChainIndex, Conditional, Filtering, ForwardingModel, HeaderPart, Overwriting, Packet,
-        Passage, SAMPLE_PORT, Spot, Trace, Transport, Treatment, Verdict, Way, stop_text,
+        Passage, SAMPLE_PORT, Trace, Transport, Treatment, Verdict, Way, stop_text,
     },
     model::{Cluster, Family, NextHopKind, Prefixed, pod_address},
     plan::Desired,
-    state::{Host, MatchedChains, NeighborEntry, Route},
-    text::Untrusted,
+    state::{Host, MatchedChains, NeighborEntry, PacketProgramKind, Route},
+    text::{Untrusted, list},
 };
 
 /// The path of a packet through a node.
@@ -34,6 +37,10 @@ pub struct Journey {
     /// The interface that the packet comes in through; absent for a packet of the node itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Untrusted>,
+    /// The destination address that NAT gives to the packet before it is routed. Absent if NAT does not change it, or if it
+    /// depends on which rule applies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_destination: Option<IpAddr>,
     /// The outgoing interface of the route.
     #[serde(skip)]
     pub output: Option<Untrusted>,
@@ -62,6 +69,8 @@ pub enum JourneyEnd {
     Dropped,
     /// The node forwards or sends the packet, but the next hop does not answer.
     Unanswered,
+    /// NAT changes the destination of the packet, and hostgw cannot tell to which address.
+    Redirected,
 }
 
 /// A step of the path.
@@ -78,8 +87,10 @@ pub struct JourneyStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum StepKind {
-    /// Connection tracking changes the destination of a reply to a masqueraded packet.
+    /// Connection tracking changes an address of a reply back.
     ReverseNat,
+    /// What NAT does with the destination address.
+    Destination,
     /// The policy rule that selects the routing table.
     PolicyRule,
     /// The route.
@@ -102,6 +113,7 @@ impl StepKind {
     pub const fn label(self) -> &'static str {
         match self {
             Self::ReverseNat => "un-NAT",
+            Self::Destination => "DNAT",
             Self::PolicyRule => "rule",
             Self::Route => "route",
             Self::Dropped => "dropped",
@@ -139,9 +151,44 @@ impl Guidepost<'_> {
         is_reply: bool,
         describe: &dyn Fn(&Route) -> String,
     ) -> Journey {
+        let (from, original) = (self.whose(source).into(), destination);
+        let rewriting = self.rewriting(source, destination, input.as_ref()).filter(|_| !is_reply);
+        let mut steps = Vec::new();
+        let mut add = |kind, text: String| steps.push(JourneyStep { kind, text: text.into() });
+        rewriting.iter().flat_map(Rewriting::texts).for_each(|text| add(StepKind::Destination, text));
+        if !is_reply {
+            self.unread_nat(original).into_iter().for_each(|text| add(StepKind::Destination, text));
+        }
+        // A rule for a port of a node says nothing about the other packets to it.
+        let is_known = self.known(original).is_some();
+        let rewriting = rewriting.filter(|rewriting| rewriting.is_for_all_ports() || !is_known);
+        let to = match rewriting.is_some() && !is_known {
+            true => "an address that NAT rules rewrite".into(),
+            false => self.whose(original).into(),
+        };
+        let own = self.own_address_on(input.as_ref(), Family::from(original));
+        let rewritten = rewriting.as_ref().map(|rewriting| rewriting.rewritten(own));
+        if let Some(None) = rewritten {
+            let (outcome, is_masqueraded) = (JourneyEnd::Redirected, false);
+            let (output, new_destination) = (None, None);
+            let destination = original;
+            return Journey {
+                source,
+                from,
+                destination,
+                to,
+                input,
+                new_destination,
+                output,
+                outcome,
+                is_masqueraded,
+                steps,
+            };
+        }
+        let rewritten = rewritten.flatten();
+        let destination = rewritten.as_ref().map_or(original, |rewritten| rewritten.destination);
         let packet = Packet { source, destination, input };
         let trace = self.model.trace(&packet);
-        let mut steps = Vec::new();
         let mut add = |kind, text: String| steps.push(JourneyStep { kind, text: text.into() });
         if let Some(rule) = trace.rule {
             add(StepKind::PolicyRule, rule.to_string());
@@ -188,17 +235,19 @@ impl Guidepost<'_> {
         };
         if let Some(way) = way {
             let output = next_hop.map_or_else(Untrusted::default, |(_, device)| device);
-            let passage = |transport| Passage {
+            let passage = |transport, port| Passage {
                 packet: &packet,
                 transport,
-                port: SAMPLE_PORT,
+                port,
                 way,
                 output: &output,
                 is_reply,
             };
-            match self.treatments(passage) {
+            match self.treatments(rewritten.as_ref(), passage) {
                 Some(treatments) => {
-                    add(StepKind::Firewall, treatment_text(&treatments));
+                    let unread = self.unread_tables();
+                    let unread = unread.map_or_else(String::new, |unread| format!("; unknown: {unread}"));
+                    add(StepKind::Firewall, format!("{}{unread}", treatment_text(&treatments)));
                     let is_lost =
                         |treatment: &Treatment<'_>| matches!(treatment.filter, Filtering::Dropped(_));
                     let of_tcp = treatments.first().map(|(_, treatment)| treatment);
@@ -219,19 +268,102 @@ impl Guidepost<'_> {
                 None => add(StepKind::Firewall, "unknown: reading its rules requires root".to_owned()),
             }
         }
-        let (from, to) = (self.whose(source).into(), self.whose(destination).into());
         let output = trace.route.and_then(|route| route.next_hop.device.clone());
-        Journey { source, from, destination, to, input: packet.input, output, outcome, is_masqueraded, steps }
+        let new_destination = rewritten.map(|rewritten| rewritten.destination);
+        let destination = original;
+        Journey {
+            source,
+            from,
+            destination,
+            to,
+            input: packet.input,
+            new_destination,
+            output,
+            outcome,
+            is_masqueraded,
+            steps,
+        }
+    }
+
+    /// Returns the rules that change the destination of a packet before it is routed.
+    fn rewriting(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        input: Option<&Untrusted>,
+    ) -> Option<Rewriting<'_>> {
+        let chains = ChainIndex::new(self.host.firewall.as_ref().filter(|_| !self.is_planned)?);
+        // Without a route, the kernel does not even create a packet of its own.
+        let own = || self.model.trace_own(source, destination);
+        if input.is_none() && matches!(own().verdict, Verdict::Refused(_)) {
+            return None;
+        }
+        let way = if input.is_some() { Way::Through } else { Way::Out };
+        let output = hop(&own()).map_or_else(Untrusted::default, |(_, device)| device);
+        let packet = Packet { source, destination, input: input.cloned() };
+        let passage = |transport, port| Passage {
+            packet: &packet,
+            transport,
+            port,
+            way,
+            output: &output,
+            is_reply: false,
+        };
+        Rewriting::of(&chains, self.model, destination, passage)
+    }
+
+    /// Returns what may change the destination of a packet, and hostgw cannot read.
+    fn unread_nat(&self, destination: IpAddr) -> Vec<String> {
+        let firewall = self.host.firewall.as_ref().filter(|_| !self.is_planned);
+        let has_nat = firewall.is_some_and(|firewall| firewall.legacy.iter().any(|table| table == "nat"));
+        let legacy = has_nat.then(|| {
+            "unknown: iptables-legacy has NAT rules, which hostgw cannot read, and which may change the destination".to_owned()
+        });
+        // IPVS sees the packets that the node receives.
+        let has_ipvs = self.host.programs.iter().any(|program| program.kind == PacketProgramKind::Ipvs)
+            && !self.is_planned;
+        let ipvs = (has_ipvs && self.host.owner_of(destination).is_some()).then(|| {
+            "unknown: IPVS, which hostgw does not examine, may change the destination to a pod".to_owned()
+        });
+        legacy.into_iter().chain(ipvs).collect()
+    }
+
+    /// Returns the tables with rules that hostgw cannot read, as a sentence fragment.
+    fn unread_tables(&self) -> Option<String> {
+        let legacy = &self.host.firewall.as_ref()?.legacy;
+        (!legacy.is_empty())
+            .then(|| format!("iptables-legacy has rules in {}, which hostgw cannot read", list(legacy, 5)))
+    }
+
+    /// Returns an address of this node on an interface.
+    fn own_address_on(&self, device: Option<&Untrusted>, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.host.addresses.iter().filter(|local| {
+            Family::from(local.address) == family && device.is_none_or(|device| local.device == *device)
+        });
+        addresses.next().map(|local| local.address)
     }
 
     /// Returns what firewalls and NAT do with a packet of each protocol, if that is known.
     fn treatments<'p>(
         &self,
-        passage: impl Fn(Transport) -> Passage<'p>,
+        rewritten: Option<&Rewritten>,
+        passage: impl Fn(Transport, u16) -> Passage<'p>,
     ) -> Option<Vec<(Transport, Treatment<'_>)>> {
         let chains = ChainIndex::new(self.host.firewall.as_ref().filter(|_| !self.is_planned)?);
-        let follow = |transport| chains.follow(self.model, &passage(transport), MatchedChains::All);
-        Some(Transport::ALL.into_iter().map(|transport| (transport, follow(transport))).collect())
+        let follow = |transport| {
+            let treatment = match rewritten {
+                None => {
+                    let passage = passage(transport, SAMPLE_PORT);
+                    chains.follow(self.model, &passage, MatchedChains::All)
+                }
+                Some(Rewritten { services, mark, .. }) => {
+                    let (_, port) = services.iter().find(|(of, _)| *of == transport)?;
+                    chains.follow_translated(self.model, &passage(transport, *port), *mark)
+                }
+            };
+            Some((transport, treatment))
+        };
+        Some(Transport::ALL.into_iter().filter_map(follow).collect())
     }
 
     fn next_hop(&self, address: IpAddr, device: &Untrusted) -> String {
@@ -384,19 +516,5 @@ fn passed_text(treatment: &Treatment<'_>) -> String {
             format!("accepted, except what {} drops{depending}", spot_text(spot))
         }
         None => "accepted".to_owned(),
-    }
-}
-
-/// Names a rule or a policy.
-pub(super) fn spot_text(spot: &Spot<'_>) -> String {
-    let chain =
-        format!("chain `{}` in table `{} {}`", spot.chain.name, spot.chain.family.name(), spot.chain.table);
-    match spot.rule {
-        None => format!("the policy of {chain}"),
-        Some(rule) => {
-            let comment =
-                rule.comment.as_ref().map_or_else(String::new, |comment| format!(" (\"{comment}\")"));
-            format!("the rule with handle {}{comment} in {chain}", rule.handle)
-        }
     }
 }

@@ -4,15 +4,20 @@
 //! - `paths.rs`: the paths of pod packets
 //! - `filter.rs`: what firewalls and the NAT of other programs do with pod packets
 //! - `samples.rs`: the packets that represent all those between pods
-//! - `conditions.rs`: the conditions of firewall rules that hostgw cannot decide
+//! - `conditions.rs`: firewall rules, and their conditions that hostgw cannot decide, as text
 //! - `outside.rs`: the same for packets that leave the cluster
 //! - `remedy.rs`: the command that makes a firewall accept pod packets
 //! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
 //! - `journey.rs`: the path of one packet, step by step, for `hostgw explain`
+//! - `destination.rs`: the rules that change the destination of packets to an address
 //! - `effects.rs`: what the findings mean for the packets of pods
+//! - `reception.rs`: whether the node receives packets to its own addresses
+//! - `same_node.rs`: what keeps pods of this node from each other
+//! - `second_interface.rs`: other interfaces in the network of the egress interface
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
-//! - `arp.rs`: whether the node resolves its next hops and answers other nodes
+//! - `arp.rs`: whether the node resolves its next hops and answers other nodes and its pods
+//! - `neighbors.rs`: the neighbor entries of next hops
 //! - `other_cni.rs`: routes to pods of other CNIs
 //! - `cloud.rs`: cloud networks, which deliver only packets for addresses that they know
 //! - `windows.rs`: the examination of a Windows node
@@ -21,16 +26,21 @@ mod addresses;
 mod arp;
 mod cloud;
 mod conditions;
+mod destination;
 mod effects;
 mod filter;
 mod journey;
+mod neighbors;
 mod other_cni;
 mod outside;
 mod paths;
 mod plan;
 mod programs;
+mod reception;
 mod remedy;
+mod same_node;
 mod samples;
+mod second_interface;
 mod surroundings;
 mod windows;
 
@@ -38,14 +48,14 @@ pub use effects::{Effect, TrafficEffects};
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep, StepKind};
 pub use windows::{WindowsExamination, WindowsSymptoms, examine_windows, windows_symptoms};
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Direction, ForwardingModel, PathFault, Paths},
-    model::{Cluster, Family, Node, SysctlKey},
+    model::{Cluster, Family, NextHopKind, Node, SysctlKey},
     plan::{Desired, Observed, Prepared},
-    state::{Firewall, Link, Route, RouteKey},
+    state::{Firewall, InterfaceAddress, Link, Route, RouteKey},
     text::{ShellCommand, Untrusted, count},
 };
 
@@ -95,8 +105,12 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(outside::silent_gateways(examination, paths));
     findings.extend(programs::examine(examination, paths, &mut effects));
     findings.extend(arp::examine(examination, paths, &model, &mut effects));
+    findings.extend(same_node::isolated(examination, paths));
+    findings.extend(second_interface::examine(examination, paths, &model, &mut effects));
+    findings.extend(reception::examine(examination, paths, &model, &mut effects));
     let of_nobody = surroundings::routes_of_nobody(examination);
     findings.extend(surroundings::examine(examination, paths, &model, &of_nobody, &mut effects));
+    findings.extend(neighbors::examine(examination, paths, &mut effects));
     findings.extend(addresses::examine(examination, paths, &mut effects));
     findings.extend(other_cni::examine(examination));
     findings.extend(cloud::examine(examination, &mut effects));
@@ -152,6 +166,44 @@ impl<'a> Examination<'a> {
 fn egress<'a>(examination: &Examination<'a>) -> Option<&'a Link> {
     let name = examination.cluster.egress_interface_of(examination.node())?;
     examination.observed.host.link(name.as_str())
+}
+
+/// Returns the addresses of a node that other nodes or routers ask for with ARP or neighbor discovery.
+fn asked_for(cluster: &Cluster, node: &Node, family: Family) -> Vec<IpAddr> {
+    match cluster.next_hop_of(node, family) {
+        NextHopKind::PodGateway => node.pod_gateways_of(family).collect(),
+        NextHopKind::NodeAddress | NextHopKind::Router(_) => {
+            node.addresses.get(family).copied().into_iter().collect()
+        }
+    }
+}
+
+/// The gateway that pods of this node use.
+struct OwnGateway {
+    address: IpAddr,
+    /// The interface to the pods, which has the address.
+    device: Untrusted,
+    /// One of the pods.
+    pod: IpAddr,
+}
+
+/// Returns the gateways of this node's pods: the address of the pod interface in their pod CIDR. Interfaces that have none, such
+/// as those to single pods, answer by other means.
+fn own_gateways(examination: &Examination<'_>, paths: &Paths<'_>, family: Family) -> Vec<OwnGateway> {
+    let host = &examination.observed.host;
+    let node = examination.node();
+    let is_own = |path: &crate::forwarding::Path| {
+        path.direction == Direction::Out && Family::from(path.packet.source) == family
+    };
+    let gateways = samples(paths).into_iter().filter(is_own).filter_map(|path| {
+        let (pod, device) = (path.packet.source, path.packet.input?);
+        let inside = |local: &&InterfaceAddress| local.device == device && path.own.contains(&local.address);
+        let is_gateway =
+            |local: &InterfaceAddress| node.pod_gateways_of(family).any(|gateway| gateway == local.address);
+        let local = host.addresses.iter().filter(inside).min_by_key(|local| !is_gateway(local))?;
+        Some(OwnGateway { address: local.address, device, pod })
+    });
+    gateways.collect()
 }
 
 /// Returns the interfaces that carry pod packets: the pod interface, the egress interface, and the ports of a bridge among them.

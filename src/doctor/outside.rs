@@ -4,17 +4,16 @@ use std::net::IpAddr;
 
 use super::{
     Examination,
-    conditions::{is_for_ipset, undecided},
+    conditions::{is_for_ipset, partial_property, spot_text, undecided, undecoded},
     finding,
-    journey::spot_text,
-    remedy::{allow_outside, remove},
+    remedy::{accept, allow_outside, remove},
     samples,
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        AddressChange, ChainIndex, Direction, Filtering, ForwardingModel, Packet, Passage, Path, Paths,
-        SAMPLE_PORT, Spot, Transport, Treatment, Way, outside_address,
+        AddressChange, ChainIndex, Conditional, Direction, Filtering, ForwardingModel, Packet, Passage, Path,
+        Paths, SAMPLE_PORT, Spot, Transport, Treatment, Way, outside_address,
     },
     model::{Family, pod_address},
     state::{FirewallRule, MatchedChains, NatTable, Term},
@@ -27,12 +26,13 @@ pub(super) fn examine<'a>(
     chains: &ChainIndex<'a>,
     model: &ForwardingModel<'_>,
     dropping: Vec<Spot<'a>>,
+    unclear: Vec<Spot<'a>>,
 ) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     for path in samples(paths).into_iter().filter(|path| path.direction == Direction::Out) {
         findings.extend(excluded(examination, &path, chains, model));
     }
-    findings.extend(lost_outside(paths, chains, model, dropping));
+    findings.extend(lost_outside(paths, chains, model, dropping, unclear));
     findings
 }
 
@@ -169,16 +169,39 @@ fn new_source(rule: &FirewallRule) -> Option<(IpAddr, IpAddr)> {
     })
 }
 
+/// Returns the rule that may drop packets, and the finding.
+fn may_be_lost<'a>(treatment: &Treatment<'a>, whose: &str) -> Option<(Spot<'a>, Diagnostic)> {
+    let because = |by: &Spot<'_>| format!("hostgw cannot tell, because it cannot decode {}", undecoded(by));
+    let (spot, message) = match (&treatment.filter, &treatment.partly) {
+        (Filtering::MaybeDropped(spot), _) => {
+            (*spot, format!("{} may drop {whose}: {}", spot_text(spot), because(spot)))
+        }
+        (Filtering::DroppedUnless(spot, by), _) => {
+            let unless = format!("unless {} accepts them: {}", spot_text(by), because(by));
+            (*spot, format!("{} drops {whose} {unless}", spot_text(spot)))
+        }
+        (_, Some(Conditional { spot, depends_on })) => {
+            let property = [depends_on, spot].into_iter().find_map(partial_property)?;
+            let message = format!("{} drops some {whose}, depending on {property}", spot_text(spot));
+            return Some((*spot, finding(Rule::OutsideBlocked, message, remove(spot, "pod packets"))));
+        }
+        _ => return None,
+    };
+    let remedy = "try a connection from a pod to the outside, or run `hostgw rehearse`";
+    Some((spot, finding(Rule::ForwardUnclear, message, remedy)))
+}
+
 /// The port of a service that most firewalls allow.
 const HTTPS: u16 = 443;
 
 /// Reports rules that block traffic that leaves the cluster and that the configuration masquerades. The sample is a
-/// connection to a service that most firewalls allow. The rules in `known` are already reported.
+/// connection to a service that most firewalls allow. The rules in `known` and in `unclear`, which may apply, are already reported.
 fn lost_outside<'a>(
     paths: &Paths<'_>,
     chains: &ChainIndex<'a>,
     model: &ForwardingModel<'_>,
     mut known: Vec<Spot<'a>>,
+    mut unclear: Vec<Spot<'a>>,
 ) -> Vec<Diagnostic> {
     let mut lost = |path: &Path| {
         let is_reply = path.direction == Direction::In;
@@ -203,7 +226,13 @@ fn lost_outside<'a>(
         };
         let blocking = dropped.or(untracked.filter(|_| !is_reply));
         let Some(spot) = blocking else {
-            let (spot, finding) = no_reply(path, &treatment, chains, model).filter(|_| !is_reply)?;
+            let lost = no_reply(path, &treatment, chains, model).filter(|_| !is_reply);
+            let Some((spot, finding)) = lost else {
+                let (spot, finding) = may_be_lost(&treatment, whose)?;
+                let is_new = !known.contains(&spot) && !unclear.contains(&spot);
+                unclear.push(spot);
+                return is_new.then_some(finding);
+            };
             let is_new = !known.contains(&spot);
             known.push(spot);
             return is_new.then_some(finding);
@@ -217,10 +246,8 @@ fn lost_outside<'a>(
                 Rule::OutsideBlocked,
                 format!("{} drops {whose} (traced for TCP port {HTTPS})", spot_text(&spot)),
                 format!(
-                    "accept them in the program that manages this firewall{}; if pods must not reach the outside, set \
-                     nat.masquerade: false",
-                    allow_outside(&spot, path)
-                        .map_or_else(String::new, |command| format!(", for example with `{command}`"))
+                    "{}; if pods must not reach the outside, set nat.masquerade: false",
+                    accept(allow_outside(&spot, path))
                 ),
             ),
             None => finding(

@@ -5,14 +5,21 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    forwarding::{Direction, Path, Spot},
-    state::{FirewallChain, Operator, PacketPart, RuleVerdict, TableFamily, Term},
-    text::ShellCommand,
+    forwarding::{Direction, Packet, Path, Spot},
+    state::{FirewallChain, Hook, Operator, PacketPart, RuleVerdict, TableFamily, Term},
+    text::{ShellCommand, Untrusted},
 };
 
 /// Returns the table as `nft` names it.
 fn table(chain: &FirewallChain) -> String {
     format!("{} {}", chain.family.name(), chain.table)
+}
+
+const ACCEPT: &str = "accept them in the program that manages this firewall";
+
+/// Says to accept packets, with a command as an example.
+pub(super) fn accept(command: Option<String>) -> String {
+    ACCEPT.to_owned() + &command.map_or_else(String::new, |command| format!(", for example with `{command}`"))
 }
 
 /// Returns the commands that accept packets between pods: with a rule before the one that drops them or, if the policy of the
@@ -34,10 +41,7 @@ pub(super) fn allow<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) 
         format!("`nft {verb} rule {table} {name} {family} saddr {from} {family} daddr {to} accept`")
     });
     let commands: Vec<String> = commands.collect();
-    format!(
-        "accept them in the program that manages this firewall, for example with {}",
-        commands.join(" and ")
-    )
+    format!("{ACCEPT}, for example with {}", commands.join(" and "))
 }
 
 /// Returns the command that accepts packets from pods to the outside, or the replies to them: with a rule before the one that
@@ -68,7 +72,39 @@ pub(super) fn is_main_chain(chain: &FirewallChain) -> bool {
     is_iptables(chain) && ["FORWARD", "INPUT", "OUTPUT"].contains(&chain.name.as_raw())
 }
 
-fn is_iptables(chain: &FirewallChain) -> bool {
+/// Returns the command that accepts packets between pods of this node: with a rule before the one that drops them or, if the
+/// policy of the chain does, with a rule at the end.
+pub(super) fn allow_between_own(
+    spot: &Spot<'_>,
+    packet: &Packet,
+    output: &Untrusted,
+    pods: IpNet,
+) -> Option<String> {
+    let chain = spot.chain;
+    let (input, output) = (packet.input.as_ref()?.as_raw(), output.as_raw());
+    // The interfaces of single pods come and go, and before routing, packets have no outgoing interface.
+    let hook = chain.base.as_ref().map(|base| base.hook);
+    let is_bridged = input == output && hook != Some(Hook::Prerouting);
+    let (from, to) = (pods.to_string(), pods.to_string());
+    if is_main_chain(chain) {
+        let program = if packet.source.is_ipv4() { "iptables" } else { "ip6tables" };
+        let option = if spot.rule.is_none() { "-A" } else { "-I" };
+        let ends = if is_bridged { ["-i", input, "-o", output] } else { ["-s", &from, "-d", &to] };
+        let words = [program, option, chain.name.as_raw()].into_iter().chain(ends);
+        return Some(ShellCommand::new(words.chain(["-j", "ACCEPT"])).to_string());
+    }
+    let verb = if spot.rule.is_none() { "add" } else { "insert" };
+    let table = [chain.family.name(), chain.table.as_raw(), chain.name.as_raw()];
+    let family = if packet.source.is_ipv4() { "ip" } else { "ip6" };
+    let ends: Vec<&str> = match is_bridged {
+        true => vec!["iifname", input, "oifname", output],
+        false => vec![family, "saddr", &from, family, "daddr", &to],
+    };
+    let words = ["nft", verb, "rule"].into_iter().chain(table).chain(ends);
+    Some(ShellCommand::new(words.chain(["accept"])).to_string())
+}
+
+pub(super) fn is_iptables(chain: &FirewallChain) -> bool {
     chain.family != TableFamily::Inet && ["filter", "nat"].contains(&chain.table.as_raw())
 }
 

@@ -9,7 +9,7 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
         ChainIndex, Direction, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Transport, Way,
-        delete_route, outside_address,
+        delete_route, interface_key, outside_address,
     },
     model::{Family, NatSource, Prefixed, SysctlKey, is_link_local, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
@@ -28,6 +28,7 @@ pub(super) fn examine(
         effects.on_everything(Effect::Lost);
         findings.push(found);
     }
+    findings.extend(default_forwarding(examination, paths));
     findings.extend(connection_table(examination));
     findings.extend(neighbor_table(examination));
     findings.extend(silent_neighbors(examination, effects));
@@ -44,6 +45,38 @@ fn no_carrier(examination: &Examination<'_>) -> Option<Diagnostic> {
         Rule::NoCarrier,
         format!("egress interface {} has no carrier: no packet leaves the node through it", link.name),
         "check the cable and the port at the other end or, for a virtual interface, the interface below it",
+    ))
+}
+
+/// Reports that interfaces created from now on do not forward, if the node has no pod interface yet or creates one for each pod.
+fn default_forwarding(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
+    // IPv6 packets pass if the node forwards at all.
+    let key = interface_key(Family::V4, "default", "forwarding")?;
+    let is_missing = paths.missing().iter().any(|cidr| Family::from(*cidr) == Family::V4);
+    let is_of_pod = |route: &&Route| {
+        let pods = &examination.node().pods;
+        let is_single = route.destination.prefix_len() == route.destination.max_prefix_len();
+        is_single
+            && route.destination.addr().is_ipv4()
+            && !route.kind.is_local()
+            && route.next_hop.gateway.is_none()
+            && pods.containing(route.destination.addr()).is_some()
+    };
+    let host = &examination.observed.host;
+    let has_interface_for_each = || host.foreign.iter().chain(&host.others).any(|route| is_of_pod(&route));
+    let is_off = examination.observed.state.sysctls.get(&key).is_some_and(|value| *value == "0");
+    let what = match is_off {
+        true if is_missing => "the pod interface will not forward packets when it is created",
+        true if has_interface_for_each() => "the interfaces of new pods will not forward packets",
+        _ => return None,
+    };
+    Some(finding(
+        Rule::NewInterfacesDoNotForward,
+        format!("{key} is 0: {what}"),
+        format!(
+            "{}, and find out what disables it, such as a file in /etc/sysctl.d",
+            set_sysctls(examination, &[(key, "1".to_owned())])
+        ),
     ))
 }
 

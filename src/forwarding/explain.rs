@@ -555,8 +555,9 @@ pub fn owner(route: &Route) -> String {
     }
 }
 
-/// Returns the command that deletes a rule. The kernel deletes the first rule with all the properties that the command names.
-fn remove_rule(rule: &PolicyRule) -> String {
+/// Returns how to delete a rule. The kernel deletes the first rule with all the properties that the command names.
+#[must_use]
+pub fn remove_rule(rule: &PolicyRule) -> String {
     if !rule.selector.others.is_empty() {
         return "remove it in the program that added it".to_owned();
     }

@@ -1,6 +1,11 @@
 //! Evaluates what the rules of firewalls and NAT do with a packet, as far as they can be decoded.
 
-use std::{cell::Cell, collections::HashMap, net::IpAddr, ptr};
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    ptr,
+};
 
 use super::{
     ForwardingModel, Packet, Transport,
@@ -10,8 +15,8 @@ use super::{
 use crate::{
     model::Family,
     state::{
-        ChainPolicy, ChainType, Firewall, FirewallChain, FirewallRule, Hook, Link, MatchedChains, NatTable,
-        PacketHeader, PacketPart, RuleVerdict, TableFamily, Term, TypeSet,
+        ChainPolicy, ChainType, Firewall, FirewallChain, FirewallRule, Hook, KeyRange, Link, MatchedChains,
+        NatTable, PacketHeader, PacketPart, RuleVerdict, TableFamily, Term, TypeSet,
     },
     text::Untrusted,
 };
@@ -27,12 +32,13 @@ const CONNECTION_TRACKING: i32 = -200;
 const ESTABLISHED: u32 = 1 << 1;
 const NEW: u32 = 1 << 3;
 const UNTRACKED: u32 = 1 << 6;
-/// `IPS_SEEN_REPLY`, `IPS_ASSURED`, `IPS_CONFIRMED`, `IPS_SRC_NAT`, `IPS_NAT_DONE_MASK`
+/// `IPS_SEEN_REPLY`, `IPS_ASSURED`, `IPS_CONFIRMED`, `IPS_SRC_NAT`, `IPS_DST_NAT`, `IPS_NAT_DONE_MASK`
 /// (linux/netfilter/nf_conntrack_common.h).
 const SEEN_REPLY: u32 = 1 << 1;
 const ASSURED: u32 = 1 << 2;
 const CONFIRMED: u32 = 1 << 3;
 const SOURCE_NAT: u32 = 1 << 4;
+const DESTINATION_NAT: u32 = 1 << 5;
 const NAT_DONE: u32 = 0x180;
 /// `RTN_UNICAST`, `RTN_LOCAL`, `RTN_MULTICAST` (linux/rtnetlink.h).
 const UNICAST: u32 = 1;
@@ -143,6 +149,46 @@ impl AddressChange<'_> {
     }
 }
 
+/// A rule that may change the destination of a packet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Translation<'a> {
+    /// The rule.
+    pub spot: Spot<'a>,
+    /// Whether the rule certainly changes the destination, rather than another rule or none.
+    pub is_certain: bool,
+    /// The new destination, if it can be decoded.
+    pub destination: Option<NewDestination>,
+    /// The mark of the packet afterward, if it is known.
+    pub mark: Option<u32>,
+}
+
+/// The destination that NAT gives to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewDestination {
+    /// The node itself.
+    Node,
+    /// One of the addresses from one to another, or the same address as before, and this port.
+    Other {
+        /// The first and the last address, if the address changes.
+        addresses: Option<(IpAddr, IpAddr)>,
+        /// The port, if it is known.
+        port: Option<u16>,
+    },
+}
+
+impl NewDestination {
+    /// Returns the destination that a rule with the verdict [`RuleVerdict::Translate`] gives to a packet.
+    fn of(rule: &FirewallRule) -> Option<Self> {
+        rule.terms.iter().find_map(|term| match term {
+            Term::ThisNode => Some(Self::Node),
+            Term::NewDestination { from, to, port } => {
+                Some(Self::Other { addresses: (*from).zip(*to), port: *port })
+            }
+            _ => None,
+        })
+    }
+}
+
 /// A rule that overwrites a part of a header.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Overwriting<'a> {
@@ -243,8 +289,55 @@ impl<'a> ChainIndex<'a> {
         passage: &Passage<'_>,
         whose: MatchedChains,
     ) -> Treatment<'a> {
-        let family = Family::from(passage.packet.destination);
-        let mut walker = Walker {
+        let mut walker = self.walker(model, passage);
+        self.pass(&mut walker, passage.way.hooks(), whose);
+        walker.treatment
+    }
+
+    /// Returns what firewalls and NAT do with a packet whose destination has been changed: `passage` has the new destination.
+    /// `mark` is the mark of the packet, if it is known.
+    #[must_use]
+    pub fn follow_translated(
+        &self,
+        model: &ForwardingModel<'_>,
+        passage: &Passage<'_>,
+        mark: Option<u32>,
+    ) -> Treatment<'a> {
+        let mut walker = Walker { mark, is_translated: true, ..self.walker(model, passage) };
+        let hooks: Vec<Hook> =
+            passage.way.hooks().iter().copied().filter(|hook| *hook != Hook::Prerouting).collect();
+        self.pass(&mut walker, &hooks, MatchedChains::All);
+        walker.treatment
+    }
+
+    /// Returns the rules that may change the destination of a packet before it is routed, in the order in which it meets them.
+    #[must_use]
+    pub fn translations(&self, model: &ForwardingModel<'_>, passage: &Passage<'_>) -> Vec<Translation<'a>> {
+        self.survey(model, passage, false).translations
+    }
+
+    /// Returns the ports that the rules on the way to a changed destination name.
+    #[must_use]
+    pub fn ports(&self, model: &ForwardingModel<'_>, passage: &Passage<'_>) -> BTreeSet<u16> {
+        let DestinationSurvey { ports, translations, .. } = self.survey(model, passage, true);
+        if translations.is_empty() { BTreeSet::new() } else { ports }
+    }
+
+    fn survey(
+        &self,
+        model: &ForwardingModel<'_>,
+        passage: &Passage<'_>,
+        is_for_all_ports: bool,
+    ) -> DestinationSurvey<'a> {
+        let survey = DestinationSurvey { is_for_all_ports, ..DestinationSurvey::default() };
+        let mut walker = Walker { survey: Some(survey), ..self.walker(model, passage) };
+        let hook = if passage.way == Way::Out { Hook::Output } else { Hook::Prerouting };
+        self.pass(&mut walker, &[hook], MatchedChains::All);
+        walker.survey.unwrap_or_default()
+    }
+
+    fn walker<'p>(&'p self, model: &'p ForwardingModel<'p>, passage: &'p Passage<'p>) -> Walker<'a, 'p> {
+        Walker {
             index: self,
             model,
             passage,
@@ -260,6 +353,8 @@ impl<'a> ChainIndex<'a> {
             gate: None,
             doubt: None,
             is_tracked: false,
+            is_translated: false,
+            survey: None,
             treatment: Treatment {
                 filter: Filtering::Passed,
                 partly: None,
@@ -270,8 +365,13 @@ impl<'a> ChainIndex<'a> {
                 untracked: None,
                 zone: None,
             },
-        };
-        for &hook in passage.way.hooks() {
+        }
+    }
+
+    /// Leads a packet through the chains at some hooks.
+    fn pass(&self, walker: &mut Walker<'a, '_>, hooks: &[Hook], whose: MatchedChains) {
+        let family = Family::from(walker.passage.packet.destination);
+        for &hook in hooks {
             let is_here = |chain: &&FirewallChain| {
                 chain.family.covers(family)
                     && (whose == MatchedChains::All || chain.table != NatTable::NAME)
@@ -295,7 +395,31 @@ impl<'a> ChainIndex<'a> {
             }
         }
         self.steps.set(self.steps.get() + MAX_RULES - walker.left);
-        walker.treatment
+    }
+}
+
+/// What a packet meets that could go to any port.
+#[derive(Debug, Default)]
+struct DestinationSurvey<'a> {
+    /// Whether the packet can go to any port.
+    is_for_all_ports: bool,
+    /// The ports of the rules that may apply.
+    ports: BTreeSet<u16>,
+    translations: Vec<Translation<'a>>,
+}
+
+impl DestinationSurvey<'_> {
+    /// Takes note of a value that may be a port, or several values with a word each.
+    fn add_ports(&mut self, value: &[u8]) {
+        self.ports.extend(value.chunks(4).filter_map(|word| match word {
+            [high, low] | [high, low, 0, 0] => Some(u16::from_be_bytes([*high, *low])),
+            _ => None,
+        }));
+    }
+
+    fn add_ports_of(&mut self, range: &KeyRange) {
+        self.add_ports(&range.from);
+        range.to.iter().for_each(|to| self.add_ports(to));
     }
 }
 
@@ -325,6 +449,10 @@ struct Walker<'a, 'p> {
     doubt: Option<Spot<'a>>,
     /// Whether connection tracking has seen the packet.
     is_tracked: bool,
+    /// Whether NAT has changed the destination of the packet.
+    is_translated: bool,
+    /// What the packet meets, if that is of interest.
+    survey: Option<DestinationSurvey<'a>>,
     treatment: Treatment<'a>,
 }
 
@@ -335,6 +463,7 @@ impl<'a> Walker<'a, '_> {
         // NAT is decided by the first packet of a tracked connection.
         let is_masqueraded = self.treatment.masquerade.is_some_and(|masquerade| masquerade.is_certain());
         let is_decided = self.hook == Hook::Postrouting && is_masqueraded;
+        let is_decided = is_decided || self.is_translated && self.hook == Hook::Output;
         if is_nat && (self.passage.is_reply || self.state == UNTRACKED || is_decided) {
             return;
         }
@@ -389,6 +518,7 @@ impl<'a> Walker<'a, '_> {
             if applies == Match::No {
                 continue;
             }
+            self.survey_rule(rule);
             let applies = if verdicts.len() > 1 { applies.min(Match::Maybe) } else { applies };
             for verdict in verdicts {
                 if let Some(end) = self.conclude(&spot, verdict, applies, depth) {
@@ -408,6 +538,9 @@ impl<'a> Walker<'a, '_> {
         depth: usize,
     ) -> Option<ChainEnd<'a>> {
         let is_certain = applies == Match::Yes;
+        if *verdict == RuleVerdict::Translate && applies > Match::Rare {
+            self.note_translation(spot, is_certain && self.doubted().is_none());
+        }
         match verdict {
             RuleVerdict::Jump(name) | RuleVerdict::Goto(name) => {
                 let key = (spot.chain.family, spot.chain.table.as_raw(), name.as_raw());
@@ -468,6 +601,29 @@ impl<'a> Walker<'a, '_> {
         }
     }
 
+    /// Takes note of the ports that a rule compares, which applies or may apply.
+    fn survey_rule(&mut self, rule: &FirewallRule) {
+        let Some(survey) = self.survey.as_mut().filter(|survey| survey.is_for_all_ports) else { return };
+        for term in &rule.terms {
+            match term {
+                Term::Compare { value, .. } => survey.add_ports(value),
+                Term::Member { set, .. } => set.iter().for_each(|range| survey.add_ports_of(range)),
+                _ => {}
+            }
+        }
+    }
+
+    fn note_translation(&mut self, spot: &Spot<'a>, applies: bool) {
+        let mark = self.mark;
+        let Some(survey) = &mut self.survey else { return };
+        if survey.translations.iter().any(|known| known.spot == *spot) {
+            return;
+        }
+        let is_certain = applies && survey.translations.is_empty();
+        let destination = spot.rule.and_then(NewDestination::of);
+        survey.translations.push(Translation { spot: *spot, is_certain, destination, mark });
+    }
+
     /// Returns the earlier rule that may have kept the packet from the current one.
     const fn doubted(&self) -> Option<Spot<'a>> {
         match self.doubt {
@@ -513,6 +669,14 @@ impl<'a> Walker<'a, '_> {
                     registers.is_member(*register, set, fields, *not)
                 }
                 Term::Map { register, fields, map } => {
+                    if let Some(survey) = self.survey.as_mut().filter(|survey| survey.is_for_all_ports) {
+                        let is_possible =
+                            |range: &&KeyRange| registers.is_in(*register, range, fields) != Match::No;
+                        map.iter()
+                            .map(|(range, _)| range)
+                            .filter(is_possible)
+                            .for_each(|range| survey.add_ports_of(range));
+                    }
                     let (matches, verdicts) = mapped(&registers, *register, fields, map);
                     return (applies.min(matches), verdicts);
                 }
@@ -572,7 +736,11 @@ impl<'a> Walker<'a, '_> {
                     }
                     continue;
                 }
-                Term::Neutral(_) | Term::NewSource { .. } | Term::SetConnectionMark => continue,
+                Term::Neutral(_)
+                | Term::NewSource { .. }
+                | Term::NewDestination { .. }
+                | Term::ThisNode
+                | Term::SetConnectionMark => continue,
                 Term::Varies(_) => Match::Some,
                 Term::Rare(_) => Match::Rare,
                 Term::Condition(_) | Term::Lookup { .. } => {
@@ -669,7 +837,12 @@ impl<'a> Walker<'a, '_> {
                 sample::part(&sample::network(packet, transport), *offset, *length)
             }
             PacketPart::Transport { offset, length } => {
-                let header = sample::transport(family, transport, port, is_reply);
+                let mut header = sample::transport(family, transport, port, is_reply);
+                if self.survey.as_ref().is_some_and(|survey| survey.is_for_all_ports)
+                    && matches!(transport, Transport::Tcp | Transport::Udp)
+                {
+                    header[2..4].fill(Byte::VARIES);
+                }
                 sample::part(&header, *offset, *length)
             }
             PacketPart::ServiceType => vec![sample::SERVICE_TYPE],
@@ -696,6 +869,7 @@ impl<'a> Walker<'a, '_> {
             PacketPart::ConnectionStatus => {
                 let (value, varies) = self.connection(match is_reply {
                     true => (SEEN_REPLY | CONFIRMED, ASSURED | NAT_DONE),
+                    false if self.is_translated => (DESTINATION_NAT, NAT_DONE),
                     false => (0, NAT_DONE),
                 })?;
                 // Whether the first packet of its connection was masqueraded does not matter to any rule between pods.
@@ -745,7 +919,7 @@ fn mapped<'a>(
     registers: &Registers,
     register: u32,
     fields: &[usize],
-    map: &'a [(crate::state::KeyRange, RuleVerdict)],
+    map: &'a [(KeyRange, RuleVerdict)],
 ) -> (Match, Vec<&'a RuleVerdict>) {
     let (mut matches, mut verdicts) = (Match::No, Vec::new());
     for (range, verdict) in map {

@@ -27,10 +27,12 @@ mod sample;
 mod windows;
 
 pub use distinction::{Distinctions, Region};
-pub use explain::{PathFault, delete_route, explain, faults, faults_unapplied, owner, stop_text};
+pub use explain::{
+    PathFault, delete_route, explain, faults, faults_unapplied, owner, remove_rule, stop_text,
+};
 pub use firewall::{
-    AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, MAX_DEPTH, Overwriting, Passage, Spot,
-    Treatment, Way,
+    AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, MAX_DEPTH, NewDestination, Overwriting,
+    Passage, Spot, Translation, Treatment, Way,
 };
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Direction, Ledger, LocalEnd, Path, Paths, Peer, PodPart, Rank};

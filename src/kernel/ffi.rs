@@ -2,7 +2,7 @@
 //!
 //! - nftables, where the nftnl crate falls short: the `fib` expression, flags of `masq`, and messages from
 //!   preassembled bytes (table flags, foreign rules).
-//! - System calls: the cookie of a network namespace, unsharing namespaces, signal dispositions, close-on-exec.
+//! - System calls: binding packet sockets, the cookie of a network namespace, unsharing namespaces, signal dispositions, close-on-exec.
 #![allow(unsafe_code, reason = "the only file allowed to use unsafe; every block has a SAFETY comment")]
 
 use std::{
@@ -215,6 +215,26 @@ fn set_disposition(signal: i32, disposition: usize) -> io::Result<()> {
             size_of::<u64>(),
         )
     };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Binds a packet socket to the packets of one Ethernet type on interface number `interface`.
+///
+/// # Errors
+/// Returns `ENODEV` if the interface does not exist.
+pub(super) fn bind_to_ethernet(socket: BorrowedFd<'_>, kind: u16, interface: u32) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as libc::sa_family_t,
+        sll_protocol: kind.to_be(),
+        sll_ifindex: interface.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of `address`, a local.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -16,6 +16,7 @@ use rtnetlink::{
 
 use super::netlink::{Attributes, KernelError, Socket, text};
 use crate::{
+    model::Family,
     state::{AddressFlag, InterfaceAddress, Link},
     text::Untrusted,
 };
@@ -55,6 +56,13 @@ mod attribute {
     pub const PROP_LIST: u16 = 52;
     pub const ALT_IFNAME: u16 = 53;
     pub const INFO_KIND: u16 = 1;
+    pub const INFO_DATA: u16 = 2;
+    pub const INFO_SLAVE_KIND: u16 = 4;
+    pub const INFO_SLAVE_DATA: u16 = 5;
+    /// `IFLA_BRPORT_ISOLATED`, `IFLA_BR_NF_CALL_IPTABLES`, `IFLA_BR_NF_CALL_IP6TABLES`.
+    pub const PORT_ISOLATED: u16 = 33;
+    pub const BRIDGE_CALLS_IPTABLES: u16 = 36;
+    pub const BRIDGE_CALLS_IP6TABLES: u16 = 37;
 }
 
 /// The interfaces of a namespace, indexed by name and by number.
@@ -118,6 +126,8 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
         master: None,
         mtu: None,
         group: 0,
+        isolated: false,
+        filters: Vec::new(),
         altnames: Vec::new(),
     };
     let mut master = None;
@@ -128,9 +138,27 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
             attribute::MASTER => master = word(payload),
             attribute::GROUP => link.group = word(payload)?,
             attribute::LINKINFO => {
-                let mut inner = Attributes::new(payload).flatten();
-                link.kind =
-                    inner.find(|(kind, _)| *kind == attribute::INFO_KIND).map(|(_, kind)| text(kind).into());
+                let inner = |wanted| {
+                    Attributes::new(payload).flatten().find(|(kind, _)| *kind == wanted).map(|(_, data)| data)
+                };
+                link.kind = inner(attribute::INFO_KIND).map(|kind| text(kind).into());
+                let is =
+                    |of, name: &[u8]| inner(of).is_some_and(|kind| kind.strip_suffix(&[0]) == Some(name));
+                let is_set = |of, option| {
+                    let mut options = Attributes::new(inner(of).unwrap_or_default()).flatten();
+                    options
+                        .any(|(kind, value)| kind == option && value.first().is_some_and(|value| *value != 0))
+                };
+                link.isolated = is(attribute::INFO_SLAVE_KIND, b"bridge")
+                    && is_set(attribute::INFO_SLAVE_DATA, attribute::PORT_ISOLATED);
+                if is(attribute::INFO_KIND, b"bridge") {
+                    let options = [
+                        (Family::V4, attribute::BRIDGE_CALLS_IPTABLES),
+                        (Family::V6, attribute::BRIDGE_CALLS_IP6TABLES),
+                    ];
+                    let set = options.into_iter().filter(|(_, option)| is_set(attribute::INFO_DATA, *option));
+                    link.filters = set.map(|(family, _)| family).collect();
+                }
             }
             attribute::PROP_LIST => {
                 let names = Attributes::new(payload).flatten();

@@ -24,6 +24,7 @@ mod testing;
 mod verdict;
 
 use std::{
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
     io,
     net::IpAddr,
@@ -406,33 +407,105 @@ fn neighbors() -> Result<Vec<NeighborEntry>, Error> {
     Ok(entries.filter_map(|entry| entry.observed(&links)).collect())
 }
 
-/// Asks each of these next hops, an address and the name of an interface, for its link-layer address. Returns their
-/// entries in the neighbor table; those that the kernel never asks, such as permanent ones, are left out.
+/// The answers of next hops.
+#[derive(Debug, Default)]
+pub struct AskedHops {
+    /// The entries of the next hops in the neighbor table, with the hardware addresses that answered. The addresses that the
+    /// kernel never asks are left out, except for those of static entries.
+    pub entries: Vec<NeighborEntry>,
+    /// Why the hardware addresses are unknown: a sentence fragment.
+    pub failure: Option<String>,
+}
+
+/// Asks each of these next hops, an address and the name of an interface, for its link-layer address.
 ///
 /// # Errors
 /// Returns an error if the kernel cannot be queried.
-pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<Vec<NeighborEntry>, Error> {
+pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<AskedHops, Error> {
     let _task = Task::counted("asking next hops", hops.len());
     let mut socket = open_route_socket()?;
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
-    let mut entries = Vec::with_capacity(hops.len());
+    let addresses =
+        link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
+    let fixed: Vec<NeighborEntry> = neighbors()?.into_iter().filter(|entry| entry.permanent).collect();
+    let mut asked = AskedHops::default();
     for batch in hops.chunks(probe::HOPS_AT_ONCE) {
         let is_up = |index| links.all.iter().any(|link| link.index == index && link.up);
         let interface = |device: &Untrusted| links.index(device.as_raw()).filter(|index| is_up(*index));
         let known = batch.iter().filter_map(|(address, device)| Some((*address, interface(device)?)));
-        for (hop, answers) in probe::hops(&known.collect::<Vec<_>>(), &mut socket)? {
-            let (address, device) = (hop.0, links.name(hop.1));
-            entries.extend(device.map(|device| NeighborEntry {
-                device: device.clone(),
-                address,
-                hardware: None,
-                unanswered: !answers,
-                permanent: false,
-            }));
+        let known: Vec<probe::HopAddress> = known.collect();
+        let answers = match hardware_answers(&known, &links, &addresses) {
+            Ok(answers) => answers,
+            Err(error) => {
+                asked.failure = Some(error.to_string());
+                probe::Answers::new()
+            }
+        };
+        let answered: HashMap<probe::HopAddress, bool> =
+            probe::hops(&known, &mut socket)?.into_iter().collect();
+        for hop in known {
+            let Some(device) = links.name(hop.1) else { continue };
+            let hardware: Vec<Untrusted> = answers
+                .get(&hop)
+                .into_iter()
+                .flatten()
+                .map(|address| link::hardware_text(address).into())
+                .collect();
+            let fixed = fixed.iter().find(|entry| entry.address == hop.0 && entry.device == *device);
+            let entry = match (answered.get(&hop), fixed) {
+                (Some(answers), _) => NeighborEntry {
+                    device: device.clone(),
+                    address: hop.0,
+                    hardware: None,
+                    unanswered: !answers,
+                    permanent: false,
+                    external: false,
+                    answers: hardware,
+                },
+                (None, Some(fixed)) => {
+                    let unanswered = hardware.is_empty() && asked.failure.is_none();
+                    NeighborEntry { answers: hardware, unanswered, ..fixed.clone() }
+                }
+                (None, None) => continue,
+            };
+            asked.entries.push(entry);
         }
         progress::advance(batch.len());
     }
-    Ok(entries)
+    Ok(asked)
+}
+
+/// Asks next hops for their hardware addresses, past the neighbor table. Those on links that are not Ethernet are left out.
+fn hardware_answers(
+    hops: &[probe::HopAddress],
+    links: &Links,
+    addresses: &[InterfaceAddress],
+) -> io::Result<probe::Answers> {
+    let interfaces: BTreeSet<u32> = hops.iter().map(|(_, interface)| *interface).collect();
+    let mut found = probe::Answers::new();
+    for interface in interfaces {
+        let device = links.name(interface);
+        let Some(hardware) = device.and_then(|device| hardware_bytes(links.hardware.get(device)?)) else {
+            continue;
+        };
+        let targets: Vec<IpAddr> =
+            hops.iter().filter(|(_, on)| *on == interface).map(|(target, _)| *target).collect();
+        let own = addresses.iter().filter(|local| Some(&local.device) == device);
+        let mut own = own.filter_map(|local| match local.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        let address = own.next();
+        found.extend(probe::answers(probe::Asker { interface, hardware, address }, &targets)?);
+    }
+    Ok(found)
+}
+
+/// Reads a hardware address of Ethernet.
+fn hardware_bytes(text: &Untrusted) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> =
+        text.as_raw().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes?.try_into().ok()
 }
 
 /// Reads the firmware's description of the machine. Unreadable files count as empty.

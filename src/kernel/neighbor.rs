@@ -85,7 +85,9 @@ impl Neighbor {
         let unanswered = matches!(self.state(), NeighbourState::Failed | NeighbourState::Incomplete);
         let hardware = self.hardware().map(Into::into);
         let permanent = self.state() == NeighbourState::Permanent;
-        Some(NeighborEntry { device, address: self.address()?, hardware, unanswered, permanent })
+        let external = self.0.header.flags.contains(NeighbourFlags::ExtLearned);
+        let (address, answers) = (self.address()?, Vec::new());
+        Some(NeighborEntry { device, address, hardware, unanswered, permanent, external, answers })
     }
 
     /// Returns the hardware address, as `ip neigh` prints it.

@@ -3,6 +3,7 @@
 //!
 //! `simulate` has probes of its own, since it controls both ends of every connection.
 
+mod answers;
 mod ask;
 mod connect;
 
@@ -25,6 +26,7 @@ use crate::{
     model::{Check, CheckTarget},
     progress::Task,
 };
+pub(super) use answers::{Answers, Asker, answers};
 use ask::Asking;
 use connect::Connecting;
 
@@ -164,7 +166,7 @@ pub(super) fn probe(
 pub(super) const HOPS_AT_ONCE: usize = 256;
 
 /// An address on the interface with this number.
-type HopAddress = (IpAddr, u32);
+pub(super) type HopAddress = (IpAddr, u32);
 
 /// Asks each of `hops` for its link-layer address, all at once, and returns those that the kernel asks, with whether they
 /// answered. The kernel gives up by itself: after seconds, by its defaults (`mcast_solicit`, `ucast_solicit`).

@@ -15,7 +15,9 @@ mod sysctl;
 pub use check::{Check, CheckTarget};
 pub use family::{Family, PerFamily};
 pub use interface::{InterfaceName, InvalidInterfaceName};
-pub use network::{address_at, address_number, common_prefix, is_link_local, prefix_bounds, usual_network};
+pub use network::{
+    address_at, address_number, common_prefix, is_link_local, prefix_bounds, solicited_node, usual_network,
+};
 pub use path::{ConfigPath, Segment};
 pub use pod_cidr::{InvalidPodCidr, PodCidr, PodNetwork, offset_by, pod_address};
 pub use prefix_list::{PrefixList, Prefixed};

@@ -42,6 +42,13 @@ pub fn address_at(family: Family, number: u128) -> Option<IpAddr> {
     })
 }
 
+/// Returns the solicited-node multicast address of `address` (RFC 4291, 2.7.1).
+#[must_use]
+pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    Ipv6Addr::from([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
+}
+
 /// Returns the first and the last address of a prefix as numbers.
 #[must_use]
 pub fn prefix_bounds(prefix: IpNet) -> (u128, u128) {

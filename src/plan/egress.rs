@@ -103,6 +103,8 @@ mod tests {
             master: master.map(Into::into),
             mtu: None,
             group: 0,
+            isolated: false,
+            filters: Vec::new(),
             altnames: Vec::new(),
         };
         for (kind, expected) in [

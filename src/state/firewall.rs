@@ -259,6 +259,20 @@ pub enum Term {
         /// The last address.
         to: IpAddr,
     },
+    /// The destination that the verdict after it gives to the packet: one of these addresses, and this port.
+    NewDestination {
+        /// The first address. Absent if the address stays the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<IpAddr>,
+        /// The last address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<IpAddr>,
+        /// The port. Absent if it stays the same, or if it is one of several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
+    /// The verdict after it makes this node the destination of the packet.
+    ThisNode,
     /// Has no effect on where the packet goes, such as a counter.
     Neutral(Untrusted),
     /// A condition that some packets between two pods meet and others do not, such as one about ports.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Firewall, PolicyRule, Route, is_zero};
-use crate::text::Untrusted;
+use crate::{model::Family, text::Untrusted};
 
 /// The foreign parts of a node's live state that a plan depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -127,6 +127,13 @@ pub struct Link {
     /// The bridge, bond or VRF that the interface belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<Untrusted>,
+    /// Whether the bridge forwards no packets between this port and other isolated ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+    /// The families of the packets that pass the firewall when this bridge forwards them, because of its own options
+    /// (`nf_call_iptables`, `nf_call_ip6tables`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Family>,
     /// The MTU of the interface in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -155,6 +162,12 @@ pub struct NeighborEntry {
     /// Whether the entry was set by hand or by a program: the kernel never resolves the address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub permanent: bool,
+    /// Whether a program manages the entry (`extern_learn` in `ip neigh`), such as the control plane of an overlay network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
+    /// The hardware addresses in the answers to `hostgw doctor --probe`.
+    #[serde(skip)]
+    pub answers: Vec<Untrusted>,
 }
 
 /// An address of an interface.

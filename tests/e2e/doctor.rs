@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 46] = [
+const DISEASES: [(&str, &str, &str, &str); 54] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -138,7 +138,8 @@ const DISEASES: [(&str, &str, &str, &str); 46] = [
          nft add rule ip fw pre oifname cni0 accept; nft add rule ip fw pre ip saddr 10.244.1.0/24 accept
          nft add rule ip fw pre ip saddr 10.244.2.0/24 accept",
         "",
-        "nft insert rule ip fw pre iifname cni0 ip daddr 10.244.1.0/24 accept
+        "nft insert rule ip fw pre iifname cni0 ip daddr 10.244.0.0/24 accept
+         nft insert rule ip fw pre iifname cni0 ip daddr 10.244.1.0/24 accept
          nft insert rule ip fw pre iifname cni0 ip daddr 10.244.2.0/24 accept",
     ),
     (
@@ -265,6 +266,49 @@ const DISEASES: [(&str, &str, &str, &str); 46] = [
         "ip nexthop add id 5 via 172.30.0.1 dev eth0; ip route add 10.244.1.0/28 nhid 5",
         "",
         "ip route del 10.244.1.0/28",
+    ),
+    (
+        "static-neighbor",
+        "ip neigh replace 10.244.1.1 dev eth0 lladdr 02:00:00:00:00:99 nud permanent
+         ip neigh replace 10.244.2.1 dev eth0 lladdr 02:00:00:00:00:98 nud permanent",
+        "",
+        "ip neigh del 10.244.1.1 dev eth0; ip neigh del 10.244.2.1 dev eth0",
+    ),
+    ("pod-arp", "sysctl -qw net.ipv4.conf.cni0.arp_ignore=8", "", "sysctl -w net.ipv4.conf.cni0.arp_ignore=0"),
+    ("pod-arp-off", "ip link set cni0 arp off", "", "ip link set cni0 arp on"),
+    (
+        "local-rule",
+        "ip rule add priority 0 lookup main; ip rule del priority 0 lookup local",
+        "",
+        "ip rule del priority 0 from all lookup main && ip rule add priority 0 lookup local",
+    ),
+    (
+        "default-forwarding",
+        "sysctl -qw net.ipv4.conf.default.forwarding=0; ip link del cni0",
+        "",
+        "sysctl -w net.ipv4.conf.default.forwarding=1
+         ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up",
+    ),
+    (
+        "outside-unclear",
+        "ip route add default via 172.30.0.1
+         iptables-nft -A FORWARD -i cni0 ! -d 10.244.0.0/16 -m policy --dir out --pol none -j DROP",
+        "",
+        "iptables-nft -F FORWARD",
+    ),
+    (
+        "outside-partly",
+        "ip route add default via 172.30.0.1
+         iptables-nft -A FORWARD -i cni0 ! -d 10.244.0.0/16 -m statistic --mode random --probability 0.5 -j DROP",
+        "",
+        "iptables-nft -F FORWARD",
+    ),
+    (
+        "second-interface",
+        "ip link add eth1 type veth peer name lan1; ip link set lan1 up; ip link set eth1 up
+         ip address add 172.30.0.21/24 dev eth1; sysctl -qw net.ipv4.conf.eth1.forwarding=0",
+        "",
+        "sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
     ),
 ];
 
@@ -613,6 +657,8 @@ fn a_legacy_table_without_rules_is_no_finding() {
         let may_list = !doctor.stdout.contains("listing their tables requires root");
         let says = doctor.stdout.contains("iptables-legacy has rules in nat");
         assert_eq!(says, may_list, "{doctor}");
+        let explained = node.hostgw_ok(&["explain", "10.244.1.10"]).stdout;
+        assert_eq!(explained.contains("unknown: iptables-legacy has NAT rules"), may_list, "{explained}");
         node.sh("XTABLES_LOCKFILE=/dev/null iptables-legacy -t nat -F");
         node.hostgw(&["doctor"]).expect(0).says("no findings");
     });
@@ -934,4 +980,64 @@ fn a_foreign_route_is_reported_once() {
         }
         node.hostgw(&["doctor"]).expect(0).says("no findings");
     });
+}
+
+/// The rules of kube-proxy's nftables mode for a Service with one endpoint and one with two.
+const KUBE_PROXY: &str = "table ip kube-proxy {
+    map service-ips {
+        type ipv4_addr . inet_proto . inet_service : verdict
+        elements = { 10.96.0.20 . tcp . 80 : goto service-1, 10.96.0.21 . udp . 53 : goto service-2 }
+    }
+    chain endpoint-1 { meta l4proto tcp dnat to 10.244.2.10:8080; }
+    chain endpoint-2 { meta l4proto udp dnat to 10.244.0.10:5353; }
+    chain endpoint-3 { meta l4proto udp dnat to 10.244.2.10:5353; }
+    chain mark-for-masquerade { meta mark set meta mark | 0x00004000; }
+    chain service-1 {
+        ip daddr 10.96.0.20 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
+        numgen random mod 1 vmap { 0 : goto endpoint-1 }
+    }
+    chain service-2 { numgen random mod 2 vmap { 0 : goto endpoint-2, 1 : goto endpoint-3 }; }
+    chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
+    chain nat-prerouting { type nat hook prerouting priority -100; jump services; }
+    chain nat-output { type nat hook output priority -100; jump services; }
+    chain masquerading {
+        meta mark & 0x00004000 == 0 return
+        meta mark set meta mark ^ 0x00004000
+        masquerade fully-random
+    }
+    chain nat-postrouting { type nat hook postrouting priority 100; jump masquerading; }
+}
+";
+
+/// A packet to a Service is a packet to one of its endpoints.
+#[test]
+fn packets_to_services_are_explained_with_their_new_destination() {
+    let snapshots = Mutex::new(Snapshots::default());
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        node.write("chains", CHAINS);
+        node.write("kube-proxy", KUBE_PROXY);
+        node.sh("ip route add default via 172.30.0.1; iptables-nft-restore <chains; nft -f kube-proxy
+                 nft add table ip own; nft 'add chain ip own pre { type nat hook prerouting priority -90; }'
+                 nft add rule ip own pre ip daddr 10.96.0.30 redirect
+                 nft 'add rule ip own pre ip daddr 10.96.0.31 dnat to numgen random mod 2 map { 0 : 10.244.1.10, 1 : 10.244.1.11 }'
+                 nft add rule ip own pre ip daddr 172.30.0.11 tcp dport 30080 dnat to 10.244.1.10:8080");
+        let compare = |name: &str, arguments: &[&str]| {
+            let outcome = node.hostgw(arguments).expect(0);
+            snapshots.lock().expect("no panic").compare(&format!("explain-service-{name}"), &outcome);
+        };
+        compare("iptables", &["explain", "10.96.0.10"]);
+        compare("nft", &["explain", "10.96.0.20"]);
+        compare("from-node", &["explain", "10.96.0.20", "--from", "node"]);
+        compare("of-two", &["explain", "10.96.0.21"]);
+        compare("redirect", &["explain", "10.96.0.30"]);
+        compare("map", &["explain", "10.96.0.31"]);
+        compare("node-port", &["explain", "172.30.0.11"]);
+        let json = node.hostgw_ok(&["explain", "10.96.0.20", "--json"]).stdout;
+        assert!(json.contains("\"newDestination\": \"10.244.2.10\""), "{json}");
+        // Not every kernel has IPVS.
+        node.sh("\"$HOSTGW\" snapshot | sed '0,/\"links\": \\[/s//\"programs\": [{\"kind\": \"ipvs\"}], \"links\": [/' >ipvs.json");
+        node.hostgw(&["explain", "172.30.0.11", "--state", "ipvs.json"]).expect(0).says("unknown: IPVS");
+    });
+    snapshots.into_inner().expect("no panic").conclude();
 }

@@ -120,7 +120,7 @@ const CASES: [(&str, &str, &str); 71] = [
     ),
     (
         "add chain ip fw sub\nadd rule ip fw sub drop\nadd rule ip fw forward numgen inc mod 1 == 0 jump sub",
-        "HG1040 depending on `numgen`",
+        "HG1004 in chain `sub`",
         "ICMP TCP UDP outside",
     ),
     // Conditions that are not decoded.
@@ -195,7 +195,7 @@ const CASES: [(&str, &str, &str); 71] = [
         "HG1004 drops packets from",
         "ICMP TCP UDP",
     ),
-    ("add rule ip fw forward ip saddr . ip daddr { 10.244.0.0/24 . 10.243.0.0-10.244.0.255 } drop", "", ""),
+    ("add rule ip fw forward ip saddr . ip daddr { 10.244.0.0/24 . 10.243.0.0-10.243.255.255 } drop", "", ""),
     (
         "add rule ip fw forward iifname . ip protocol vmap { \"cni0\" . udp : drop, \"docker0\" . tcp : drop }",
         "HG1004 drops UDP packets from",

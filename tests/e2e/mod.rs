@@ -45,6 +45,7 @@ mod invoker;
 mod json;
 mod kills;
 mod lengths;
+mod losses;
 #[cfg(feature = "fault-injection")]
 mod midway;
 pub mod migration;

@@ -501,6 +501,8 @@ fn native_conditions(terms: &[Term], family: TableFamily, is_read: impl Fn(usize
             Term::Constant { .. }
             | Term::Verdict(_)
             | Term::NewSource { .. }
+            | Term::NewDestination { .. }
+            | Term::ThisNode
             | Term::Swap { .. }
             | Term::Overwrite { .. }
             | Term::ReduceTimeToLive(_)

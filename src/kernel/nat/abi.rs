@@ -195,6 +195,8 @@ pub(in crate::kernel) mod expr {
     pub(in crate::kernel) const NAT_FAMILY: u16 = 2;
     pub(in crate::kernel) const NAT_ADDRESS_MIN: u16 = 3;
     pub(in crate::kernel) const NAT_ADDRESS_MAX: u16 = 4;
+    pub(in crate::kernel) const NAT_PORT_MIN: u16 = 5;
+    pub(in crate::kernel) const NAT_PORT_MAX: u16 = 6;
     pub(in crate::kernel) const NAT_FLAGS: u16 = 7;
     /// `NFT_NAT_SNAT` of enum nft_nat_types.
     pub(in crate::kernel) const NAT_SOURCE: u32 = 0;

@@ -356,7 +356,12 @@ pub(super) fn of_target(expression: &RawExpression<'_>) -> Vec<Term> {
             return source.into_iter().chain([Term::Verdict(RuleVerdict::Masquerade)]).collect();
         }
         ("MASQUERADE" | "SNAT" | "NETMAP", _) => Term::Verdict(RuleVerdict::Masquerade),
-        ("DNAT" | "REDIRECT" | "TPROXY", _) => Term::Verdict(RuleVerdict::Translate),
+        ("DNAT", Some(revision @ 0..=2)) => {
+            let destination = new_destination(&info, revision == 0);
+            return destination.into_iter().chain([Term::Verdict(RuleVerdict::Translate)]).collect();
+        }
+        ("REDIRECT" | "TPROXY", _) => return vec![Term::ThisNode, Term::Verdict(RuleVerdict::Translate)],
+        ("DNAT", _) => Term::Verdict(RuleVerdict::Translate),
         ("REJECT" | "DROP", _) => Term::Verdict(RuleVerdict::Drop),
         ("MARK", Some(2)) => return mark(&info).unwrap_or_else(|| vec![Term::SetMark]),
         // struct xt_connmark_tginfo1: three masks, and the mode. XT_CONNMARK_RESTORE is 2.
@@ -401,11 +406,19 @@ fn time_to_live(info: &Info<'_>, is_v4: bool) -> Option<Vec<Term>> {
     })
 }
 
-/// `struct nf_nat_ipv4_multi_range_compat` of the first revision: number, flags, first and last address. `struct nf_nat_range`:
-/// flags, first and last address.
-fn new_source(info: &Info<'_>, is_first: bool) -> Option<Term> {
-    /// `NF_NAT_RANGE_MAP_IPS`.
-    const MAPS: u32 = 1;
+/// A range of NAT: `struct nf_nat_ipv4_multi_range_compat` of the first revision (number, flags, first and last address, first
+/// and last port), or `struct nf_nat_range` (flags, first and last address, first and last port).
+struct NatRange {
+    /// The first and the last address, if the range has addresses.
+    addresses: Option<(IpAddr, IpAddr)>,
+    /// The first and the last port, if the range has ports.
+    ports: Option<(u16, u16)>,
+}
+
+fn nat_range(info: &Info<'_>, is_first: bool) -> Option<NatRange> {
+    /// `NF_NAT_RANGE_MAP_IPS`, `NF_NAT_RANGE_PROTO_SPECIFIED`.
+    const ADDRESSES: u32 = 1;
+    const PORTS: u32 = 2;
     let address = |at: usize| {
         // An address of IPv4 leaves the rest of its 16 bytes empty.
         let v4 = is_first || info.bytes(at + 4, 12)?.iter().all(|byte| *byte == 0);
@@ -414,9 +427,30 @@ fn new_source(info: &Info<'_>, is_first: bool) -> Option<Term> {
             false => IpAddr::from(<[u8; 16]>::try_from(info.bytes(at, 16)?).ok()?),
         })
     };
-    let (flags, ends) = if is_first { (4, [8, 12]) } else { (0, [4, 20]) };
-    let [from, to] = ends.map(address);
-    (info.word(flags)? & MAPS != 0).then_some(Term::NewSource { from: from?, to: to? })
+    let port = |at: usize| info.half(at).map(u16::from_be);
+    let (flags, ends, ports) = if is_first { (4, [8, 12], [16, 18]) } else { (0, [4, 20], [36, 38]) };
+    let flags = info.word(flags)?;
+    let addresses = (flags & ADDRESSES != 0).then(|| address(ends[0]).zip(address(ends[1])));
+    let ports = (flags & PORTS != 0).then(|| port(ports[0]).zip(port(ports[1])));
+    Some(NatRange {
+        addresses: addresses.map_or(Some(None), |some| some.map(Some))?,
+        ports: ports.map_or(Some(None), |some| some.map(Some))?,
+    })
+}
+
+fn new_source(info: &Info<'_>, is_first: bool) -> Option<Term> {
+    let (from, to) = nat_range(info, is_first)?.addresses?;
+    Some(Term::NewSource { from, to })
+}
+
+fn new_destination(info: &Info<'_>, is_first: bool) -> Option<Term> {
+    let NatRange { addresses, ports } = nat_range(info, is_first)?;
+    let port = ports.filter(|(first, last)| first == last).map(|(port, _)| port);
+    Some(Term::NewDestination {
+        from: addresses.map(|(from, _)| from),
+        to: addresses.map(|(_, to)| to),
+        port,
+    })
 }
 
 /// `struct xt_mark_tginfo2`: the bits to invert, and those to clear before.

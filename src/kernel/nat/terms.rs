@@ -26,6 +26,7 @@ pub(super) fn terms(list: &[RawExpression<'_>], objects: &Objects) -> Vec<Term> 
             b"masq" => {
                 terms.extend(fully_random(expression, expr::MASQ_FLAGS).into_iter().chain([term(expression)]))
             }
+            b"redir" | b"tproxy" => terms.extend([Term::ThisNode, term(expression)]),
             b"target" => terms.extend(extensions::of_target(expression)),
             b"dynset" => terms.extend(dynset(expression)),
             b"objref" => terms.push(object(expression, objects)),
@@ -63,9 +64,6 @@ fn constant(terms: &[Term], register: u32) -> Option<&[u8]> {
 
 fn nat(expression: &RawExpression<'_>, before: &[Term]) -> Vec<Term> {
     let field = |kind| number(get(expression.data, kind));
-    if field(expr::NAT_TYPE) != Some(expr::NAT_SOURCE) {
-        return vec![Term::Verdict(RuleVerdict::Translate)];
-    }
     let address = |kind| {
         let bytes = constant(before, field(kind)?)?;
         let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
@@ -75,6 +73,20 @@ fn nat(expression: &RawExpression<'_>, before: &[Term]) -> Vec<Term> {
         Some(_) => Some((from, address(expr::NAT_ADDRESS_MAX)?)),
         None => Some((from, from)),
     });
+    if field(expr::NAT_TYPE) != Some(expr::NAT_SOURCE) {
+        // A port can be stored in a word.
+        let port = |kind| constant(before, field(kind)?)?.first_chunk().copied().map(u16::from_be_bytes);
+        let last = || field(expr::NAT_PORT_MAX).map_or(Some(None), |_| port(expr::NAT_PORT_MAX).map(Some));
+        let port = port(expr::NAT_PORT_MIN)
+            .filter(|first| last().is_some_and(|last| last.is_none_or(|last| last == *first)));
+        let keeps_address = field(expr::NAT_ADDRESS_MIN).is_none();
+        let destination = (keeps_address || range.is_some()).then(|| Term::NewDestination {
+            from: range.map(|(from, _)| from),
+            to: range.map(|(_, to)| to),
+            port,
+        });
+        return destination.into_iter().chain([Term::Verdict(RuleVerdict::Translate)]).collect();
+    }
     let source = range.map(|(from, to)| Term::NewSource { from, to });
     source.into_iter().chain([Term::Verdict(RuleVerdict::Masquerade)]).collect()
 }
@@ -130,7 +142,7 @@ fn term(expression: &RawExpression<'_>) -> Term {
         b"reject" => Term::Verdict(RuleVerdict::Drop),
         b"notrack" => Term::Untrack,
         b"limit" => limit(expression.data),
-        b"numgen" => varying(expression, key::NUMGEN_DREG),
+        b"numgen" => only_number(expression).unwrap_or_else(|| varying(expression, key::NUMGEN_DREG)),
         b"hash" => varying(expression, key::HASH_DREG),
         b"quota" => Term::Varies(name()),
         b"connlimit" => connection_limit(expression.data),
@@ -148,6 +160,14 @@ fn varying(expression: &RawExpression<'_>, register: u16) -> Term {
         Some(into) => Term::Load { into, part: PacketPart::Varies(name()) },
         None => Term::Condition(name()),
     }
+}
+
+/// Decodes a number generator that has only one number, such as kube-proxy's for a Service with one endpoint.
+fn only_number(expression: &RawExpression<'_>) -> Option<Term> {
+    let field = |kind| number(get(expression.data, kind));
+    let into = field(key::NUMGEN_DREG)?;
+    let value = field(key::NUMGEN_OFFSET).unwrap_or(0).to_ne_bytes().to_vec();
+    (field(key::NUMGEN_MODULUS)? == 1).then_some(Term::Constant { into, value })
 }
 
 /// Decodes a limit. A rule that drops packets above a rate that pods can reach loses packets; one with a higher rate protects
