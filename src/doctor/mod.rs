@@ -98,7 +98,7 @@ pub fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
 #[must_use]
 pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     let model = ForwardingModel::of(&examination.observed.state, &examination.observed.host);
-    let faults = paths::faults_after_apply(examination, paths);
+    let mut faults = paths::faults_after_apply(examination, paths);
     let mut findings = paths::missing_interface(examination, paths);
     let mut effects = TrafficEffects::default();
     findings.extend(filter::examine(examination, paths, &model, &mut effects));
@@ -114,6 +114,10 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(addresses::examine(examination, paths, &mut effects));
     findings.extend(other_cni::examine(examination));
     findings.extend(cloud::examine(examination, &mut effects));
+    // They have the same cause.
+    if findings.iter().any(|found| found.rule == Rule::OwnAddressUnreachable) {
+        faults.retain(|fault| !fault.is_only_to_node());
+    }
     let culprits: HashSet<&RouteKey> = faults.iter().filter_map(|fault| fault.culprit.as_ref()).collect();
     let of_nobody: HashSet<RouteKey> = of_nobody.into_iter().map(Route::key).collect();
     let is_known = |route: &Route| culprits.contains(&route.key()) || of_nobody.contains(&route.key());

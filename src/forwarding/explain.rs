@@ -263,6 +263,12 @@ impl PathFault {
         }
     }
 
+    /// Returns `true` if only packets to the node itself are affected.
+    #[must_use]
+    pub fn is_only_to_node(&self) -> bool {
+        self.local_end == LocalEnd::Node && !self.directions.contains(&Direction::Out)
+    }
+
     /// Changes the remedy if hostgw itself sets the sysctl that drops the packets, so that the sysctl must be changed in
     /// the configuration. `desired` is the desired state, `released` are its sysctls that get their original values back,
     /// and `observed` is the live state.
@@ -420,6 +426,15 @@ fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Ru
             None,
         ),
         None => match (&trace.verdict, trace.route) {
+            // Without table local, or before it, another route takes the packets.
+            (Verdict::Forwarded { .. }, Some(route)) if path.is_to_node() => (
+                Rule::PathByRule,
+                format!("policy rules do not look up table local first, so the packets follow `{route}`"),
+                Some(format!(
+                    "compare the rules with `{}`: table local comes first, with priority 0",
+                    ip(family, &["rule"])
+                )),
+            ),
             (verdict, Some(route)) if path.rank(verdict) != Rank::Planned => {
                 let does = match verdict {
                     Verdict::Local => "delivers the packets to this node itself",

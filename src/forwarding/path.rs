@@ -695,6 +695,12 @@ impl Path {
         self.course().is_diverted(verdict)
     }
 
+    /// Returns `true` if the node itself receives the packet.
+    #[must_use]
+    pub fn is_to_node(&self) -> bool {
+        self.course().is_to_node()
+    }
+
     fn course(&self) -> Course<'_> {
         Course {
             local_end: self.local_end,
@@ -808,6 +814,11 @@ fn default_route<'a>(
 fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
     let family = route.family();
     let device = route.next_hop.device.as_ref()?;
+    // A VRF has the node's addresses in a table of its own.
+    let master = host.link(device.as_raw()).and_then(|link| host.link(link.master.as_ref()?.as_raw()));
+    if master.is_some_and(|master| master.kind.as_ref().is_some_and(|kind| kind == "vrf")) {
+        return None;
+    }
     let is_local =
         |wanted: IpAddr| host.addresses.iter().find(|local| local.address == wanted && local.is_used());
     let is_usual = |local: &&InterfaceAddress| {

@@ -152,7 +152,7 @@ const CASES: [(&str, &str, &str); 71] = [
     // Headers that rules overwrite.
     (
         "add rule ip fw pre iifname cni0 ip ttl set 1",
-        "HG1047 sets the time to live of packets from",
+        "HG1047 sets the TTL of packets from",
         "ICMP TCP UDP outside",
     ),
     ("add rule ip fw forward ip ttl set 64", "", ""),
@@ -258,7 +258,7 @@ const CASES: [(&str, &str, &str); 71] = [
     (
         "add chain ip fw raw { type filter hook prerouting priority -300; }
          add rule ip fw raw iifname cni0 ct zone set 5",
-        "HG1042 to zone 5 of connection tracking",
+        "HG1042 to conntrack zone 5",
         "outside",
     ),
     (
@@ -327,10 +327,10 @@ const IPTABLES: [(&str, &str, &str); 39] = [
     ("-A FORWARD -m string --algo bm --string hostgw-test -j DROP", "HG1040 depending on `string`", ""),
     ("-A FORWARD -p tcp -m multiport --ports 25,135:139 -j DROP", "", ""),
     ("-A FORWARD -p tcp -m multiport --ports 1:65535 -j DROP", "HG1004 drops TCP packets", "TCP outside"),
-    ("-t mangle -A PREROUTING -i cni0 -j TTL --ttl-set 1", "HG1047 time to live", "ICMP TCP UDP outside"),
-    ("-t mangle -A PREROUTING -i cni0 -j TTL --ttl-dec 63", "HG1047 time to live", "ICMP TCP UDP outside"),
+    ("-t mangle -A PREROUTING -i cni0 -j TTL --ttl-set 1", "HG1047 TTL", "ICMP TCP UDP outside"),
+    ("-t mangle -A PREROUTING -i cni0 -j TTL --ttl-dec 63", "HG1047 TTL", "ICMP TCP UDP outside"),
     ("-t mangle -A POSTROUTING -j TTL --ttl-inc 1", "", ""),
-    ("-t raw -A PREROUTING -i cni0 -j CT --zone 5", "HG1042 to zone 5 of connection tracking", "outside"),
+    ("-t raw -A PREROUTING -i cni0 -j CT --zone 5", "HG1042 to conntrack zone 5", "outside"),
     (
         "-t nat -A POSTROUTING ! -d 10.244.0.0/16 -j SNAT --to-source 192.0.2.55",
         "HG1042 to 192.0.2.55, which is not an address of this node",

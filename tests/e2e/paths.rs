@@ -412,3 +412,23 @@ fn default_routes_of_every_kind_lead_outside() {
         }
     });
 }
+
+/// Policy rules that look up another table before the kernel's own routes to its addresses.
+#[test]
+fn a_local_table_that_is_not_first_is_named() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip rule add pref 0 lookup main; ip rule del pref 0 lookup local; ip rule add pref 100 lookup local");
+        assert!(!asked(&node, "172.30.0.11 from 10.244.1.10 iif eth0").contains("local"));
+        node.hostgw_ok(&["plan"]).says(
+            "warning[HG0851]: no pods on other nodes can reach this node (2 nodes: linux-2, linux-3): \
+             policy rules do not look up table local first, so the packets follow `172.30.0.0/24 dev eth0",
+        );
+        // The cause is one finding.
+        let found = node.hostgw(&["doctor"]).expect(11);
+        assert!(found.stdout.contains("HG1050") && !found.stdout.contains("HG0851"), "{found}");
+        node.sh("ip rule add pref 0 lookup local; ip rule del pref 0 lookup main");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+    });
+}
