@@ -435,10 +435,11 @@ fn managed_routes_do_not_decide() {
 fn on_link_keeps_the_routes() {
     for setting in [V4, V6] {
         let far = setting.far();
-        for next_hop in ["node-address".to_owned(), format!("'{far}'")] {
+        let router = format!("{far}1");
+        for (next_hop, expected) in [("node-address".to_owned(), far), (format!("'{router}'"), &router)] {
             let keys = format!("offLink: onlink\nnextHop: {next_hop}\n");
             assert!(!setting.script(&keys).contains("Link = '"));
-            assert_eq!(setting.next_hop(&mut setting.machine(), &keys).as_deref(), Some(far));
+            assert_eq!(setting.next_hop(&mut setting.machine(), &keys).as_deref(), Some(expected));
         }
     }
 }
