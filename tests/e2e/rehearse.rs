@@ -1,7 +1,7 @@
 //! `hostgw rehearse`: what it finds on nodes with firewalls, policy rules and NAT of other programs, and that it changes
 //! nothing on the node.
 
-use std::{fs, path::PathBuf, process::Stdio, thread, time::Duration};
+use std::{fs, process::Stdio, thread, time::Duration};
 
 use serde_json::Value;
 
@@ -567,10 +567,9 @@ fn nothing_is_left_behind() {
                 .unwrap();
             node.wait_until("a namespace exists", || !simulate::namespaces_of(child.id()).is_empty());
             thread::sleep(Duration::from_millis(delay));
-            let namespaces = simulate::namespaces_of(child.id());
             node.sh(&format!("kill -{signal} {}", child.id()));
             let status = child.wait().unwrap();
-            assert_eq!(simulate::still_exist(&namespaces), Vec::<PathBuf>::new(), "after SIG{signal}");
+            assert_eq!(simulate::left_behind(node.folder()), [""; 0], "after SIG{signal}");
             if signal != "KILL" && status.code() == Some(130) {
                 assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "after SIG{signal}");
             }
