@@ -80,9 +80,9 @@ impl Fleet {
         neighbors.as_array_mut().expect("neighbors")
     }
 
-    /// Adds the hardware addresses of a node to its snapshot. That of `eth0` ends with the number of the node.
+    /// Adds the MAC addresses of a node to its snapshot. That of `eth0` ends with the number of the node.
     fn hardware(&mut self, node: usize) {
-        self.snapshots[node]["observed"]["host"]["hardwareAddresses"] =
+        self.snapshots[node]["observed"]["host"]["macAddresses"] =
             json!({"eth0": format!("02:00:00:00:00:{node}"), "cni0": "02:00:00:00:01:00"});
     }
 
@@ -326,7 +326,7 @@ const FAULTS: &[Fault] = &[
             for node in [0, 1, 2, 21] {
                 let hardware = if node == 21 { "02:00:00:00:00:99" } else { "02:00:00:00:00:05" };
                 fleet.snapshots[node]["observed"]["host"]["neighbors"] =
-                    json!([{"device": "eth0", "address": fleet::address(5), "hardware": hardware}]);
+                    json!([{"device": "eth0", "address": fleet::address(5), "macAddress": hardware}]);
             }
         },
         code: "HG1222",
@@ -426,14 +426,14 @@ const FAULTS: &[Fault] = &[
         unknown: &[],
     },
     Fault {
-        name: "a machine that answers for another's address, whose own hardware address is known",
+        name: "a machine that answers for another's address, whose own MAC address is known",
         plant: |fleet| {
             fleet.hardware(51);
             for node in [0, 1, 52] {
                 let hardware = if node == 52 { "02:00:00:00:00:51" } else { "02:00:00:00:00:99" };
                 fleet
                     .neighbors(node)
-                    .push(json!({"device": "eth0", "address": fleet::address(51), "hardware": hardware}));
+                    .push(json!({"device": "eth0", "address": fleet::address(51), "macAddress": hardware}));
             }
         },
         code: "HG1222",
@@ -446,9 +446,9 @@ const FAULTS: &[Fault] = &[
         plant: |fleet| {
             fleet.hardware(53);
             fleet.neighbors(54).push(json!({"device": "eth0", "address": fleet::address(53),
-                                            "hardware": "02:00:00:00:00:99", "permanent": true}));
+                                            "macAddress": "02:00:00:00:00:99", "permanent": true}));
             fleet.neighbors(55).push(json!({"device": "eth0", "address": fleet::address(53),
-                                            "hardware": "02:00:00:00:00:53", "permanent": true}));
+                                            "macAddress": "02:00:00:00:00:53", "permanent": true}));
         },
         code: "HG1222",
         nodes: &[54],
@@ -549,7 +549,7 @@ const FAULTS: &[Fault] = &[
             other.as_object_mut().expect("an object").remove("lastApplied");
             other["takenAt"] = json!("2026-11-29T20:01:00Z");
             other["observed"]["state"]["routes"] = json!([]);
-            other["observed"]["host"]["hardwareAddresses"]["eth0"] = json!("02:00:00:00:00:98");
+            other["observed"]["host"]["macAddresses"]["eth0"] = json!("02:00:00:00:00:98");
             other["observed"]["host"]["addresses"].as_array_mut().expect("addresses").pop();
             fleet.snapshots.push(other);
         },
@@ -626,7 +626,7 @@ fn the_snapshot_of_the_node_counts() {
         other["hostname"] = json!("old");
         other.as_object_mut().expect("an object").remove("lastApplied");
         other["takenAt"] = json!(if is_newer { "2026-11-29T20:01:00Z" } else { "2026-11-29T19:59:00Z" });
-        other["observed"]["host"]["hardwareAddresses"]["eth0"] = json!("02:00:00:00:00:98");
+        other["observed"]["host"]["macAddresses"]["eth0"] = json!("02:00:00:00:00:98");
         other["observed"]["host"]["addresses"].as_array_mut().expect("addresses").pop();
         fleet.snapshots.push(other);
         let report = fleet.report();

@@ -114,7 +114,7 @@ fn host(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Host {
         neighbors.extend(known.filter(|_| surroundings.has_neighbors).map(|address| NeighborEntry {
             device: device.into(),
             address,
-            hardware: Some(format!("02:00:00:00:00:{number:02x}").into()),
+            mac_address: Some(format!("02:00:00:00:00:{number:02x}").into()),
             unanswered: false,
             permanent: false,
             external: false,

@@ -450,7 +450,7 @@ impl Conclusion<'_> {
         };
         for (node, examined) in self.examined() {
             for entry in &examined.neighbors {
-                let Some(hardware) = &entry.hardware else { continue };
+                let Some(hardware) = &entry.mac_address else { continue };
                 let owner = owner_of(&entry.address).filter(|_| entry.permanent);
                 match owner.filter(|owner| !owner.hardware.contains(hardware)) {
                     Some(owner) => {
@@ -474,7 +474,7 @@ impl Conclusion<'_> {
         for ((address, hardware, device, owner), nodes) in wrong {
             note(&nodes, address, PairState::Lost);
             let message = format!(
-                "static neighbor entry for {address} ({hardware} on {device}), but no interface of {} has this hardware address",
+                "static neighbor entry for {address} ({hardware} on {device}), but no interface of {} has this MAC address",
                 self.name(owner)
             );
             let delete =

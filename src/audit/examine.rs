@@ -68,11 +68,11 @@ pub struct Examined {
     pub(super) hostname: Option<Untrusted>,
     /// The name of the node for which a plan was applied last.
     pub(super) applied_node: Option<Untrusted>,
-    /// The hardware address of the egress interface.
+    /// The MAC address of the egress interface.
     pub(super) egress_hardware: Option<Untrusted>,
-    /// The hardware addresses of all interfaces.
+    /// The MAC addresses of all interfaces.
     pub(super) hardware: BTreeSet<Untrusted>,
-    /// The neighbors on the egress interface that are nodes and have a hardware address.
+    /// The neighbors on the egress interface that are nodes and have a MAC address.
     pub(super) neighbors: Vec<NeighborEntry>,
     /// The families in which packets are judged.
     pub(super) families: BTreeSet<Family>,
@@ -252,7 +252,7 @@ impl Worker<'_> {
         let Symptoms { plan: mut findings, faults, others, effects } = symptoms(&examination, &paths);
         // The audit reports these in more detail.
         findings.retain(|found| !matches!(found.rule, Rule::NotApplied | Rule::InConflict));
-        // It compares static neighbor entries with the hardware addresses of the nodes.
+        // It compares static neighbor entries with the MAC addresses of the nodes.
         findings.extend(others.into_iter().filter(|found| found.rule != Rule::StaticNeighbor));
         findings.extend(snapshot.unknown.iter().chain(observed.state.nat_unknowns()).map(|unknown| {
             let message = format!("cannot read {}: {}", unknown.part, unknown.reason);
@@ -282,10 +282,10 @@ impl Worker<'_> {
         addresses.sort_unstable();
         addresses.dedup();
         let is_neighbor = |entry: &&NeighborEntry| {
-            known(&entry.address) && entry.device == egress && entry.hardware.is_some()
+            known(&entry.address) && entry.device == egress && entry.mac_address.is_some()
         };
         let neighbors = observed.host.neighbors.iter().filter(is_neighbor).cloned();
-        let hardware = &observed.host.hardware_addresses;
+        let hardware = &observed.host.mac_addresses;
         Ok(Examined {
             snapshot: name.into(),
             index,
@@ -310,7 +310,7 @@ impl Worker<'_> {
 
     /// Returns what is known about a Linux node without an egress interface, such as one whose address moved.
     fn unplanned(&self, index: usize, name: &str, snapshot: &Snapshot, error: &Error) -> Examined {
-        let Host { addresses, hardware_addresses: hardware, .. } = &snapshot.observed.host;
+        let Host { addresses, mac_addresses: hardware, .. } = &snapshot.observed.host;
         let addresses = addresses.iter().map(|local| local.address);
         let finding = Diagnostic::new(Rule::SnapshotUnusable, error.message.to_string());
         Examined {

@@ -579,7 +579,7 @@ pub(super) struct DoctorOptions {
     /// CNI configuration of the node [default: the first one in /etc/cni/net.d, unless --state is given].
     #[arg(long, value_name = "FILE")]
     pub cni: Option<PathBuf>,
-    /// Ask every next hop for its link-layer address (ARP, neighbor discovery) instead of trusting the neighbor table.
+    /// Ask every next hop for its MAC address (ARP, neighbor discovery) instead of trusting the neighbor table.
     #[arg(long, conflicts_with = "state")]
     pub probe: bool,
     /// Print the findings as JSON.

@@ -65,9 +65,7 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
         let (entries, why) = ask_next_hops(&session)?;
         observed.host.neighbors = entries;
         failure = why.map(|why| {
-            format!(
-                "the hardware addresses of next hops were not compared, which requires CAP_NET_RAW: {why}"
-            )
+            format!("the MAC addresses of next hops were not compared, which requires CAP_NET_RAW: {why}")
         });
     }
     let examination = Examination {
@@ -156,7 +154,7 @@ fn live() -> Result<Snapshot, Error> {
     Err(super::only_on_linux("examining this machine"))
 }
 
-/// The entries of next hops in the neighbor table, and why their hardware addresses are unknown.
+/// The entries of next hops in the neighbor table, and why their MAC addresses are unknown.
 type Asked = (Vec<NeighborEntry>, Option<String>);
 
 /// Asks the next hops of the planned routes to other nodes, and of the default routes.

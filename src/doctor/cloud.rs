@@ -82,7 +82,7 @@ impl Cloud {
 /// network.
 pub(super) fn of(examination: &Examination<'_>) -> Option<Cloud> {
     let is_virtual = egress(examination).is_some_and(|link| link.kind.is_some());
-    examination.observed.host.hardware.as_ref().filter(|_| !is_virtual).and_then(Cloud::of)
+    examination.observed.host.machine.as_ref().filter(|_| !is_virtual).and_then(Cloud::of)
 }
 
 /// Returns what to do about a next hop that does not answer.

@@ -54,7 +54,7 @@ pub(super) fn examine(
         let answers = &hop.entry.answers;
         if answers.len() > 1 {
             findings.push(answered_twice(hop));
-        } else if let (true, Some(hardware)) = (hop.is_static(), &hop.entry.hardware) {
+        } else if let (true, Some(hardware)) = (hop.is_static(), &hop.entry.mac_address) {
             match answers.first() {
                 None if hop.entry.unanswered => {}
                 None => unproven.push(hop),
@@ -104,7 +104,7 @@ fn wrong(hop: &NextHopEntry<'_>, hardware: &Untrusted, answer: &Untrusted) -> Di
     finding(
         Rule::StaticNeighbor,
         format!(
-            "the static neighbor entry for {} has hardware address {hardware}, but {answer} answers: packets to this next hop are lost",
+            "the static neighbor entry for {} has MAC address {hardware}, but {answer} answers: packets to this next hop are lost",
             hop.text()
         ),
         format!("remove it with `{}`, and find out what added it", hop.removal()),
@@ -116,7 +116,7 @@ fn answered_twice(hop: &NextHopEntry<'_>) -> Diagnostic {
     finding(
         Rule::SeveralAnswers,
         format!(
-            "{} hardware addresses answer for {}: {}; packets to this next hop may reach the wrong machine",
+            "{} MAC addresses answer for {}: {}; packets to this next hop may reach the wrong machine",
             hop.entry.answers.len(),
             hop.text(),
             list(&hop.entry.answers, 4)
@@ -143,8 +143,8 @@ fn unproven_entries(hops: &[&NextHopEntry<'_>]) -> Option<Diagnostic> {
     Some(finding(
         Rule::StaticNeighbor,
         format!(
-            "{message}; the kernel does not update static entries, so all packets are lost if the hardware address is wrong"
+            "{message}; the kernel does not update static entries, so all packets are lost if the MAC address is wrong"
         ),
-        format!("compare the hardware addresses with `hostgw doctor --probe`, or {remove}"),
+        format!("compare the MAC addresses with `hostgw doctor --probe`, or {remove}"),
     ))
 }

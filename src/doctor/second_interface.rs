@@ -53,7 +53,7 @@ pub(super) fn examine(
 fn others_in_network<'a>(examination: &Examination<'a>, egress: &Link) -> Vec<(&'a Link, IpNet)> {
     let host = &examination.observed.host;
     let is_ethernet =
-        |link: &Link| host.hardware_addresses.is_empty() || host.hardware_addresses.contains_key(&link.name);
+        |link: &Link| host.mac_addresses.is_empty() || host.mac_addresses.contains_key(&link.name);
     let is_network = |local: &&InterfaceAddress| local.address.is_ipv4() && local.prefix.prefix_len() < 32;
     let own: Vec<&InterfaceAddress> =
         host.addresses.iter().filter(is_network).filter(|local| local.device == egress.name).collect();

@@ -70,7 +70,7 @@ mod attribute {
 pub struct Links {
     /// All interfaces, in the kernel's order.
     pub all: Vec<Link>,
-    /// The hardware addresses of Ethernet interfaces, by name.
+    /// The MAC addresses of Ethernet interfaces, by name.
     pub hardware: BTreeMap<Untrusted, Untrusted>,
     names: HashMap<u32, Untrusted>,
     indexes: HashMap<String, u32>,
@@ -171,7 +171,7 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
     (!link.name.is_empty()).then_some((link, master))
 }
 
-/// Returns the hardware address of an Ethernet interface, as `ip link` prints it.
+/// Returns the MAC address of an Ethernet interface, as `ip link` prints it.
 fn hardware_address(payload: &[u8]) -> Option<Untrusted> {
     let (header, attributes) = payload.split_at_checked(LINK_HEADER)?;
     let is_ethernet = header[2..4] == ARPHRD_ETHER.to_ne_bytes();
@@ -181,7 +181,7 @@ fn hardware_address(payload: &[u8]) -> Option<Untrusted> {
     is_set.then(|| hardware_text(bytes).into())
 }
 
-/// Formats a hardware address, as `ip` prints it.
+/// Formats a MAC address, as `ip` prints it.
 pub(super) fn hardware_text(bytes: &[u8]) -> String {
     let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     bytes.join(":")

@@ -69,16 +69,16 @@ impl LiveNode {
     /// Returns an error if the interfaces, addresses, routes or NAT cannot be read.
     pub fn everything(self) -> Result<Observed, Error> {
         let reading = HostReading::new()?;
-        let hardware_addresses = reading.links.hardware.clone();
+        let mac_addresses = reading.links.hardware.clone();
         let mut observed = reading.read(true, route::everything, |_| sysctl::everything())?;
-        observed.host.hardware_addresses = hardware_addresses;
+        observed.host.mac_addresses = mac_addresses;
         observed.host.firewall = nat::firewall();
         if let Some(firewall) = &mut observed.host.firewall {
             (firewall.legacy, firewall.legacy_unknown) = copy::legacy_tables();
         }
         observed.host.neighbors = neighbors()?;
         observed.host.programs = packet_programs()?;
-        observed.host.hardware = hardware();
+        observed.host.machine = hardware();
         Ok(observed)
     }
 }
@@ -410,14 +410,14 @@ fn neighbors() -> Result<Vec<NeighborEntry>, Error> {
 /// The answers of next hops.
 #[derive(Debug, Default)]
 pub struct AskedHops {
-    /// The entries of the next hops in the neighbor table, with the hardware addresses that answered. The addresses that the
+    /// The entries of the next hops in the neighbor table, with the MAC addresses that answered. The addresses that the
     /// kernel never asks are left out, except for those of static entries.
     pub entries: Vec<NeighborEntry>,
-    /// Why the hardware addresses are unknown: a sentence fragment.
+    /// Why the MAC addresses are unknown: a sentence fragment.
     pub failure: Option<String>,
 }
 
-/// Asks each of these next hops, an address and the name of an interface, for its link-layer address.
+/// Asks each of these next hops, an address and the name of an interface, for its MAC address.
 ///
 /// # Errors
 /// Returns an error if the kernel cannot be queried.
@@ -456,7 +456,7 @@ pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<AskedHops, Error> {
                 (Some(answers), _) => NeighborEntry {
                     device: device.clone(),
                     address: hop.0,
-                    hardware: None,
+                    mac_address: None,
                     unanswered: !answers,
                     permanent: false,
                     external: false,
@@ -475,7 +475,7 @@ pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<AskedHops, Error> {
     Ok(asked)
 }
 
-/// Asks next hops for their hardware addresses, past the neighbor table. Those on links that are not Ethernet are left out.
+/// Asks next hops for their MAC addresses, past the neighbor table. Those on links that are not Ethernet are left out.
 fn hardware_answers(
     hops: &[probe::HopAddress],
     links: &Links,
@@ -501,7 +501,7 @@ fn hardware_answers(
     Ok(found)
 }
 
-/// Reads a hardware address of Ethernet.
+/// Reads a MAC address of Ethernet.
 fn hardware_bytes(text: &Untrusted) -> Option<[u8; 6]> {
     let bytes: Option<Vec<u8>> =
         text.as_raw().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();

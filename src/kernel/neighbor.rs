@@ -58,7 +58,7 @@ pub(super) fn find(
 }
 
 impl Neighbor {
-    /// Creates an entry with an unknown link-layer address.
+    /// Creates an entry with an unknown MAC address.
     pub(super) fn unknown(address: IpAddr, interface: u32) -> Self {
         let mut message = NeighbourMessage::default();
         let (family, address) = match address {
@@ -83,15 +83,15 @@ impl Neighbor {
     pub(super) fn observed(&self, links: &Links) -> Option<NeighborEntry> {
         let device = links.name(self.0.header.ifindex)?.clone();
         let unanswered = matches!(self.state(), NeighbourState::Failed | NeighbourState::Incomplete);
-        let hardware = self.hardware().map(Into::into);
+        let mac_address = self.mac_address().map(Into::into);
         let permanent = self.state() == NeighbourState::Permanent;
         let external = self.0.header.flags.contains(NeighbourFlags::ExtLearned);
         let (address, answers) = (self.address()?, Vec::new());
-        Some(NeighborEntry { device, address, hardware, unanswered, permanent, external, answers })
+        Some(NeighborEntry { device, address, mac_address, unanswered, permanent, external, answers })
     }
 
-    /// Returns the hardware address, as `ip neigh` prints it.
-    fn hardware(&self) -> Option<String> {
+    /// Returns the MAC address, as `ip neigh` prints it.
+    fn mac_address(&self) -> Option<String> {
         self.0.attributes.iter().find_map(|attribute| match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) if !bytes.is_empty() => Some(hardware_text(bytes)),
             _ => None,
@@ -125,7 +125,7 @@ impl Neighbor {
         Message { message_type: RTM_DELNEIGH, flags: 0, payload: message(&removal) }
     }
 
-    /// The request that makes the kernel probe the known link-layer address by unicast. Until the neighbor answers,
+    /// The request that makes the kernel probe the known MAC address by unicast. Until the neighbor answers,
     /// the entry is not `REACHABLE`, but it still carries packets.
     pub(super) fn question(&self) -> Message {
         self.request(NeighbourState::Probe, NeighbourFlags::empty(), 0)

@@ -168,7 +168,7 @@ pub(super) const HOPS_AT_ONCE: usize = 256;
 /// An address on the interface with this number.
 pub(super) type HopAddress = (IpAddr, u32);
 
-/// Asks each of `hops` for its link-layer address, all at once, and returns those that the kernel asks, with whether they
+/// Asks each of `hops` for its MAC address, all at once, and returns those that the kernel asks, with whether they
 /// answered. The kernel gives up by itself: after seconds, by its defaults (`mcast_solicit`, `ucast_solicit`).
 ///
 /// # Errors

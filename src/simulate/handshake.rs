@@ -11,7 +11,7 @@ use crate::{
     kernel::{Namespace, inside},
 };
 
-/// How long to wait for the other end, whose link-layer address is known: less than the kernel waits to repeat a SYN.
+/// How long to wait for the other end, whose MAC address is known: less than the kernel waits to repeat a SYN.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Returns `true` if a connection from `from` to `port` of `address`, which `to` has, can be opened. The kernels at both ends

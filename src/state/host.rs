@@ -32,15 +32,15 @@ pub struct Host {
     /// The neighbor table. Empty if it was not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbors: Vec<NeighborEntry>,
-    /// The hardware addresses of the Ethernet interfaces, by name. Empty if they were not read.
-    #[serde(default, rename = "hardwareAddresses", skip_serializing_if = "BTreeMap::is_empty")]
-    pub hardware_addresses: BTreeMap<Untrusted, Untrusted>,
+    /// The MAC addresses of the Ethernet interfaces, by name. Empty if they were not read.
+    #[serde(default, rename = "macAddresses", skip_serializing_if = "BTreeMap::is_empty")]
+    pub mac_addresses: BTreeMap<Untrusted, Untrusted>,
     /// Programs and filters that see packets besides the firewall.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<PacketProgram>,
     /// The firmware's description of the machine. Absent if it was not read or is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hardware: Option<Hardware>,
+    pub machine: Option<Hardware>,
 }
 
 /// A program or a filter that sees packets besides the firewall, and that hostgw does not examine.
@@ -153,9 +153,9 @@ pub struct NeighborEntry {
     pub device: Untrusted,
     /// The address of the neighbor.
     pub address: IpAddr,
-    /// Its hardware address, such as `02:00:00:00:00:01`. Absent if it is unknown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hardware: Option<Untrusted>,
+    /// Its MAC address, such as `02:00:00:00:00:01`. Absent if it is unknown.
+    #[serde(default, rename = "macAddress", skip_serializing_if = "Option::is_none")]
+    pub mac_address: Option<Untrusted>,
     /// Whether the neighbor did not answer the kernel's last request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unanswered: bool,
@@ -165,7 +165,7 @@ pub struct NeighborEntry {
     /// Whether a program manages the entry (`extern_learn` in `ip neigh`), such as the control plane of an overlay network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub external: bool,
-    /// The hardware addresses in the answers to `hostgw doctor --probe`.
+    /// The MAC addresses in the answers to `hostgw doctor --probe`.
     #[serde(skip)]
     pub answers: Vec<Untrusted>,
 }

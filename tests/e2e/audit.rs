@@ -77,7 +77,7 @@ fn real_nodes_are_judged() {
     });
 }
 
-/// Static neighbor entries are compared with the hardware addresses in the other node's own snapshot, for both families.
+/// Static neighbor entries are compared with the MAC addresses in the other node's own snapshot, for both families.
 #[test]
 fn a_wrong_static_neighbor_entry_is_found() {
     const CONFIG: &str = "clusterPrefix: [10.244.0.0/16, \"fd00:244::/48\"]\nnextHop: node-address\nnodes:
@@ -108,7 +108,7 @@ fn a_wrong_static_neighbor_entry_is_found() {
             found
                 .says(&format!(
                     "error[HG1222]: n1: static neighbor entry for {address} (02:00:00:00:00:99 on eth0), but no interface of n2 \
-                     has this hardware address"
+                     has this MAC address"
                 ))
                 .says(&format!("help: remove the entry with `ip neigh del {address} dev eth0`"))
                 .says("Pod traffic works for 1 of 2 pairs (one per direction); 1 lost (1 of them one-way).");

@@ -79,16 +79,16 @@ fn clouds_are_told_from_the_firmware() {
         let node = healthy_node(privilege);
         let vendor = "class/dmi/id/sys_vendor";
         let snapshot = with_file(&node, "snapshot", "/sys", vendor, "Amazon EC2\n").expect(0).json();
-        assert_eq!(snapshot["observed"]["host"]["hardware"], serde_json::json!({"vendor": "Amazon EC2"}));
+        assert_eq!(snapshot["observed"]["host"]["machine"], serde_json::json!({"vendor": "Amazon EC2"}));
         node.sh("\"$HOSTGW\" snapshot >snapshot.json");
         // The interface of the test is a virtual one, as of an overlay, which the cloud does not see.
         let with = |hardware: &str| {
             node.sh(&format!(
-                "jq '.observed.host.hardware = {hardware} | del(.observed.host.links[].kind)' snapshot.json >cloud.json"
+                "jq '.observed.host.machine = {hardware} | del(.observed.host.links[].kind)' snapshot.json >cloud.json"
             ));
             node.hostgw(&["doctor", "--state", "cloud.json"])
         };
-        node.sh("jq '.observed.host.hardware = {vendor: \"Amazon EC2\"}' snapshot.json >overlay.json");
+        node.sh("jq '.observed.host.machine = {vendor: \"Amazon EC2\"}' snapshot.json >overlay.json");
         node.hostgw(&["doctor", "--state", "overlay.json"]).expect(0).says("no findings");
         with(r#"{vendor: "Amazon EC2"}"#).expect(11).says(
             "error[HG1022]: this machine runs in Amazon EC2, whose network never delivers packets to pod gateways\n  \

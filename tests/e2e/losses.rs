@@ -32,7 +32,7 @@ const LOSSES: [Loss; 8] = [
         cause: "ip neigh replace 10.244.1.1 dev eth0 lladdr 02:00:00:00:00:99 nud permanent",
         lost: OUT,
         options: "--probe",
-        finding: "error[HG1048]: the static neighbor entry for 10.244.1.1 on eth0 (node linux-2) has hardware address \
+        finding: "error[HG1048]: the static neighbor entry for 10.244.1.1 on eth0 (node linux-2) has MAC address \
                   02:00:00:00:00:99, but ",
         remedy: "ip neigh del 10.244.1.1 dev eth0",
     },
@@ -120,7 +120,7 @@ fn two_machines_with_the_same_address_are_found() {
         let doctor = || cluster.try_sh("node linux-1", "\"$HOSTGW\" doctor --node linux-1 --probe");
         doctor()
             .expect(11)
-            .says("error[HG1049]: 2 hardware addresses answer for 10.244.1.1 on eth0 (node linux-2): ");
+            .says("error[HG1049]: 2 MAC addresses answer for 10.244.1.1 on eth0 (node linux-2): ");
         cluster.sh("node win-1", "ip address del 10.244.1.1/32 dev lo");
         doctor().expect(0).says("no findings");
     });

@@ -159,9 +159,9 @@ fn unusual_nodes_work_in_the_copy() {
                for node in 1 12 13; do ip route add 172.30.0.$node dev eth0; done
                ip route add default via 172.30.0.1",
         );
-        // Machines behind the bridge of pods have other link-layer addresses in the copy.
+        // Machines behind the bridge of pods have other MAC addresses in the copy.
         works("ip neigh add 10.244.0.10 lladdr 02:00:00:00:00:99 dev cni0 nud permanent")
-            .says("not copied: simulated machines have other link-layer addresses");
+            .says("not copied: simulated machines have other MAC addresses");
         // Firewalls can match the ports of the bridge of pods.
         works("ip link add veth1a2b type veth peer name pod1; ip link set veth1a2b master cni0 up
                nft add table bridge f; nft 'add chain bridge f in { type filter hook input priority 0; policy drop; }'
@@ -399,7 +399,7 @@ fn a_bridge_with_a_hardware_port_and_a_second_interface() {
     });
 }
 
-/// Simulated machines have other link-layer addresses than the node's real neighbors.
+/// Simulated machines have other MAC addresses than the node's real neighbors.
 #[test]
 fn permanent_neighbor_entries_of_simulated_machines_are_left_out() {
     let _turn = simulate::small();

@@ -90,7 +90,7 @@ fn behind(router: IpAddr, route: &Route, mtu: Option<u32>) -> LiveEntry {
 /// The second address is the pod gateway of Windows nodes, but their address, which hostgw needs, is unknown.
 pub(super) const WINDOWS: &str = "if it is a Windows node, set os and address, and remove gateway";
 
-/// Merges the IPv4 and IPv6 pod CIDRs of a node whose next hops have the same hardware address. The routes alone do not show
+/// Merges the IPv4 and IPv6 pod CIDRs of a node whose next hops have the same MAC address. The routes alone do not show
 /// that they belong together.
 fn paired(mut nodes: Vec<LiveEntry>, neighbors: &Neighbors<'_>) -> Vec<LiveEntry> {
     let hardware = |address: IpAddr| neighbors.hardware(address);
@@ -137,12 +137,12 @@ impl<'a> Neighbors<'a> {
         entries.filter(|entry| entry.device == self.common.device && !entry.unanswered)
     }
 
-    /// The hardware address of a neighbor.
+    /// The MAC address of a neighbor.
     fn hardware(&self, address: IpAddr) -> Option<&'a Untrusted> {
-        self.entries().find(|entry| entry.address == address)?.hardware.as_ref()
+        self.entries().find(|entry| entry.address == address)?.mac_address.as_ref()
     }
 
-    /// Adds the addresses of nodes that their routes do not show, such as those to pod gateways: those with the same hardware address.
+    /// Adds the addresses of nodes that their routes do not show, such as those to pod gateways: those with the same MAC address.
     fn add_addresses(&self, nodes: &mut [LiveEntry], prefixes: &[IpNet]) {
         let routers: BTreeSet<IpAddr> = nodes
             .iter()
@@ -167,7 +167,7 @@ impl<'a> Neighbors<'a> {
                         && !routers.contains(address)
                         && !prefixes.iter().any(|prefix| prefix.contains(address))
                 };
-                let same = self.entries().filter(|entry| entry.hardware.as_ref() == *own);
+                let same = self.entries().filter(|entry| entry.mac_address.as_ref() == *own);
                 let mut addresses = same.map(|entry| entry.address).filter(is_possible);
                 if let (Some(address), None) = (addresses.next(), addresses.next()) {
                     node.addresses.push(address);

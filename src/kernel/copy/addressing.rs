@@ -75,7 +75,7 @@ impl Addressing {
     }
 
     /// Assigns the addresses, and adds the neighbor entries, except those on the interfaces `played`: what is connected to
-    /// them has other link-layer addresses.
+    /// them has other MAC addresses.
     pub(super) fn write(
         &self,
         socket: &mut Socket,
@@ -109,10 +109,8 @@ impl Addressing {
                 header.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |index| u32::from_ne_bytes(*index));
             let object = format!("neighbor entry {target} on {}", name(index));
             if header.get(10).is_some_and(|flags| flags & PROXY == 0) && played.contains(&index) {
-                omissions.push(Omission::new(
-                    object,
-                    "not copied: simulated machines have other link-layer addresses",
-                ));
+                omissions
+                    .push(Omission::new(object, "not copied: simulated machines have other MAC addresses"));
                 continue;
             }
             let attributes = retain(rest, |kind| NEIGHBOR_ATTRIBUTES.contains(&kind));

@@ -1,4 +1,4 @@
-//! Asks for hardware addresses with ARP and neighbor discovery, past the kernel's neighbor table, which keeps only one answer and
+//! Asks for MAC addresses with ARP and neighbor discovery, past the kernel's neighbor table, which keeps only one answer and
 //! asks for no static entry.
 
 use std::{
@@ -21,7 +21,7 @@ use rustix::{
 use super::{HopAddress, TICK};
 use crate::{kernel::ffi, model::solicited_node};
 
-/// A hardware address of Ethernet.
+/// A MAC address of Ethernet.
 type MacAddress = [u8; 6];
 
 /// The interface that questions are asked on.
@@ -29,7 +29,7 @@ type MacAddress = [u8; 6];
 pub(in crate::kernel) struct Asker {
     /// The number of the interface.
     pub interface: u32,
-    /// Its hardware address.
+    /// Its MAC address.
     pub hardware: MacAddress,
     /// One of its IPv4 addresses, if it has any.
     pub address: Option<Ipv4Addr>,
@@ -54,10 +54,10 @@ const ADVERTISEMENT: u8 = 136;
 const SOURCE_ADDRESS: u8 = 1;
 const TARGET_ADDRESS: u8 = 2;
 
-/// The hardware addresses in the answers about each address.
+/// The MAC addresses in the answers about each address.
 pub(in crate::kernel) type Answers = BTreeMap<HopAddress, BTreeSet<MacAddress>>;
 
-/// Asks for the hardware addresses of `targets` on one interface.
+/// Asks for the MAC addresses of `targets` on one interface.
 ///
 /// # Errors
 /// Returns an error if packets cannot be sent and received, which requires `CAP_NET_RAW`.
@@ -191,7 +191,7 @@ fn arp_request(asker: Asker, target: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// Returns the address that an ARP reply is about, and its hardware address.
+/// Returns the address that an ARP reply is about, and its MAC address.
 fn arp_answer(frame: &[u8]) -> Option<(IpAddr, MacAddress)> {
     let (header, packet) = frame.split_at_checked(14)?;
     let is_reply =
@@ -210,7 +210,7 @@ fn solicitation(asker: Asker, target: Ipv6Addr) -> Vec<u8> {
     message
 }
 
-/// Returns the address that a neighbor advertisement is about, and its hardware address.
+/// Returns the address that a neighbor advertisement is about, and its MAC address.
 fn discovery_answer(message: &[u8]) -> Option<(IpAddr, MacAddress)> {
     let is_answer = *message.first()? == ADVERTISEMENT;
     let target: &[u8; 16] = message.get(8..)?.first_chunk()?;

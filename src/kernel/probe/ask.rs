@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Asking {
     address: IpAddr,
     interface: u32,
-    /// Whether the whole link was queried, not only the last known link-layer address.
+    /// Whether the whole link was queried, not only the last known MAC address.
     is_broadcast: bool,
 }
 
@@ -75,13 +75,13 @@ impl Asking {
                 Ok(AttemptStatus::Failed("it does not answer on its link".to_owned()))
             }
             NeighbourState::Incomplete | NeighbourState::Probe => Ok(AttemptStatus::Waiting),
-            // The last known link-layer address is silent, so another machine may have the address now. Or another
+            // The last known MAC address is silent, so another machine may have the address now. Or another
             // program changed the entry.
             _ => self.ask(&entry, socket),
         }
     }
 
-    /// Queries the last known link-layer address if there is one, else the whole link.
+    /// Queries the last known MAC address if there is one, else the whole link.
     fn ask(&mut self, entry: &Neighbor, socket: &mut Socket) -> Result<AttemptStatus, Error> {
         match entry.state() {
             _ if !entry.is_asked_for() => Ok(not_asked_for()),

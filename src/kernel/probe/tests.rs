@@ -203,7 +203,7 @@ fn an_earlier_answer_does_not_count() {
     });
 }
 
-/// The last known link-layer address is silent: another machine has the IP address now.
+/// The last known MAC address is silent: another machine has the IP address now.
 #[test]
 fn a_neighbor_that_moved_is_found() {
     in_namespace(|| {
