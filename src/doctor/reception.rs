@@ -76,7 +76,7 @@ fn examine_call(
     let family = Family::from(*address);
     let packet = Packet { source: *sender, destination: *address, input: Some(device.clone()) };
     let trace = model.trace(&packet);
-    if trace.verdict == Verdict::Local || is_in_vrf(model, device) {
+    if trace.verdict == Verdict::Local || model.host().is_in_vrf(device) {
         return None;
     }
     let question = match family {
@@ -116,13 +116,6 @@ fn examine_call(
         )),
         None => missing_route(model, &trace, call, &effect),
     }
-}
-
-/// Returns `true` if the interface belongs to a VRF, which has the local addresses in its own table.
-fn is_in_vrf(model: &ForwardingModel<'_>, device: &Untrusted) -> bool {
-    let host = model.host();
-    let master = host.link(device.as_raw()).and_then(|link| host.link(link.master.as_ref()?.as_raw()));
-    master.is_some_and(|master| master.kind.as_ref().is_some_and(|kind| kind == "vrf"))
 }
 
 /// No rule for all packets looks up table local.

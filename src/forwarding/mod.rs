@@ -10,6 +10,10 @@
 //!
 //! - `model.rs`: the path of a packet according to rules, routes and sysctls
 //! - `path.rs`: the packets between the pods of this node and those of all others and the outside, and their planned next hops
+//! - `ends.rs`: the ends of these paths on this node
+//! - `rank.rs`: how good a path is
+//! - `prefix_set.rs`: prefixes whose packets may take a different path
+//! - `treatment.rs`: what firewalls and NAT can do with a packet
 //! - `firewall.rs`: what the chains of firewalls and NAT do with a packet
 //! - `distinction.rs`: the addresses that no rule of a firewall distinguishes
 //! - `register.rs`: the values that a rule compares, as far as they are known
@@ -18,26 +22,33 @@
 //! - `explain.rs`: explains why a packet does not take the planned path, and what to do about it
 
 mod distinction;
+mod ends;
 mod explain;
 mod firewall;
 mod model;
 mod path;
+mod prefix_set;
+mod rank;
 mod register;
 mod sample;
+mod treatment;
 mod windows;
 
 pub use distinction::{Distinctions, Region};
+pub use ends::{Direction, LocalEnd};
 pub use explain::{
     PathFault, delete_route, explain, faults, faults_unapplied, owner, remove_rule, stop_text,
 };
-pub use firewall::{
-    AddressChange, ChainIndex, Conditional, Filtering, HeaderPart, MAX_DEPTH, NewDestination, Overwriting,
-    Passage, Spot, Translation, Treatment, Way,
-};
+pub use firewall::{ChainIndex, MAX_DEPTH};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
-pub use path::{Direction, Ledger, LocalEnd, Path, Paths, Peer, PodPart, Rank};
+pub use path::{Path, Paths, Peer, PodPart};
+pub use rank::{Ledger, Rank};
 use sample::CLIENT_PORT;
 pub use sample::{SAMPLE_PORT, Transport};
+pub use treatment::{
+    AddressChange, Conditional, Filtering, HeaderPart, NewDestination, Overwriting, Passage, Spot,
+    Translation, Treatment, Way,
+};
 pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};
 
 use std::{

@@ -2,7 +2,6 @@
 //! should take.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     ops::Range,
@@ -10,30 +9,18 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ForwardingModel, Hop, Packet, Verdict, outside_address};
+use super::{
+    ForwardingModel, Hop, Packet, Verdict,
+    ends::{Direction, End, LocalEnd, default_route, itself, pod},
+    outside_address,
+    prefix_set::{PrefixSet, ancestors},
+    rank::{Course, Ledger, Rank},
+};
 use crate::{
-    model::{Cluster, Family, Node, PerFamily, Prefixed, is_link_local, pod_address},
-    state::{Host, InterfaceAddress, PolicyRule, Route, RouteType, RuleAction, RuleSelector},
+    model::{Cluster, Family, PerFamily, Prefixed, pod_address},
+    state::{Host, Route},
     text::Untrusted,
 };
-
-/// The direction of a packet from or to a pod of this node, or the node itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// From this node or its pod.
-    Out,
-    /// To this node or its pod.
-    In,
-}
-
-/// This node's end of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LocalEnd {
-    /// A pod of this node.
-    Pod,
-    /// The node itself. It sends packets to pods, and receives the replies.
-    Node,
-}
 
 /// The other end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,23 +73,6 @@ pub enum PodPart {
     Other(IpNet),
 }
 
-/// A pod of this node, or the node itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct End {
-    local_end: LocalEnd,
-    /// The pod CIDR, or the address of the node.
-    prefix: IpNet,
-    address: IpAddr,
-    /// The interface that all packets of the pod use, or the one with the address of the node.
-    device: Untrusted,
-}
-
-impl End {
-    fn family(&self) -> Family {
-        self.prefix.into()
-    }
-}
-
 /// The paths between a node or its pods and the pods of all others, and between its pods and the outside.
 #[derive(Debug, Clone)]
 pub struct Paths<'a> {
@@ -130,52 +100,6 @@ pub struct Paths<'a> {
     /// The default routes, by which pods reach the outside. A node without one has no outside.
     outside: PerFamily<&'a Route>,
 }
-
-/// A set of prefixes.
-#[derive(Debug, Clone, Default)]
-struct PrefixSet {
-    all: HashSet<IpNet>,
-    /// The lengths of the prefixes of each family.
-    lengths: PerFamily<BTreeSet<u8>>,
-    /// The prefixes that contain one of them.
-    around: HashSet<IpNet>,
-}
-
-impl PrefixSet {
-    fn insert(&mut self, prefix: IpNet) {
-        if self.all.insert(prefix) {
-            self.lengths.get_mut(Family::from(prefix)).get_or_insert_default().insert(prefix.prefix_len());
-            // What contains a known one is known, too.
-            ancestors(prefix).take_while(|around| self.around.insert(*around)).for_each(drop);
-        }
-    }
-
-    /// Returns `true` if `prefix` is one of them, is inside one of them, or contains one.
-    fn overlaps(&self, prefix: IpNet) -> bool {
-        let lengths = self.lengths.get(Family::from(prefix));
-        let mut outer = lengths.into_iter().flat_map(|lengths| lengths.range(..=prefix.prefix_len()));
-        let is_known = |length: &u8| {
-            let outer = IpNet::new(prefix.addr(), *length).map(|outer| outer.trunc());
-            outer.is_ok_and(|outer| self.all.contains(&outer))
-        };
-        self.around.contains(&prefix) || outer.any(is_known)
-    }
-}
-
-/// How good a path is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// The node does not forward the packet, or only by its default route.
-    Lost,
-    /// It forwards the packet via another next hop.
-    Elsewhere,
-    /// It forwards the packet as planned.
-    Planned,
-}
-
-/// The ranks of some [`Paths`], in their order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ledger(Vec<Rank>);
 
 impl<'a> Paths<'a> {
     /// Returns the paths of the node at `index` of `cluster`. `routes` are its desired routes to the pods of other nodes,
@@ -661,18 +585,6 @@ impl<'p> PathRef<'p> {
     }
 }
 
-/// The interface through which a packet arrives, and the planned next hop.
-struct Course<'a> {
-    local_end: LocalEnd,
-    /// Whether the other end is outside the cluster.
-    is_outside: bool,
-    direction: Direction,
-    /// The interface that it comes in through; `None` if the node itself sends it.
-    input: Option<&'a Untrusted>,
-    gateway: Option<IpAddr>,
-    device: &'a Untrusted,
-}
-
 impl Path {
     /// The node of the other pod; `None` if the other end is outside the cluster.
     #[must_use]
@@ -713,152 +625,7 @@ impl Path {
     }
 }
 
-impl Course<'_> {
-    fn rank(&self, verdict: &Verdict) -> Rank {
-        let is_expected = |hop: &Hop| hop.gateway == self.gateway && hop.device == *self.device;
-        match verdict {
-            Verdict::Local if self.is_to_node() => Rank::Planned,
-            _ if self.is_to_node() => Rank::Lost,
-            Verdict::Forwarded { hops, .. } if hops.len() == 1 && is_expected(&hops[0]) => Rank::Planned,
-            Verdict::Forwarded { hops, .. }
-                if self.is_outside
-                    && self.direction == Direction::Out
-                    && hops.iter().all(|hop| !self.is_input(hop)) =>
-            {
-                Rank::Planned
-            }
-            Verdict::Forwarded { length: 1.., .. } if self.is_diverted(verdict) => Rank::Elsewhere,
-            _ => Rank::Lost,
-        }
-    }
-
-    /// Returns `true` if the node forwards the packet to a next hop that may deliver it.
-    fn is_diverted(&self, verdict: &Verdict) -> bool {
-        // A packet that is sent back reaches no other node, and one that is sent to a router does not reach this node's pods.
-        let is_dead_end =
-            |hop: &Hop| self.is_input(hop) || (self.direction == Direction::In && hop.gateway.is_some());
-        matches!(verdict, Verdict::Forwarded { hops, .. } if !hops.iter().any(is_dead_end))
-            && !self.is_to_node()
-    }
-
-    fn is_to_node(&self) -> bool {
-        (self.local_end, self.direction) == (LocalEnd::Node, Direction::In)
-    }
-
-    fn is_input(&self, hop: &Hop) -> bool {
-        self.input == Some(&hop.device)
-    }
-}
-
-impl Ledger {
-    /// Returns the indexes of the paths that are ranked worse than in `before`.
-    #[must_use]
-    pub fn worse_than(&self, before: &Self) -> Vec<usize> {
-        let pairs = self.0.iter().zip(&before.0).enumerate();
-        pairs.filter(|(_, (now, before))| now < before).map(|(index, _)| index).collect()
-    }
-
-    /// Returns the indexes of the paths that are not as planned.
-    #[must_use]
-    pub fn blocked(&self) -> Vec<usize> {
-        let ranks = self.0.iter().enumerate();
-        ranks.filter(|(_, rank)| **rank != Rank::Planned).map(|(index, _)| index).collect()
-    }
-}
-
 /// Returns `true` if the cluster has a prefix that contains this one and is larger.
 fn is_inside(cluster: &Cluster, prefix: &IpNet) -> bool {
     cluster.prefixes.iter().any(|whole| whole.contains(prefix) && whole != prefix)
-}
-
-/// Iterates over the prefixes that contain this one, the longest first.
-fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
-    std::iter::successors(prefix.supernet(), IpNet::supernet)
-}
-
-/// Returns the default route that the kernel prefers: one in the first table that the policy rules select for all packets, or
-/// half of one, as VPNs add them.
-fn default_route<'a>(
-    family: Family,
-    routes: impl Iterator<Item = &'a Route> + Clone,
-    rules: &[PolicyRule],
-) -> Option<&'a Route> {
-    let in_table = |rule: &PolicyRule| {
-        let RuleAction::Lookup(table) = rule.action else { return None };
-        let is_default = |route: &&Route| {
-            let length = route.destination.prefix_len();
-            route.kind == RouteType::Unicast
-                && route.hops().next().is_some()
-                && length <= 1
-                && rule.suppress_length.is_none_or(|suppressed| u32::from(length) > suppressed)
-                && route.destination.contains(&outside_address(family))
-                && route.table == table
-        };
-        let preference = |route: &&Route| (Reverse(route.destination.prefix_len()), route.metric);
-        routes.clone().filter(is_default).min_by_key(preference)
-    };
-    // A rule for packets without a certain mark applies to those of pods.
-    let is_for_all = |rule: &&PolicyRule| {
-        let without_mark = RuleSelector { not: false, mark: None, ..rule.selector.clone() };
-        rule.family == family
-            && without_mark == RuleSelector::default()
-            && rule.selector.not == rule.selector.mark.is_some()
-    };
-    let defaults = PolicyRule::defaults(family);
-    let rules = if rules.is_empty() { &defaults } else { rules };
-    rules.iter().filter(is_for_all).find_map(in_table)
-}
-
-/// Returns the node itself with the source address that it uses for packets that follow `route`: the preferred one of the
-/// route, or the address of the node, or else the first one of the interface.
-fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
-    let family = route.family();
-    let device = route.next_hop.device.as_ref()?;
-    // A VRF has the node's addresses in a table of its own.
-    let master = host.link(device.as_raw()).and_then(|link| host.link(link.master.as_ref()?.as_raw()));
-    if master.is_some_and(|master| master.kind.as_ref().is_some_and(|kind| kind == "vrf")) {
-        return None;
-    }
-    let is_local =
-        |wanted: IpAddr| host.addresses.iter().find(|local| local.address == wanted && local.is_used());
-    let is_usual = |local: &&InterfaceAddress| {
-        local.device == *device
-            && Family::from(local.address) == family
-            && local.is_used()
-            && !is_link_local(local.address)
-    };
-    let local = match route.source {
-        Some(source) => is_local(source)?,
-        None => {
-            let own = node.addresses.get(family).copied().and_then(is_local);
-            own.filter(is_usual).or_else(|| host.addresses.iter().find(is_usual))?
-        }
-    };
-    Some(End {
-        local_end: LocalEnd::Node,
-        prefix: local.address.into(),
-        address: local.address,
-        device: local.device.clone(),
-    })
-}
-
-/// Returns a pod of the node, and the interface to it.
-fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<End> {
-    let holds = |device: &Untrusted| host.link(device.as_raw()).is_some_and(|link| link.up);
-    let bridge = host.addresses.iter().filter(|local| cidr.contains(&local.address) && holds(&local.device));
-    if let Some(local) = bridge.min_by_key(|local| local.address != gateway) {
-        return Some(End {
-            local_end: LocalEnd::Pod,
-            prefix: cidr,
-            address: pod_address(cidr, Some(local.address)),
-            device: local.device.clone(),
-        });
-    }
-    let mut routes = host.foreign.iter().chain(&host.others).filter(|route| {
-        cidr.contains(&route.destination) && route.next_hop.gateway.is_none() && route.destination != cidr
-    });
-    routes.find_map(|route| {
-        let device = route.next_hop.device.clone().filter(holds)?;
-        Some(End { local_end: LocalEnd::Pod, prefix: cidr, address: route.destination.addr(), device })
-    })
 }

@@ -222,6 +222,13 @@ impl InterfaceAddress {
 }
 
 impl Host {
+    /// Returns `true` if the interface belongs to a VRF, which has the node's addresses in a table of its own.
+    #[must_use]
+    pub fn is_in_vrf(&self, device: &Untrusted) -> bool {
+        let master = self.link(device.as_raw()).and_then(|link| self.link(link.master.as_ref()?.as_raw()));
+        master.is_some_and(|master| master.kind.as_ref().is_some_and(|kind| kind == "vrf"))
+    }
+
     /// Returns the interface with this `name`.
     #[must_use]
     pub fn link(&self, name: &str) -> Option<&Link> {

@@ -1,0 +1,132 @@
+//! The ends of paths on this node: a pod, the node itself, or the way outside.
+
+use std::{cmp::Reverse, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::outside_address;
+use crate::{
+    model::{Family, Node, is_link_local, pod_address},
+    state::{Host, InterfaceAddress, PolicyRule, Route, RouteType, RuleAction, RuleSelector},
+    text::Untrusted,
+};
+
+/// The direction of a packet from or to a pod of this node, or the node itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From this node or its pod.
+    Out,
+    /// To this node or its pod.
+    In,
+}
+
+/// This node's end of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LocalEnd {
+    /// A pod of this node.
+    Pod,
+    /// The node itself. It sends packets to pods, and receives the replies.
+    Node,
+}
+
+/// A pod of this node, or the node itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    pub local_end: LocalEnd,
+    /// The pod CIDR, or the address of the node.
+    pub prefix: IpNet,
+    pub address: IpAddr,
+    /// The interface that all packets of the pod use, or the one with the address of the node.
+    pub device: Untrusted,
+}
+
+impl End {
+    pub fn family(&self) -> Family {
+        self.prefix.into()
+    }
+}
+
+/// Returns the default route that the kernel prefers: one in the first table that the policy rules select for all packets, or
+/// half of one, as VPNs add them.
+pub(super) fn default_route<'a>(
+    family: Family,
+    routes: impl Iterator<Item = &'a Route> + Clone,
+    rules: &[PolicyRule],
+) -> Option<&'a Route> {
+    let in_table = |rule: &PolicyRule| {
+        let RuleAction::Lookup(table) = rule.action else { return None };
+        let is_default = |route: &&Route| {
+            let length = route.destination.prefix_len();
+            route.kind == RouteType::Unicast
+                && route.hops().next().is_some()
+                && length <= 1
+                && rule.suppress_length.is_none_or(|suppressed| u32::from(length) > suppressed)
+                && route.destination.contains(&outside_address(family))
+                && route.table == table
+        };
+        let preference = |route: &&Route| (Reverse(route.destination.prefix_len()), route.metric);
+        routes.clone().filter(is_default).min_by_key(preference)
+    };
+    // A rule for packets without a certain mark applies to those of pods.
+    let is_for_all = |rule: &&PolicyRule| {
+        let without_mark = RuleSelector { not: false, mark: None, ..rule.selector.clone() };
+        rule.family == family
+            && without_mark == RuleSelector::default()
+            && rule.selector.not == rule.selector.mark.is_some()
+    };
+    let defaults = PolicyRule::defaults(family);
+    let rules = if rules.is_empty() { &defaults } else { rules };
+    rules.iter().filter(is_for_all).find_map(in_table)
+}
+
+/// Returns the node itself with the source address that it uses for packets that follow `route`: the preferred one of the
+/// route, or the address of the node, or else the first one of the interface.
+pub(super) fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
+    let family = route.family();
+    let device = route.next_hop.device.as_ref()?;
+    if host.is_in_vrf(device) {
+        return None;
+    }
+    let is_local =
+        |wanted: IpAddr| host.addresses.iter().find(|local| local.address == wanted && local.is_used());
+    let is_usual = |local: &&InterfaceAddress| {
+        local.device == *device
+            && Family::from(local.address) == family
+            && local.is_used()
+            && !is_link_local(local.address)
+    };
+    let local = match route.source {
+        Some(source) => is_local(source)?,
+        None => {
+            let own = node.addresses.get(family).copied().and_then(is_local);
+            own.filter(is_usual).or_else(|| host.addresses.iter().find(is_usual))?
+        }
+    };
+    Some(End {
+        local_end: LocalEnd::Node,
+        prefix: local.address.into(),
+        address: local.address,
+        device: local.device.clone(),
+    })
+}
+
+/// Returns a pod of the node, and the interface to it.
+pub(super) fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<End> {
+    let holds = |device: &Untrusted| host.link(device.as_raw()).is_some_and(|link| link.up);
+    let bridge = host.addresses.iter().filter(|local| cidr.contains(&local.address) && holds(&local.device));
+    if let Some(local) = bridge.min_by_key(|local| local.address != gateway) {
+        return Some(End {
+            local_end: LocalEnd::Pod,
+            prefix: cidr,
+            address: pod_address(cidr, Some(local.address)),
+            device: local.device.clone(),
+        });
+    }
+    let mut routes = host.foreign.iter().chain(&host.others).filter(|route| {
+        cidr.contains(&route.destination) && route.next_hop.gateway.is_none() && route.destination != cidr
+    });
+    routes.find_map(|route| {
+        let device = route.next_hop.device.clone().filter(holds)?;
+        Some(End { local_end: LocalEnd::Pod, prefix: cidr, address: route.destination.addr(), device })
+    })
+}
