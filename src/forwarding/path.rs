@@ -255,11 +255,12 @@ impl<'a> Paths<'a> {
         self.part_refs().chain(self.node_refs()).chain(self.outside_refs())
     }
 
-    /// The refs of the node itself, in the families in which it also has pods.
+    /// The refs of the node itself, in the families in which it also has pods. Before the first pod, nothing is judged.
     fn node_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         let refs = self.of_node.iter().filter_map(|(at, is_of_all)| {
             let (route, node) = self.others[*at];
-            let own = self.own.get(route.family()).filter(|_| self.own_pods.get(route.family()).is_some())?;
+            let own =
+                self.own.get(route.family()).filter(|_| self.pods_of(route.family()).next().is_some())?;
             let both = self.both(own, route, Some(node), self.pod_behind(route, node))?;
             Some(both.map(|path| PathRef { is_of_all: *is_of_all, ..path }))
         });

@@ -76,8 +76,10 @@ fn spawn<'scope>(
 fn ask(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
     let mut socket = open_route_socket()?;
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
-    let cannot =
-        |error: KernelError| Error::unexpected(format!("cannot ask the kernel for its routes: {error}"));
+    let cannot = |error: KernelError| {
+        Error::unexpected(format!("cannot ask the kernel for its routes: {error}"))
+            .with_hint_if(error.inconsistent_hint())
+    };
     let mut requests = Requests::default();
     // Without its interface, no packet comes in.
     let mut verdicts = vec![Verdict::Refused(Refusal::Other(Errno::NODEV.raw_os_error())); packets.len()];

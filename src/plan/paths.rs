@@ -133,8 +133,8 @@ mod tests {
             (host(&pods), vec![], vec![foreign("10.244.7.16/28")], 10),
             (host(&pods), vec![], vec![foreign("10.0.0.0/8")], 4),
             (host(&with("10.244.9.10/32")), vec![], vec![], 8),
-            // Without a pod interface, only those of the node itself are.
-            (host(&pods[..1]), vec![], vec![], 2),
+            // Before the first pod, there is no pod interface.
+            (host(&pods[..1]), vec![], vec![], 0),
         ];
         for (at, (host, live, foreign, questions)) in cases.iter().enumerate() {
             let (all, expected) = judged(host, live, foreign, true);

@@ -221,6 +221,24 @@ fn an_interrupted_dump_is_repeated() {
     }
 }
 
+/// The answers to questions about paths are requested again, too, if some are lost.
+#[test]
+fn lost_answers_about_paths_are_requested_again() {
+    let node = super::paths::node_with_pods(Privilege::User);
+    let mut applied = 0;
+    for number in 1.. {
+        assert!(number < MAX_POINTS, "more than {MAX_POINTS} points");
+        let outcome = with_fault(&node, &["apply", "--yes"], &format!("lose:{number}"));
+        assert!(!outcome.stderr.contains("cannot ask the kernel"), "{outcome}");
+        applied += usize::from(outcome.code == 0);
+        if !met_fault(&node) {
+            break;
+        }
+        node.hostgw_ok(&["destroy", "--yes"]);
+    }
+    assert!(applied > 10, "{applied}");
+}
+
 /// A plan made from interrupted answers is correct.
 #[test]
 fn a_plan_from_interrupted_dumps_is_complete() {

@@ -393,18 +393,25 @@ impl Socket {
         questions: &mut Requests,
         take: &mut impl FnMut(usize, Result<&[u8], KernelError>),
     ) -> Result<(), KernelError> {
-        let mut sent = 0;
-        while let Some((bytes, count)) = questions.packet(sent) {
+        let (mut sent, mut attempts) = (0, 0);
+        'packets: while let Some((bytes, count)) = questions.packet(sent) {
             let first = self.sequence.wrapping_add(1);
             self.sequence = u32::try_from(count).map_or(0, |count| self.sequence.wrapping_add(count));
             number(bytes, first, count)?;
             self.send(bytes)?;
+            attempts += 1;
             let mut missing = count;
             while missing > 0 {
-                self.receive(RecvFlags::empty()).map_err(|errno| match errno {
-                    Errno::AGAIN => KernelError::with_text(Errno::TIMEDOUT, "the kernel did not reply"),
-                    errno => errno.into(),
-                })?;
+                match self.receive(RecvFlags::empty()) {
+                    Ok(()) => {}
+                    // Answers were lost. A question changes nothing, so it can be asked again.
+                    Err(Errno::NOBUFS) if attempts < MAX_ATTEMPTS => continue 'packets,
+                    Err(Errno::NOBUFS) => return Err(KernelError::inconsistent(Errno::NOBUFS)),
+                    Err(Errno::AGAIN) => {
+                        return Err(KernelError::with_text(Errno::TIMEDOUT, "the kernel did not reply"));
+                    }
+                    Err(errno) => return Err(errno.into()),
+                }
                 for message in Messages(&self.buffer) {
                     let message = message?;
                     let index = message.sequence.wrapping_sub(first) as usize;
@@ -419,7 +426,7 @@ impl Socket {
                     }
                 }
             }
-            sent += count;
+            (sent, attempts) = (sent + count, 0);
         }
         Ok(())
     }
