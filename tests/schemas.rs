@@ -128,3 +128,45 @@ fn the_guide_names_the_fields_of_the_schemas() {
     let unknown: Vec<_> = listed.difference(&fields("transaction", "/properties")).cloned().collect();
     assert_eq!(unknown, Vec::<String>::new());
 }
+
+/// The keys that the Ansible module reads from documents exist in a schema.
+#[test]
+fn the_ansible_module_reads_keys_of_the_schemas() {
+    /// The variables that hold documents or parts of them.
+    const DOCUMENTS: [&str; 14] = [
+        "report", "change", "item", "error", "document", "location", "one", "conflict", "part", "finding",
+        "history", "pending", "status", "old",
+    ];
+    let module = include_str!("../examples/ansible/roles/hostgw/library/hostgw.py");
+    let mut known = BTreeSet::new();
+    for entry in fs::read_dir("schemas").unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        properties(&serde_json::from_str(&text).unwrap(), &mut known);
+    }
+    let mut read = BTreeSet::new();
+    for (opening, closing) in [("[\"", "\"]"), (".get(\"", "\"")] {
+        for (at, _) in module.match_indices(opening) {
+            let before = module[..at].rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+            let (key, _) = module[at + opening.len()..].split_once(closing).unwrap();
+            if DOCUMENTS.contains(&before) {
+                read.insert(key.to_owned());
+            }
+        }
+    }
+    assert!(read.len() > 25, "{read:?}");
+    let unknown: Vec<&String> = read.difference(&known).collect();
+    assert_eq!(unknown, Vec::<&String>::new());
+}
+
+/// Collects the names of all properties in a schema.
+fn properties(schema: &Value, names: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(members) => {
+            let own = members.get("properties").and_then(Value::as_object);
+            names.extend(own.into_iter().flat_map(|own| own.keys().cloned()));
+            members.values().for_each(|member| properties(member, names));
+        }
+        Value::Array(items) => items.iter().for_each(|item| properties(item, names)),
+        _ => {}
+    }
+}

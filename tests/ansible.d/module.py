@@ -22,10 +22,10 @@ def report(*changes):
 
 class Diffs(unittest.TestCase):
     def test_a_diff_has_the_objects_with_reasons(self):
-        source = {"file": "hostgw.yaml", "line": 8}
+        location = {"file": "hostgw.yaml", "line": 8}
         diff = hostgw.diff_of(
             report(
-                change("add", None, "10.244.1.0/24 dev eth0", source=source),
+                change("add", None, "10.244.1.0/24 dev eth0", location=location),
                 change("update", "net.ipv4.ip_forward = 0", "net.ipv4.ip_forward = 1", "forwarding", drift=True),
                 change("remove", "10.244.2.0/24 dev eth0", None, "node linux-3 removed"),
             ),
@@ -38,8 +38,8 @@ class Diffs(unittest.TestCase):
         )
 
     def test_a_line_of_an_earlier_configuration_is_not_named(self):
-        source = {"file": "hostgw.yaml", "line": 8, "apply": 3}
-        diff = hostgw.diff_of(report(change("remove", "a", None, "removed", source=source)), 10)
+        location = {"file": "hostgw.yaml", "line": 8, "transactionId": 3}
+        diff = hostgw.diff_of(report(change("remove", "a", None, "removed", location=location)), 10)
         self.assertEqual(diff["before"], "a  # removed\n")
 
     def test_a_long_diff_keeps_the_removals(self):
@@ -61,17 +61,19 @@ class Diffs(unittest.TestCase):
 class Failures(unittest.TestCase):
     def test_an_error_has_its_details_and_its_remedy(self):
         cause = {"message": "the cause", "details": []}
-        error = {"message": "cannot apply", "details": ["why"], "hint": "do that", "cause": cause}
+        error = {"message": "cannot apply", "details": ["why"], "remedy": "do that", "cause": cause}
         message = hostgw.failure_message({"error": error}, 6, "")
         self.assertEqual(message, "cannot apply\nwhy\nthe cause\nhelp: do that")
 
     def test_errors_of_a_configuration_have_their_places(self):
-        errors = [{"file": "hostgw.yaml", "line": line, "message": text} for line, text in ((4, "no"), (None, "none"))]
+        errors = [
+            {"location": {"file": "hostgw.yaml", "line": line}, "message": text} for line, text in ((4, "no"), (None, "none"))
+        ]
         message = hostgw.failure_message({"error": {"message": "invalid", "details": [], "errors": errors}}, 3, "")
         self.assertEqual(message, "invalid\nhostgw.yaml:4: no\nhostgw.yaml: none")
 
     def test_errors_of_a_validated_file_are_listed(self):
-        error = {"message": "invalid", "details": [], "errors": [{"file": "hostgw.yaml", "line": 4, "message": "no"}]}
+        error = {"message": "invalid", "details": [], "errors": [{"location": {"file": "hostgw.yaml", "line": 4}, "message": "no"}]}
         document = {"error": {"message": "1 of 1 file are invalid", "details": []}, "files": [{"error": error}]}
         self.assertEqual(hostgw.failure_message(document, 3, ""), "invalid\nhostgw.yaml:4: no")
 
