@@ -19,7 +19,7 @@ pub enum Rank {
     Planned,
 }
 
-/// The ranks of some [`Paths`], in their order.
+/// The ranks of some [`Paths`](super::Paths), in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger(pub(super) Vec<Rank>);
 
