@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::outside_address;
 use crate::{
     model::{Family, Node, is_link_local, pod_address},
-    state::{Host, InterfaceAddress, PolicyRule, Route, RouteType, RuleAction, RuleSelector},
+    state::{Host, InterfaceAddress, LOCAL_TABLE, PolicyRule, Route, RouteType, RuleAction, RuleSelector},
     text::Untrusted,
 };
 
@@ -84,10 +84,13 @@ pub(super) fn default_route<'a>(
 pub(super) fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
     let family = route.family();
     let device = route.next_hop.device.as_ref()?;
-    if host.is_in_vrf(device) {
+    // A snapshot may lack the kernel's own routes. Whether the node receives packets is then unknown.
+    let is_local =
+        |route: &Route| route.table == LOCAL_TABLE && route.kind.is_local() && route.family() == family;
+    if host.is_in_vrf(device) || !host.foreign.iter().chain(&host.others).any(is_local) {
         return None;
     }
-    let is_local =
+    let local_at =
         |wanted: IpAddr| host.addresses.iter().find(|local| local.address == wanted && local.is_used());
     let is_usual = |local: &&InterfaceAddress| {
         local.device == *device
@@ -96,9 +99,9 @@ pub(super) fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
             && !is_link_local(local.address)
     };
     let local = match route.source {
-        Some(source) => is_local(source)?,
+        Some(source) => local_at(source)?,
         None => {
-            let own = node.addresses.get(family).copied().and_then(is_local);
+            let own = node.addresses.get(family).copied().and_then(local_at);
             own.filter(is_usual).or_else(|| host.addresses.iter().find(is_usual))?
         }
     };

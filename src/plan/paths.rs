@@ -50,7 +50,7 @@ mod tests {
         config::{self, Document, Format},
         forwarding::{Ledger, Packet, Verdict},
         plan::{OriginalSysctls, desired},
-        state::{Host, InterfaceAddress, Link, Route},
+        state::{Host, InterfaceAddress, Link, Route, RouteType},
     };
 
     const NODES: usize = 100;
@@ -82,9 +82,19 @@ mod tests {
             prefix: address.parse::<ipnet::IpNet>().expect("a prefix").trunc(),
             flags: Vec::new(),
         };
+        // The kernel's own route to an address.
+        let local = |(name, address): &(&str, &str)| -> Route {
+            let address = address.parse::<ipnet::IpNet>().expect("a prefix").addr();
+            let route = serde_json::json!({
+                "destination": format!("{address}/32"), "table": 255, "metric": 0, "protocol": 2, "scope": "host",
+                "type": "unicast", "nextHop": { "device": name },
+            });
+            Route { kind: RouteType::LOCAL, ..serde_json::from_value(route).expect("a route") }
+        };
         Host {
             links: addresses.iter().enumerate().map(link).collect(),
             addresses: addresses.iter().map(address).collect(),
+            others: addresses.iter().map(local).collect(),
             ..Host::default()
         }
     }
