@@ -10,7 +10,7 @@ use super::{
     conditions::spot_text,
     egress, finding,
     reception::{Call, calls},
-    samples, set_sysctls,
+    set_sysctls,
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -71,7 +71,8 @@ fn no_arp(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
 fn pod_links<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
     let host = &examination.observed.host;
     let pods = &examination.node().pods;
-    let mut names: BTreeSet<Untrusted> = samples(paths)
+    let mut names: BTreeSet<Untrusted> = paths
+        .samples()
         .into_iter()
         .filter(|path| path.direction == Direction::Out)
         .filter_map(|path| path.packet.input)
@@ -286,7 +287,7 @@ fn with_nodes(examination: &Examination<'_>) -> Vec<Discovery> {
 
 /// Returns the packets between this node and one of its pods, on the pod interface.
 fn with_pods(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<(Untrusted, Vec<Discovery>)> {
-    let mut samples = samples(paths).into_iter();
+    let mut samples = paths.samples().into_iter();
     let path = samples.find(|path| path.direction == Direction::Out && path.packet.source.is_ipv6())?;
     let (pod, input) = (path.packet.source, path.packet.input?);
     let mut local = examination.observed.host.addresses.iter().filter(|local| local.device == input);

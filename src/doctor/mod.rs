@@ -199,7 +199,7 @@ fn own_gateways(examination: &Examination<'_>, paths: &Paths<'_>, family: Family
     let is_own = |path: &crate::forwarding::Path| {
         path.direction == Direction::Out && Family::from(path.packet.source) == family
     };
-    let gateways = samples(paths).into_iter().filter(is_own).filter_map(|path| {
+    let gateways = paths.samples().into_iter().filter(is_own).filter_map(|path| {
         let (pod, device) = (path.packet.source, path.packet.input?);
         let inside = |local: &&InterfaceAddress| local.device == device && path.own.contains(&local.address);
         let is_gateway =
@@ -213,7 +213,7 @@ fn own_gateways(examination: &Examination<'_>, paths: &Paths<'_>, family: Family
 /// Returns the interfaces that carry pod packets: the pod interface, the egress interface, and the ports of a bridge among them.
 fn carriers<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
     let links = &examination.observed.host.links;
-    let mut used: Vec<Untrusted> = samples(paths).into_iter().filter_map(|path| path.packet.input).collect();
+    let mut used: Vec<Untrusted> = paths.samples().into_iter().filter_map(|path| path.packet.input).collect();
     used.extend(egress(examination).map(|link| link.name.clone()));
     let carries = |link: &&Link| {
         used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))
@@ -247,19 +247,4 @@ fn set_sysctls(examination: &Examination<'_>, settings: &[(SysctlKey, String)]) 
 fn conflicts(number: usize) -> String {
     let objects = if number == 1 { "an object" } else { "objects" };
     format!("{} with {objects} that hostgw does not manage", count(number, "conflict"))
-}
-
-/// Returns the paths from this node's pods, one for each family, that represent all others where nothing diverts them.
-fn samples(paths: &Paths<'_>) -> Vec<crate::forwarding::Path> {
-    let mut samples: Vec<crate::forwarding::Path> = Vec::new();
-    for path in paths.between_pods() {
-        let is_known = samples.iter().any(|known| {
-            known.direction == path.direction
-                && known.packet.destination.is_ipv4() == path.packet.destination.is_ipv4()
-        });
-        if !is_known {
-            samples.push(path);
-        }
-    }
-    samples
 }

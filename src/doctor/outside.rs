@@ -7,7 +7,6 @@ use super::{
     conditions::{is_for_ipset, partial_property, spot_text, undecided, undecoded},
     finding,
     remedy::{accept, allow_outside, remove},
-    samples,
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -29,7 +28,7 @@ pub(super) fn examine<'a>(
     unclear: Vec<Spot<'a>>,
 ) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
-    for path in samples(paths).into_iter().filter(|path| path.direction == Direction::Out) {
+    for path in paths.samples().into_iter().filter(|path| path.direction == Direction::Out) {
         findings.extend(excluded(examination, &path, chains, model));
     }
     findings.extend(lost_outside(paths, chains, model, dropping, unclear));

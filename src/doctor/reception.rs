@@ -181,8 +181,7 @@ fn missing_route(
 ) -> Option<Diagnostic> {
     let Call { address, .. } = call;
     let host = model.host();
-    let has_local_routes =
-        || host.foreign.iter().any(|route| route.table == LOCAL_TABLE && route.kind.is_local());
+    let has_local_routes = || host.local_routes().next().is_some();
     let owner = host.owner_of(*address).filter(|_| address.is_ipv4() && has_local_routes())?;
     if matches!(trace.stop, Some(Stop::Source)) {
         return None;

@@ -9,7 +9,6 @@ use super::{
     conditions::spot_text,
     finding,
     remedy::{accept, allow_between_own, is_main_chain, remove},
-    samples,
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -82,7 +81,7 @@ struct Pair {
 fn pairs(examination: &Examination<'_>, paths: &Paths<'_>, distinctions: &Distinctions) -> Vec<Pair> {
     let host = &examination.observed.host;
     let mut pairs = Vec::new();
-    for path in samples(paths).into_iter().filter(|path| path.direction == Direction::Out) {
+    for path in paths.samples().into_iter().filter(|path| path.direction == Direction::Out) {
         let Packet { source, input: Some(input), .. } = path.packet else { continue };
         let Some(link) = host.link(input.as_raw()) else { continue };
         let is_gateway =
@@ -154,7 +153,7 @@ fn two_pods(distinctions: &Distinctions, cidr: IpNet, usual: IpAddr) -> Option<(
 /// Reports isolated ports of the pods' bridge: it forwards no packets between them.
 pub(super) fn isolated(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
     let links = &examination.observed.host.links;
-    let bridges: Vec<Untrusted> = samples(paths).into_iter().filter_map(|path| path.packet.input).collect();
+    let bridges: Vec<Untrusted> = paths.samples().into_iter().filter_map(|path| path.packet.input).collect();
     let is_port =
         |link: &&Link| link.isolated && link.master.as_ref().is_some_and(|master| bridges.contains(master));
     let ports: Vec<&Link> = links.iter().filter(is_port).collect();

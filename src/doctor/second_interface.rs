@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Effect, Examination, TrafficEffects, asked_for, conditions::spot_text, egress, finding, samples,
-    set_sysctls,
+    Effect, Examination, TrafficEffects, asked_for, conditions::spot_text, egress, finding, set_sysctls,
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -27,7 +26,7 @@ pub(super) fn examine(
 ) -> Vec<Diagnostic> {
     let is_incoming = |path: &Path| path.direction == Direction::In && path.packet.source.is_ipv4();
     let Some(egress) = egress(examination) else { return Vec::new() };
-    let Some(path) = samples(paths).into_iter().find(is_incoming) else { return Vec::new() };
+    let Some(path) = paths.samples().into_iter().find(is_incoming) else { return Vec::new() };
     let mut findings = Vec::new();
     for (link, network) in others_in_network(examination, egress) {
         let Some(asked) = answered_on(examination, model, link) else { continue };

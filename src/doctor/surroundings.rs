@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 
-use super::{Effect, Examination, TrafficEffects, cloud, egress, finding, samples, set_sysctls};
+use super::{Effect, Examination, TrafficEffects, cloud, egress, finding, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
@@ -169,7 +169,7 @@ fn silent_neighbors(examination: &Examination<'_>, effects: &mut TrafficEffects)
 
 fn mtu(examination: &Examination<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
     let egress = egress(examination)?;
-    let path = samples(paths).into_iter().find(|path| path.direction == Direction::Out)?;
+    let path = paths.samples().into_iter().find(|path| path.direction == Direction::Out)?;
     let pods = examination.observed.host.link(path.packet.input.as_ref()?.as_raw())?;
     let (outer, inner) = (egress.mtu?, pods.mtu?);
     let limit = examination.cluster.mtu_of(examination.node()).unwrap_or(outer);
@@ -238,7 +238,7 @@ fn other_networks(
         return Vec::new();
     }
     let chains = ChainIndex::new(firewall);
-    let pods: Vec<Untrusted> = samples(paths).into_iter().filter_map(|path| path.packet.input).collect();
+    let pods: Vec<Untrusted> = paths.samples().into_iter().filter_map(|path| path.packet.input).collect();
     let is_other_bridge = |name: &Untrusted| {
         let link = observed.host.link(name.as_raw());
         !pods.contains(name)

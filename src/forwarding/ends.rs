@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::outside_address;
 use crate::{
     model::{Family, Node, is_link_local, pod_address},
-    state::{Host, InterfaceAddress, LOCAL_TABLE, PolicyRule, Route, RouteType, RuleAction, RuleSelector},
+    state::{Host, InterfaceAddress, PolicyRule, Route, RouteType, RuleAction, RuleSelector},
     text::Untrusted,
 };
 
@@ -84,10 +84,8 @@ pub(super) fn default_route<'a>(
 pub(super) fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
     let family = route.family();
     let device = route.next_hop.device.as_ref()?;
-    // A snapshot may lack the kernel's own routes. Whether the node receives packets is then unknown.
-    let is_local =
-        |route: &Route| route.table == LOCAL_TABLE && route.kind.is_local() && route.family() == family;
-    if host.is_in_vrf(device) || !host.foreign.iter().chain(&host.others).any(is_local) {
+    // Without the kernel's own routes, it is unknown whether the node receives packets.
+    if host.is_in_vrf(device) || !host.local_routes().any(|route| route.family() == family) {
         return None;
     }
     let local_at =

@@ -235,6 +235,19 @@ impl<'a> Paths<'a> {
         refs.filter(|path| path.own.local_end == LocalEnd::Pod).map(|path| self.path(path))
     }
 
+    /// Returns the paths between this node's pods and those of another node, out and in for each family, which represent all
+    /// others where nothing diverts them.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Path> {
+        let of_family = |family| {
+            let pod = self.pods_of(family).next()?;
+            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
+            self.both(pod, route, Some(*node), self.pod_behind(route, *node))
+        };
+        let refs = Family::ALL.into_iter().filter_map(of_family).flatten();
+        refs.map(|path| self.path(path)).collect()
+    }
+
     /// Iterates over the paths between the node itself and the pods of others. If it has pods, some paths represent the rest.
     pub fn of_node(&self) -> impl Iterator<Item = Path> + '_ {
         let refs = self.whole_refs().chain(self.node_refs());

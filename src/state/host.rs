@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Firewall, PolicyRule, Route, is_zero};
+use super::{Firewall, LOCAL_TABLE, PolicyRule, Route, is_zero};
 use crate::{model::Family, text::Untrusted};
 
 /// The foreign parts of a node's live state that a plan depends on.
@@ -222,6 +222,12 @@ impl InterfaceAddress {
 }
 
 impl Host {
+    /// Iterates over the routes by which the node receives packets. A snapshot may lack them.
+    pub fn local_routes(&self) -> impl Iterator<Item = &Route> {
+        let foreign = self.foreign.iter().chain(&self.others);
+        foreign.filter(|route| route.table == LOCAL_TABLE && route.kind.is_local())
+    }
+
     /// Returns `true` if the interface belongs to a VRF, which has the node's addresses in a table of its own.
     #[must_use]
     pub fn is_in_vrf(&self, device: &Untrusted) -> bool {

@@ -322,7 +322,11 @@ const IPTABLES: [(&str, &str, &str); 39] = [
     ),
     ("-A FORWARD -m limit --limit 1000/s -j DROP", "HG1040 depending on `limit`", "?"),
     ("-A FORWARD -m hashlimit --hashlimit-above 5/sec --hashlimit-name h -j DROP", "HG1040 `hashlimit`", "?"),
-    ("-A FORWARD -m hashlimit --hashlimit-above 10000/sec --hashlimit-burst 1000 --hashlimit-name h -j DROP", "", ""),
+    (
+        "-A FORWARD -m hashlimit --hashlimit-above 10000/sec --hashlimit-burst 1000 --hashlimit-name h -j DROP",
+        "",
+        "",
+    ),
     ("-A FORWARD -m helper --helper ftp -j DROP", "", ""),
     ("-A FORWARD -m string --algo bm --string hostgw-test -j DROP", "HG1040 depending on `string`", ""),
     ("-A FORWARD -p tcp -m multiport --ports 25,135:139 -j DROP", "", ""),
