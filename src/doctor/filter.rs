@@ -94,7 +94,7 @@ pub(super) fn errors(
     let chains = ChainIndex::new(firewall);
     let mut ignored = TrafficEffects::default();
     let FilterFindings { mut findings, .. } =
-        between_pods(&chains, firewall, host, paths, model, limit, &mut ignored);
+        between_pods(&chains, &Distinctions::of(firewall, host), host, paths, model, limit, &mut ignored);
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
@@ -126,10 +126,11 @@ pub(super) fn examine(
         return vec![unknown];
     };
     let chains = ChainIndex::new(firewall);
+    let distinctions = Distinctions::of(firewall, host);
     let FilterFindings { mut findings, dropping, unclear } =
-        between_pods(&chains, firewall, host, paths, model, usize::MAX, effects);
-    findings.extend(of_node(&chains, firewall, host, paths, model));
-    findings.extend(same_node::filtered(examination, paths, firewall, model, &dropping));
+        between_pods(&chains, &distinctions, host, paths, model, usize::MAX, effects);
+    findings.extend(of_node(&chains, &distinctions, paths, model));
+    findings.extend(same_node::filtered(examination, paths, &chains, &distinctions, model, &dropping));
     findings.extend(outside::examine(examination, paths, &chains, model, dropping, unclear));
     findings.extend(below_ip(examination, paths, firewall, effects));
     if !firewall.legacy.is_empty() {
@@ -149,7 +150,7 @@ pub(super) fn examine(
 /// Follows the packets of at most `limit` paths between pods.
 fn between_pods<'a>(
     chains: &ChainIndex<'a>,
-    firewall: &Firewall,
+    distinctions: &Distinctions,
     host: &'a Host,
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
@@ -157,10 +158,9 @@ fn between_pods<'a>(
     effects: &mut TrafficEffects,
 ) -> FilterFindings<'a> {
     let mut found: Vec<(Trouble<'_>, Affected)> = Vec::new();
-    let distinctions = Distinctions::of(firewall, host);
     // The troubles of each group of packets that no rule distinguishes.
     let mut alike: HashMap<_, Vec<(usize, Transport)>> = HashMap::new();
-    let mut sampler = PodSampler::new(&distinctions, host);
+    let mut sampler = PodSampler::new(distinctions, host);
     let mut left = paths.between_pods().take(limit);
     let samples = left.by_ref().flat_map(|path| sampler.samples(path));
     for sample in samples {
@@ -239,14 +239,12 @@ fn between_pods<'a>(
 /// sample is a TCP connection.
 fn of_node<'a>(
     chains: &ChainIndex<'a>,
-    firewall: &Firewall,
-    host: &Host,
+    distinctions: &Distinctions,
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
 ) -> Vec<Diagnostic> {
     /// As many as are followed at once for pods during an apply.
     const LIMIT: usize = 2000;
-    let distinctions = Distinctions::of(firewall, host);
     let mut alike: HashMap<_, Option<Spot<'a>>> = HashMap::new();
     let mut found: Vec<(Spot<'a>, Direction, Vec<Path>)> = Vec::new();
     for path in paths.of_node().take(LIMIT) {

@@ -17,7 +17,7 @@ use crate::{
         Spot, Transport, Way,
     },
     model::{Family, SysctlKey, address_at, address_number},
-    state::{Firewall, Link, MatchedChains, Route},
+    state::{Link, MatchedChains, Route},
     text::{ShellCommand, Untrusted, list},
 };
 
@@ -25,15 +25,14 @@ use crate::{
 pub(super) fn filtered<'a>(
     examination: &Examination<'_>,
     paths: &Paths<'_>,
-    firewall: &'a Firewall,
+    chains: &ChainIndex<'a>,
+    distinctions: &Distinctions,
     model: &ForwardingModel<'_>,
     known: &[Spot<'a>],
 ) -> Vec<Diagnostic> {
-    let chains = ChainIndex::new(firewall);
-    let distinctions = Distinctions::of(firewall, &examination.observed.host);
     let mut known = known.to_vec();
     let mut findings = Vec::new();
-    for pair in pairs(examination, paths, &distinctions) {
+    for pair in pairs(examination, paths, distinctions) {
         let both = [false, true].into_iter();
         let passages = both.flat_map(|is_reply| Transport::ALL.map(|transport| (is_reply, transport)));
         for (is_reply, transport) in passages.filter(|(_, transport)| *transport != Transport::Icmp) {
