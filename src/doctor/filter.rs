@@ -18,7 +18,7 @@ use crate::{
         Treatment, Way,
     },
     model::Family,
-    state::{Firewall, Host, Link, LowerChain, MatchedChains, PolicyRule},
+    state::{Firewall, Host, LowerChain, MatchedChains, PolicyRule},
     text::{ShellCommand, Untrusted, count, list},
 };
 
@@ -521,9 +521,8 @@ fn below_ip(
         return Vec::new();
     }
     let carriers = carriers(examination, paths);
-    let is_bridge = |link: &Link| link.kind.as_ref().is_some_and(|kind| kind == "bridge");
     let sees = |chain: &&LowerChain| match chain.family.as_raw() {
-        "bridge" => carriers.iter().any(|link| is_bridge(link)),
+        "bridge" => carriers.iter().any(|link| link.is_a("bridge")),
         _ => {
             let mut devices = chain.devices.iter();
             chain.devices.is_empty() || devices.any(|name| carriers.iter().any(|link| link.name == *name))

@@ -85,7 +85,7 @@ fn pairs(examination: &Examination<'_>, paths: &Paths<'_>, distinctions: &Distin
         let Some(link) = host.link(input.as_raw()) else { continue };
         let is_gateway =
             host.addresses.iter().any(|local| local.device == input && path.own.contains(&local.address));
-        if is_bridge(link) && is_gateway {
+        if link.is_a("bridge") && is_gateway {
             let Some(because) = passes_firewall(examination, link, Family::from(source)) else { continue };
             let Some((source, destination)) = two_pods(distinctions, path.own, source) else { continue };
             let packet = Packet { source, destination, input: Some(input.clone()) };
@@ -115,10 +115,6 @@ fn pairs(examination: &Examination<'_>, paths: &Paths<'_>, distinctions: &Distin
         }
     }
     pairs
-}
-
-fn is_bridge(link: &Link) -> bool {
-    link.kind.as_ref().is_some_and(|kind| kind == "bridge")
 }
 
 /// Returns why packets that a bridge forwards pass the firewall, if they do.

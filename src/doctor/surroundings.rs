@@ -243,7 +243,7 @@ fn other_networks(
         let link = observed.host.link(name.as_raw());
         !pods.contains(name)
             && *name != egress.name
-            && link.is_some_and(|link| link.up && link.kind.as_ref().is_some_and(|kind| kind == "bridge"))
+            && link.is_some_and(|link| link.up && link.is_a("bridge"))
     };
     let networks = observed.host.addresses.iter().filter(|local| {
         let family = Family::from(local.address);

@@ -213,6 +213,14 @@ impl fmt::Display for AddressFlag {
     }
 }
 
+impl Link {
+    /// Returns `true` if the interface is of this kind, such as `bridge`.
+    #[must_use]
+    pub fn is_a(&self, kind: &str) -> bool {
+        self.kind.as_ref().is_some_and(|own| *own == kind)
+    }
+}
+
 impl InterfaceAddress {
     /// Returns `true` if the kernel uses the address: it delivers packets for it to the node, and accepts it as a source.
     #[must_use]
@@ -232,7 +240,7 @@ impl Host {
     #[must_use]
     pub fn is_in_vrf(&self, device: &Untrusted) -> bool {
         let master = self.link(device.as_raw()).and_then(|link| self.link(link.master.as_ref()?.as_raw()));
-        master.is_some_and(|master| master.kind.as_ref().is_some_and(|kind| kind == "vrf"))
+        master.is_some_and(|master| master.is_a("vrf"))
     }
 
     /// Returns the interface with this `name`.

@@ -56,7 +56,7 @@ impl<'a> NodeView<'a> {
     /// leads to nothing else.
     pub fn is_local_bridge(&self, device: &Untrusted) -> bool {
         let link = self.host.link(device.as_raw());
-        let is_bridge = link.and_then(|link| link.kind.as_ref()).is_some_and(|kind| *kind == "bridge");
+        let is_bridge = link.is_some_and(|link| link.is_a("bridge"));
         is_bridge && is_other_bridge(device.as_raw()) && !self.has_gateways(device)
     }
 
@@ -82,7 +82,7 @@ impl PodInterface<'_> {
             return Some(0);
         }
         let link = view.host.link(name)?;
-        let is_bridge = link.kind.as_ref().is_some_and(|kind| *kind == "bridge");
+        let is_bridge = link.is_a("bridge");
         if is_bridge && !is_other_bridge(name) {
             return Some(1);
         }

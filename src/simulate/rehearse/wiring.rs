@@ -299,7 +299,7 @@ impl Wiring {
             let routes = host.foreign.iter().chain(&host.others).filter(is_of_pod);
             let mut usable = routes.filter_map(|route| {
                 let link = host.link(route.next_hop.device.as_ref()?.as_raw()).filter(|link| link.up)?;
-                let is_veth = link.kind.as_ref().is_some_and(|kind| *kind == "veth") && link.master.is_none();
+                let is_veth = link.is_a("veth") && link.master.is_none();
                 let is_known = !matches!(self.pod, PodSide::Routed(known) if known != link.index);
                 (is_veth && is_known).then_some((link.index, route.destination))
             });
@@ -456,7 +456,7 @@ fn port_prefix(host: &Host, bridge: &str) -> String {
     /// The maximum length of the prefix, which leaves room for a number.
     const LONGEST: usize = 10;
     let is_port = |link: &&crate::state::Link| {
-        let is_veth = link.kind.as_ref().is_some_and(|kind| *kind == "veth");
+        let is_veth = link.is_a("veth");
         is_veth && link.master.as_ref().is_some_and(|master| *master == bridge)
     };
     let port = host.links.iter().find(is_port).map_or("veth", |link| link.name.as_raw());
