@@ -25,8 +25,8 @@ pub enum Kind {
     RolledBack = 6,
     /// The rollback could not be completed.
     RollbackIncomplete = 7,
-    /// Not applied, or rolled back on request: declined, no terminal, mass removal refused, canceled, not confirmed in time, or
-    /// nothing to confirm or cancel.
+    /// Not applied (declined, no terminal, mass removal refused, or nothing to confirm or cancel), or rolled back because it was
+    /// canceled or not confirmed in time.
     #[serde(rename = "notApplied")]
     NotApplied = 8,
     /// Part of the live state could not be read.

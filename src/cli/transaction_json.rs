@@ -128,8 +128,8 @@ pub(super) enum CommandOutcome {
     RolledBack,
     /// 7: the rollback is incomplete.
     RollbackIncomplete,
-    /// 8: not applied, or rolled back on request: declined, no terminal, mass removal refused, canceled, not confirmed in
-    /// time, or nothing to confirm or cancel.
+    /// 8: not applied (declined, no terminal, mass removal refused, or nothing to confirm or cancel), or rolled back because it
+    /// was canceled or not confirmed in time.
     NotApplied,
     /// 9: part of the live state could not be read.
     Incomplete,
