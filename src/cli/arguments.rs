@@ -50,9 +50,16 @@ pub(super) const VERSION: &str = env!("HOSTGW_VERSION");
 /// The date of that commit, or an empty string.
 pub(super) const DATE: &str = env!("HOSTGW_DATE");
 
+/// The commands that need no node, as `hostgw help` lists them.
+const WITHOUT_ROOT: &str = "\
+On any machine, without root:
+  show, diff, render, audit, check-cni, validate, schema, completions;
+  import without --live; plan, doctor and explain with --state";
+
 /// The text of `hostgw help` after the options.
 fn after_help() -> String {
-    let mut text = format!("{EXIT_CODES}\n\n{ENVIRONMENT}\n\nGuides (hostgw help GUIDE):\n");
+    let mut text =
+        format!("{WITHOUT_ROOT}\n\n{EXIT_CODES}\n\n{ENVIRONMENT}\n\nGuides (hostgw help GUIDE):\n");
     for guide in GUIDES {
         text.push_str(&format!("  {:<20} {}\n", guide.name, guide.summary));
     }
@@ -98,75 +105,102 @@ pub(super) enum Color {
 #[command(defer = true)]
 pub(super) enum Verb {
     /// Show what would change on this node.
+    ///
+    /// Run it as root: otherwise hostgw cannot read NAT and its own records, and the plan is incomplete (exit code 9). With --state
+    /// or --all-nodes, runs on any machine, without root.
     Plan(PlanOptions),
     /// Make this node match the configuration; roll back on failure.
+    ///
+    /// Requires root.
     Apply(ApplyOptions),
     /// Remove everything hostgw manages on this node, and restore its sysctls.
+    ///
+    /// Requires root.
     Destroy(DestroyOptions),
     /// Keep the pending apply; works from any shell on this node.
     ///
-    /// Exits with 8 unless this command confirmed an apply.
+    /// Exits with 8 unless this command confirmed an apply. Requires root.
     Confirm(ConfirmOptions),
     /// Roll back the pending apply now.
+    ///
+    /// Requires root.
     Cancel(CancelOptions),
     /// Undo the last apply or destroy, or a pending or interrupted one.
+    ///
+    /// Requires root.
     Rollback(RollbackOptions),
     /// Keep this node in sync with the configuration, until stopped.
     ///
     /// Applies the configuration, then restores what is lost: routes after a link or address change, a flushed NAT table,
     /// changed sysctls. Applies the file again whenever it changes. If the new file is invalid or refused, the last good
     /// configuration stays in effect. Logs one line per event. Usually runs as a systemd service (`hostgw help boot`).
+    /// Requires root, or CAP_NET_ADMIN and write access to the state directory.
     Agent(AgentOptions),
     /// Show what hostgw manages on this node, the last apply, drift, and the agent.
+    ///
+    /// Run it as root: otherwise the status is incomplete (exit code 9).
     Status(StatusOptions),
-    /// Show a saved plan; runs on any machine, without root.
+    /// Show a saved plan.
+    ///
+    /// Runs on any machine, without root.
     Show(ShowOptions),
     /// Print this node's live state as JSON, to plan against on another machine.
+    ///
+    /// Run it as root: otherwise the snapshot is incomplete (exit code 9).
     Snapshot,
-    /// Show what a configuration change does to every node; runs on any machine, without root.
+    /// Show what a configuration change does to every node.
     ///
     /// Compares two files (`hostgw diff old.yaml new.yaml`), or the file of one Git revision with the working tree or with
-    /// another revision (`hostgw diff main`, `hostgw diff v1..v2`).
+    /// another revision (`hostgw diff main`, `hostgw diff v1..v2`). Runs on any machine, without root.
     Diff(DiffOptions),
     /// Write a script that applies a node's plan without hostgw: PowerShell for Windows, sh for Linux.
     ///
     /// The script plans on the node, commits as one transaction, and rolls back on failure. The Windows script can also install
     /// itself as a scheduled task that keeps the configuration in effect (-Install, -Uninstall). The authors have not run it on
-    /// Windows: run the self-test in examples/windows first.
+    /// Windows: run the self-test in examples/windows first. hostgw itself runs on any machine, without root.
     Render(RenderOptions),
-    /// Find what keeps this node's pods from reaching other nodes' pods.
+    /// Find out why this node loses pod traffic.
     ///
     /// Looks for drift, for policy rules, routes and sysctls that divert or drop pod traffic, for other programs' firewalls
     /// and NAT, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause and the
-    /// remedy for each finding. Exits with 11 if there are findings. Changes nothing.
+    /// remedy for each finding. Exits with 11 if there are findings. Changes nothing. Run it as root: otherwise it cannot read
+    /// firewall rules. With --state, runs on any machine, without root.
     Doctor(DoctorOptions),
-    /// Check the whole cluster from snapshots of its nodes; runs on any machine, without root.
+    /// Check the whole cluster from snapshots of its nodes.
     ///
     /// Examines every node as `doctor` does, and checks every pair of nodes, both ways: whether packets from the pods of one
     /// reach those of the other. Finds missing and outdated routes, nodes with a different configuration, moved and duplicate
     /// addresses, and leftovers of removed nodes. Lists the nodes that need `hostgw apply`. Exits with 11 if there are findings.
+    /// Runs on any machine, without root.
     Audit(AuditOptions),
     /// Trace a packet to ADDRESS through this node, and the reply.
     ///
     /// Shows which policy rule, route and next hop apply, what firewalls do with the packet, and whether its source address
-    /// is masqueraded. Exits with 0 even if the packet is dropped.
+    /// is masqueraded. Exits with 0 even if the packet is dropped. Run it as root: otherwise it cannot read firewall rules. With
+    /// --state or --planned, runs on any machine, without root.
     Explain(ExplainOptions),
     /// Check whether a node's CNI configuration fits the cluster.
     ///
     /// Checks that the subnet is the node's pod CIDR, that the gateway is the one hostgw routes to, that the MTU is no
     /// larger than routes.mtu and, on Linux, that ipMasq is off. On Windows, where the CNI plugin masquerades with an OutBoundNAT
     /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix and
-    /// nat.exclude. Prints what to change.
+    /// nat.exclude. Prints what to change. Runs on any machine, without root.
     CheckCni(CheckCniOptions),
     /// Write or update a configuration from `kubectl get nodes`, or write one from this node's routes (--live).
     ///
     /// Reads the output of `kubectl get nodes -o json` or `-o yaml`, and prints a configuration that validates. With
-    /// --update, edits a configuration instead: nodes that joined, left or changed, and nothing else. Comments, the order
-    /// of nodes and all other keys stay as they are. Without --live, runs on any machine, without root.
+    /// --update, edits an existing configuration instead: adds nodes that joined, removes nodes that left, and updates nodes
+    /// that changed. Comments, the order of nodes and all other keys stay as they are. Without --live, runs on any machine,
+    /// without root.
     Import(ImportArguments),
-    /// Check configuration files; runs on any machine, without root.
+    /// Check configuration files.
+    ///
+    /// Runs on any machine, without root.
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply the plans there, and send packets between all pods.
+    ///
+    /// Runs on Linux. Requires root only if unprivileged users cannot create network namespaces. Does not touch this machine's
+    /// network.
     Simulate(SimulateOptions),
     /// Try the plan on a copy of this node, firewall included, and send packets.
     ///
@@ -579,7 +613,8 @@ pub(super) struct DoctorOptions {
     /// CNI configuration of the node [default: the first one in /etc/cni/net.d, unless --state is given].
     #[arg(long, value_name = "FILE")]
     pub cni: Option<PathBuf>,
-    /// Ask every next hop for its MAC address (ARP, neighbor discovery) instead of trusting the neighbor table.
+    /// Ask every next hop and default gateway for its MAC address (ARP, neighbor discovery) instead of trusting the neighbor
+    /// table.
     #[arg(long, conflicts_with = "state")]
     pub probe: bool,
     /// Print the findings as JSON.
@@ -621,7 +656,8 @@ pub(super) struct ExplainOptions {
     /// Trace through a snapshot instead of this machine: the output of `hostgw snapshot`. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Trace through a node as configured, without reading any live state; requires --node.
+    /// Trace through a node as the configuration describes it, without reading any live state. Ignores firewalls and
+    /// neighbors. Requires --node or HOSTGW_NODE.
     #[arg(long, conflicts_with = "state")]
     pub planned: bool,
     /// Print the result as JSON.
@@ -731,14 +767,16 @@ pub(super) struct ImportArguments {
     #[arg(long, value_name = "SCRIPT", requires = "live")]
     pub cleanup: Option<PathBuf>,
     /// Cluster prefix, which contains all pod CIDRs; repeat it, or separate several with commas [default: the value of
-    /// --cluster-cidr of k3s or RKE2, or else the smallest that contains all pod CIDRs, with a warning].
+    /// --cluster-cidr of k3s or RKE2, or else the smallest that contains all pod CIDRs, with a warning. With --live: that of
+    /// hostgw, flannel, an on-link route or a masquerade rule, or else the smallest that contains all pod CIDRs, with a warning].
     #[arg(long = "cluster-prefix", value_name = "CIDR", value_delimiter = ',', value_parser = network, conflicts_with = "update")]
     pub cluster_prefixes: Vec<IpNet>,
     /// Egress interface of Linux nodes; with --update, of new ones [default: none if the configuration does not need
-    /// one, or else eth0, with a warning].
+    /// one, or else eth0, with a warning. With --live: the interface of the routes to other nodes, or of the default route].
     #[arg(long, value_name = "NAME")]
     pub egress_interface: Option<String>,
-    /// Next hop of the routes [default: node-address if flannel's host-gw backend is in use, or else pod-gateway].
+    /// Next hop of the routes [default: node-address if flannel's host-gw backend is in use, or if Linux nodes have IPv6
+    /// pod CIDRs and every node has the addresses; or else pod-gateway].
     #[arg(long, value_enum, value_name = "KIND", conflicts_with = "update")]
     pub next_hop: Option<NextHopArgument>,
     /// Write TOML instead of YAML.
