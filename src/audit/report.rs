@@ -194,7 +194,7 @@ impl AuditReport {
             parts.push(format!("{lost} lost{ways}"));
         }
         if diverted > 0 {
-            parts.push(format!("{diverted} on an unplanned path"));
+            parts.push(format!("{diverted} diverted"));
         }
         if unknown > 0 {
             parts.push(format!("{unknown} unknown"));

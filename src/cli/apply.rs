@@ -65,7 +65,7 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
             wait(pending, &reporter)?;
         }
     } else if plan.is_some() {
-        output.done("No changes. The saved plan has already been applied.");
+        output.done("The saved plan has already been applied.");
     }
     Ok(if is_changed { changed(options.detailed_exitcode) } else { 0 })
 }

@@ -71,9 +71,8 @@ pub(super) fn run(options: &ExplainOptions, output: &Output) -> VerbResult {
 
 fn planned_node(loaded: &Loaded, node: Option<&str>) -> Result<usize, Error> {
     let Some(name) = node else {
-        return Err(
-            Error::new(Kind::Usage, "--planned needs the name of a node").with_hint("pass --node NAME")
-        );
+        return Err(Error::new(Kind::Usage, "--planned needs the name of a node")
+            .with_hint(format!("pass --node NAME, or set {}", environment::NODE)));
     };
     plan::node_named(&loaded.cluster, name)
 }

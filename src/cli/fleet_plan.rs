@@ -10,7 +10,7 @@ use super::{
     arguments::PlanOptions,
     configuration::{load, text_of},
     output::Output,
-    plan_shape::{PlanShape, refuses},
+    plan_shape::{PlanShape, refused},
     saved_plan::SavedPlan,
     session_report,
     snapshot_files::snapshot_files,
@@ -98,7 +98,7 @@ fn plan_one(
         report.changes.iter().map(FleetChange::from).for_each(&mut add);
         return match plan.conflicts.len() {
             0 => Ok(()),
-            number => Err(Error::new(Kind::Conflict, refuses(number, "the script", "-Adopt"))),
+            number => Err(refused(number, "the script", "-Adopt")),
         };
     }
     let snapshot = Snapshot::parse(&name, &text)?;
@@ -120,7 +120,7 @@ fn plan_one(
         .with_hint_if(state::remedy_for(&plan.unknown).cloned()));
     }
     if !plan.conflicts.is_empty() {
-        return Err(Error::new(Kind::Conflict, refuses(plan.conflicts.len(), "apply", "--adopt"))
+        return Err(refused(plan.conflicts.len(), "apply", "--adopt")
             .with_details(plan.conflicts.iter().map(ToString::to_string)));
     }
     if let Some(folder) = folder.filter(|_| report.totals != Totals::default()) {

@@ -285,7 +285,7 @@ fn check_removals(removed: usize, updated: &Updated, allowed: Option<usize>) -> 
         None => format!("{what}; nothing was changed"),
     };
     Err(Error::new(Kind::NotApplied, message).with_hint(format!(
-        "is the list complete? pass --allow-removals {removed} if it is, or --keep-missing to keep these nodes"
+        "if the list is complete, pass --allow-removals {removed}; otherwise, pass --keep-missing to keep these nodes"
     )))
 }
 

@@ -265,6 +265,14 @@ impl Output {
         self.say(&format!("{} {}", self.messages.change.apply_to("warning:"), printable(text)));
     }
 
+    /// Prints a warning with what to do about it.
+    pub(super) fn warn_with_help(&self, text: &str, help: &str) {
+        self.record(|transaction| transaction.warnings.push(format!("{text}; {help}")));
+        let Palette { change, head, .. } = &self.messages;
+        let (warning, label) = (change.apply_to("warning:"), head.apply_to("help:"));
+        self.say(&format!("{warning} {}\n  {label} {}", printable(text), printable(help)));
+    }
+
     /// Prints an item of the list that the previous message announced, and records it as a warning.
     pub(super) fn warn_of_item(&self, text: &str) {
         self.record(|transaction| transaction.warnings.push(text.to_owned()));
@@ -273,8 +281,11 @@ impl Output {
 
     /// Warns that part of the live state could not be read.
     pub(super) fn incomplete(&self, what: &str, hint: Option<&Untrusted>) {
-        let hint = hint.map_or_else(String::new, |hint| format!("; to see the rest, {hint}"));
-        self.warn(&format!("{what} is incomplete{hint}"));
+        let text = format!("{what} is incomplete");
+        match hint {
+            Some(hint) => self.warn_with_help(&text, &hint.to_string()),
+            None => self.warn(&text),
+        }
     }
 
     /// Reports success.

@@ -9,7 +9,7 @@ use super::{
     configuration::{load, text_of},
     diff, environment, fleet_plan,
     output::Output,
-    plan_shape::{PlanShape, refuses, show},
+    plan_shape::{PlanShape, show, warn_of_conflicts},
     saved_plan::SavedPlan,
     session_report, windows,
 };
@@ -86,8 +86,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
         output.say(&format!("Saved to {name}. `{apply}` applies exactly this plan."));
     }
     if !session.prepared.plan.conflicts.is_empty() {
-        output.warn(&refuses(session.prepared.plan.conflicts.len(), "apply", "--adopt"));
-        return Err(VerbFailure::AlreadyReported(Kind::Conflict));
+        return Err(warn_of_conflicts(session.prepared.plan.conflicts.len(), "apply", "--adopt", output));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
 }
@@ -114,21 +113,22 @@ fn look(session: &mut Session, _: &Output) -> Result<(), Error> {
 pub(super) fn warn_of_open(dir: &crate::apply::StateDir, output: &Output) {
     if let Ok(Some((record, pending))) = dir.pending() {
         let is_watched = dir.holder().is_some_and(|holder| holder.stopped().is_none());
-        output.warn(&if is_watched && !pending.remaining().is_zero() {
-            format!(
+        if is_watched && !pending.remaining().is_zero() {
+            output.warn(&format!(
                 "an apply is pending until {} and may be rolled back; this output may be out of date",
                 time(pending.until)
-            )
+            ));
         } else {
-            super::status::describe_pending(dir, &record, &pending)
-        });
+            super::status::warn_of_pending(dir, &record, &pending, output);
+        }
     } else if dir.open_journal().is_ok_and(|open| open.is_some()) {
-        output.warn(&match dir.holder() {
-            Some(holder) => format!("another apply is running ({holder}); this output may be out of date"),
-            None => {
-                "an apply was interrupted or only partly rolled back: run `hostgw rollback` to restore the previous state; otherwise, the next apply does so first"
-                    .to_owned()
-            }
-        });
+        match dir.holder() {
+            Some(holder) => output
+                .warn(&format!("another apply is running ({holder}); this output may be out of date")),
+            None => output.warn_with_help(
+                "an apply was interrupted or only partly rolled back",
+                "run `hostgw rollback` to restore the previous state; otherwise, the next apply does so first",
+            ),
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The forms of a plan on standard output.
 
-use super::{arguments::PlanOptions, output::Output};
+use super::{VerbFailure, arguments::PlanOptions, output::Output};
 use crate::{
-    error::Error,
+    error::{Error, Kind},
     render::{self, Report},
     text::count,
 };
@@ -47,9 +47,21 @@ pub(super) fn show(
     }
 }
 
-/// Says that `who` refuses a plan with this number of conflicts, unless it gets the option `adopt`.
-pub(super) fn refuses(conflicts: usize, who: &str, adopt: &str) -> String {
-    let objects = if conflicts == 1 { "object" } else { "objects" };
+/// Returns the error that `who` refuses a plan with this number of conflicts, unless it gets the option `adopt`.
+pub(super) fn refused(conflicts: usize, who: &str, adopt: &str) -> Error {
+    let (objects, them) = if conflicts == 1 { ("object", "it") } else { ("objects", "them") };
     let conflicts = count(conflicts, "conflict");
-    format!("{conflicts}: {who} refuses this plan; pass {adopt} to take over the foreign {objects}")
+    Error::new(Kind::Conflict, format!("{conflicts}: {who} refuses this plan"))
+        .with_hint(format!("remove the foreign {objects}, or take {them} over with {adopt}"))
+}
+
+/// Warns that `who` refuses a plan with this number of conflicts.
+pub(super) fn warn_of_conflicts(conflicts: usize, who: &str, adopt: &str, output: &Output) -> VerbFailure {
+    let error = refused(conflicts, who, adopt);
+    let message = error.message.to_string();
+    match &error.hint {
+        Some(hint) => output.warn_with_help(&message, &hint.to_string()),
+        None => output.warn(&message),
+    }
+    VerbFailure::AlreadyReported(error.kind)
 }

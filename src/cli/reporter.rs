@@ -21,9 +21,10 @@ pub(super) struct Reporter<'a> {
 pub(super) fn sentence(event: &Event<'_>) -> Option<(bool, String)> {
     Some(match event {
         Event::SupervisorResumed(holder) => (true, format!("resumed {holder}")),
-        Event::InterruptedFound(record) => {
-            (true, format!("{} was interrupted or only partly rolled back", described(record)))
-        }
+        Event::InterruptedFound(record) => (
+            true,
+            format!("{} was interrupted or only partly rolled back; hostgw rolls it back", described(record)),
+        ),
         Event::ConfirmationCompleted(record) => {
             (false, format!("{} was confirmed, and will not be rolled back.", described(record)))
         }
@@ -50,9 +51,10 @@ impl Observer for Reporter<'_> {
             }
             Event::WaitingForDecision(pending) => {
                 let (id, until) = (pending.id, time(pending.until));
-                output.warn(&format!(
-                    "apply {id} is pending until {until}; waiting for it to end; run `hostgw confirm {id}` to keep it, or `hostgw cancel {id}` to roll it back"
-                ));
+                output.warn_with_help(
+                    &format!("apply {id} is pending until {until}; waiting for it to end"),
+                    &format!("run `hostgw confirm {id}` to keep it, or `hostgw cancel {id}` to roll it back"),
+                );
             }
             Event::Recovered { record, left } => {
                 output.record(|transaction| transaction.recovered_transaction_id = Some(record.id));

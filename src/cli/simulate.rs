@@ -164,13 +164,22 @@ pub(super) fn interrupted() -> Error {
 }
 
 fn forbidden(error: &io::Error) -> Error {
-    Error::unexpected(format!(
-        "this system does not let unprivileged users create network namespaces: {error}"
-    ))
-    .with_hint(
-        "run hostgw as root, or allow user namespaces: as root, run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu), `sysctl -w \
-         kernel.unprivileged_userns_clone=1` (older Debian) or `sysctl -w user.max_user_namespaces=10000`",
-    )
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Error::unexpected("this system does not let unprivileged users create network namespaces").with_hint(
+                "run hostgw as root, or allow user namespaces: as root, run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu) or `sysctl -w \
+                 kernel.unprivileged_userns_clone=1` (older Debian)",
+            )
+        }
+        // The kernel's answer if a namespace limit is reached.
+        io::ErrorKind::StorageFull => Error::unexpected(
+            "cannot create a network namespace: a limit is reached (user.max_user_namespaces or user.max_net_namespaces)",
+        )
+        .with_hint(
+            "run hostgw as root, or raise the limits: as root, run `sysctl -w user.max_user_namespaces=10000 user.max_net_namespaces=10000`",
+        ),
+        _ => Error::unexpected(format!("cannot create a network namespace: {error}")),
+    }
 }
 
 fn choose(cluster: &Cluster, options: &SimulateOptions) -> Result<Choice, Error> {

@@ -149,9 +149,12 @@ struct Unconfirmed {
     failure: Option<Untrusted>,
 }
 
-/// Describes a pending apply: when it rolls back, or why it does not, and what to do about it.
-pub(super) fn describe_pending(dir: &StateDir, record: &Record, pending: &Pending) -> String {
-    Wait::of(dir, record, pending).text()
+/// Warns of a pending apply: when it rolls back, or why it does not, and what to do about it.
+pub(super) fn warn_of_pending(dir: &StateDir, record: &Record, pending: &Pending, output: &Output) {
+    match Wait::of(dir, record, pending).described() {
+        (text, Some(help)) => output.warn_with_help(&text, &help),
+        (text, None) => output.warn(&text),
+    }
 }
 
 impl Wait {
@@ -170,6 +173,14 @@ impl Wait {
     }
 
     fn text(&self) -> String {
+        match self.described() {
+            (text, Some(help)) => format!("{text}; {help}"),
+            (text, None) => text,
+        }
+    }
+
+    /// Says what happens to the apply, and what to do about it.
+    fn described(&self) -> (String, Option<String>) {
         let Self { id, summary, deadline, remaining_seconds, supervisor, decision, .. } = self;
         let Self { supervisor_stopped, is_over, .. } = *self;
         let named = summary.named_by(*id);
@@ -181,40 +192,50 @@ impl Wait {
             };
             return match (supervisor, decision) {
                 (Some(supervisor), Decision::Confirmed) => {
-                    format!("{named} {happened}; being recorded ({supervisor})")
+                    (format!("{named} {happened}; being recorded ({supervisor})"), None)
                 }
-                (Some(supervisor), _) => format!("{named} {happened}; rollback in progress ({supervisor})"),
-                (None, Decision::Confirmed) => {
-                    format!("{named} {happened}, but this is not recorded yet: run `hostgw confirm`")
+                (Some(supervisor), _) => {
+                    (format!("{named} {happened}; rollback in progress ({supervisor})"), None)
                 }
-                (None, _) => {
-                    format!("{named} {happened}, but has not been rolled back: run `hostgw rollback`")
-                }
+                (None, Decision::Confirmed) => (
+                    format!("{named} {happened}, but this is not recorded yet"),
+                    Some("run `hostgw confirm`".to_owned()),
+                ),
+                (None, _) => (
+                    format!("{named} {happened}, but has not been rolled back"),
+                    Some("run `hostgw rollback`".to_owned()),
+                ),
             };
         }
+        let decide = || Some(format!("run `hostgw confirm {id}` or `hostgw cancel {id}`"));
         match supervisor {
-            Some(supervisor) if is_over && supervisor_stopped => format!(
-                "{named} was not confirmed by {deadline}, and has not been rolled back: its supervisor is stopped ({supervisor}); \
-                 run `hostgw cancel {id}` to roll it back"
+            Some(supervisor) if is_over && supervisor_stopped => (
+                format!(
+                    "{named} was not confirmed by {deadline}, and has not been rolled back: its supervisor is stopped ({supervisor})"
+                ),
+                Some(format!("run `hostgw cancel {id}` to roll it back")),
             ),
-            Some(supervisor) if is_over => {
-                format!("{named} was not confirmed by {deadline}; it is being rolled back ({supervisor})")
-            }
-            Some(supervisor) if supervisor_stopped => format!(
-                "{named} cannot roll back at {deadline}: its supervisor is stopped ({supervisor}); run \
-                 `hostgw confirm {id}` or `hostgw cancel {id}`"
+            Some(supervisor) if is_over => (
+                format!("{named} was not confirmed by {deadline}; it is being rolled back ({supervisor})"),
+                None,
             ),
-            Some(_) => format!(
-                "{named} rolls back at {deadline}, in {remaining_seconds} s, unless you run `hostgw confirm {id}`"
+            Some(supervisor) if supervisor_stopped => (
+                format!("{named} cannot roll back at {deadline}: its supervisor is stopped ({supervisor})"),
+                decide(),
             ),
-            None if is_over => format!(
-                "{named} was not confirmed by {deadline}, and has not been rolled back: its supervisor was killed; run \
-                 `hostgw rollback` to roll it back"
+            Some(_) => (
+                format!(
+                    "{named} rolls back at {deadline}, in {remaining_seconds} s, unless you run `hostgw confirm {id}`"
+                ),
+                None,
             ),
-            None => format!(
-                "{named} cannot roll back at {deadline}: its supervisor was killed; run `hostgw confirm {id}` or \
-                 `hostgw cancel {id}`"
+            None if is_over => (
+                format!(
+                    "{named} was not confirmed by {deadline}, and has not been rolled back: its supervisor was killed"
+                ),
+                Some("run `hostgw rollback` to roll it back".to_owned()),
             ),
+            None => (format!("{named} cannot roll back at {deadline}: its supervisor was killed"), decide()),
         }
     }
 }

@@ -169,7 +169,7 @@ fn arp_ignore(examination: &Examination<'_>, call: &Call) -> Option<Diagnostic> 
                 effect(call)
             ),
             match depends_on_mode && *value != 8 {
-                true => format!("use nextHop: node-address, or {disable}"),
+                true => format!("set nextHop: node-address, or {disable}"),
                 false => disable,
             },
         )

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::conditions::spot_text;
 use crate::{
     forwarding::{ChainIndex, ForwardingModel, NewDestination, Passage, SAMPLE_PORT, Translation, Transport},
-    text::{count, list},
+    text::{ShellCommand, count, list},
 };
 
 /// The packets of a protocol, or those to one of its ports.
@@ -81,8 +81,8 @@ impl<'a> Rewriting<'a> {
         self.rules.iter().any(|(services, _)| services.iter().any(|service| service.port.is_none()))
     }
 
-    /// Describes the rules.
-    pub(super) fn texts(&self) -> Vec<String> {
+    /// Describes the rules. `is_traced` tells whether the packets are traced to their new destination.
+    pub(super) fn texts(&self, is_traced: bool) -> Vec<String> {
         /// The maximum number of rules to describe.
         const MAX: usize = 8;
         let text = |(services, translation): &(Vec<Service>, Translation<'_>)| {
@@ -93,7 +93,11 @@ impl<'a> Rewriting<'a> {
             };
             let verb = if translation.is_certain { "changed" } else { "may be changed" };
             let to = destination_text(translation.destination);
-            format!("{what}: {verb} to {to} by {}", spot_text(&translation.spot))
+            let (only, next) = match is_traced {
+                true => ("", String::new()),
+                false => (" only", untraced_text(translation.destination)),
+            };
+            format!("{what}{only}: {verb} to {to} by {}{next}", spot_text(&translation.spot))
         };
         let mut texts: Vec<String> = self.rules.iter().take(MAX).map(text).collect();
         if let Some(more @ 1..) = self.rules.len().checked_sub(MAX) {
@@ -131,6 +135,17 @@ impl<'a> Rewriting<'a> {
         let first = marks.next()?;
         let mark = first.filter(|_| marks.all(|mark| mark == first));
         Some(Rewritten { destination, services, mark })
+    }
+}
+
+/// Says that packets to a new destination are not traced, and how to trace them.
+fn untraced_text(destination: Option<NewDestination>) -> String {
+    match destination {
+        Some(NewDestination::Other { addresses: Some((from, to)), .. }) if from == to => {
+            let explain = ShellCommand::new(["hostgw", "explain", &from.to_string()]);
+            format!("; not traced here: run `{explain}`")
+        }
+        _ => "; not traced here".to_owned(),
     }
 }
 

@@ -112,7 +112,7 @@ impl StepKind {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Self::ReverseNat => "un-NAT",
+            Self::ReverseNat => "reply NAT",
             Self::Destination => "DNAT",
             Self::PolicyRule => "rule",
             Self::Route => "route",
@@ -155,13 +155,15 @@ impl Guidepost<'_> {
         let rewriting = self.rewriting(source, destination, input.as_ref()).filter(|_| !is_reply);
         let mut steps = Vec::new();
         let mut add = |kind, text: String| steps.push(JourneyStep { kind, text: text.into() });
-        rewriting.iter().flat_map(Rewriting::texts).for_each(|text| add(StepKind::Destination, text));
+        // A rule for a port of a node says nothing about the other packets to it.
+        let is_known = self.known(original).is_some();
+        let is_traced = |rewriting: &Rewriting<'_>| rewriting.is_for_all_ports() || !is_known;
+        let texts = rewriting.iter().flat_map(|rewriting| rewriting.texts(is_traced(rewriting)));
+        texts.for_each(|text| add(StepKind::Destination, text));
         if !is_reply {
             self.unread_nat(original).into_iter().for_each(|text| add(StepKind::Destination, text));
         }
-        // A rule for a port of a node says nothing about the other packets to it.
-        let is_known = self.known(original).is_some();
-        let rewriting = rewriting.filter(|rewriting| rewriting.is_for_all_ports() || !is_known);
+        let rewriting = rewriting.filter(is_traced);
         let to = match rewriting.is_some() && !is_known {
             true => "an address that NAT rules rewrite".into(),
             false => self.whose(original).into(),

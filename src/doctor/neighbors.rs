@@ -131,8 +131,8 @@ fn unproven_entries(hops: &[&NextHopEntry<'_>]) -> Option<Diagnostic> {
     let texts: Vec<String> = hops.iter().map(|hop| hop.text()).collect();
     let removals: Vec<String> = hops.iter().map(|hop| format!("`{}`", hop.removal())).collect();
     let remove = match removals.as_slice() {
-        [only] => format!("remove it with {only}"),
-        all => format!("remove them with {}", list(all, 6)),
+        [only] => format!("remove the entry with {only}"),
+        all => format!("remove the entries with {}", list(all, 6)),
     };
     let message = match texts.as_slice() {
         [only] => format!("the neighbor entry of next hop {only} is static"),
@@ -145,6 +145,6 @@ fn unproven_entries(hops: &[&NextHopEntry<'_>]) -> Option<Diagnostic> {
         format!(
             "{message}; the kernel does not update static entries, so all packets are lost if the MAC address is wrong"
         ),
-        format!("compare the MAC addresses with `hostgw doctor --probe`, or {remove}"),
+        format!("check the MAC addresses with `hostgw doctor --probe`, or {remove}"),
     ))
 }

@@ -150,8 +150,8 @@ fn no_reply<'a>(
     let of_reply = chains.follow(model, &passage, MatchedChains::All).zone.map_or(0, |(_, zone)| zone);
     (of_reply != zone).then(|| {
         let message = format!(
-            "{} assigns {whose} to conntrack zone {zone}, and the replies on {output} are in zone {of_reply}: this node \
-             does not recognize them",
+            "{} assigns {whose} to connection tracking zone {zone}, and the replies on {output} are in zone {of_reply}: this \
+             node does not recognize them",
             spot_text(&spot)
         );
         let remedy = "assign both directions to the same zone, or only the packets from pods with `ct original zone set` or \

@@ -23,7 +23,14 @@ pub(super) fn examine(examination: &Examination<'_>, is_known: impl Fn(&Route) -
         findings.push(finding(
             Rule::InConflict,
             conflicts(plan.conflicts.len()),
-            "review them with `hostgw plan`, then remove the foreign objects, or take them over with `hostgw apply --adopt`",
+            match plan.conflicts.len() {
+                1 => {
+                    "review it with `hostgw plan`, then remove the foreign object, or take it over with `hostgw apply --adopt`"
+                }
+                _ => {
+                    "review them with `hostgw plan`, then remove the foreign objects, or take them over with `hostgw apply --adopt`"
+                }
+            },
         ));
     }
     let Prepared { desired, observed, .. } = prepared;

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use super::{Effect, Examination, TrafficEffects, asked_for, egress, finding, own_gateways, set_sysctls};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{Direction, ForwardingModel, Packet, Paths, Stop, Trace, Verdict, remove_rule, stop_text},
+    forwarding::{
+        Direction, ForwardingModel, Packet, Paths, Stop, Trace, Verdict, delete_rule, remove_rule, stop_text,
+    },
     model::{Family, MAIN_TABLE},
     state::{InterfaceAddress, LOCAL_TABLE, PolicyRule, RuleAction, RuleSelector},
     text::{ShellCommand, Untrusted},
@@ -156,11 +158,15 @@ fn remedy(family: Family, blocking: Option<&PolicyRule>, rules: &[&PolicyRule]) 
     {
         steps.push(format!("run `{}`", add_lookup(family, 32766, "main")));
     }
-    steps.extend(before.iter().filter(|rule| is_removed(rule)).map(|rule| remove_rule(rule)));
+    steps.extend(before.iter().filter(|rule| is_removed(rule)).map(|rule| match delete_rule(rule) {
+        // The message names only the rule that applies.
+        Some(command) if Some(*rule) != blocking => format!("remove the rule in its place with `{command}`"),
+        _ => remove_rule(rule),
+    }));
     if local.is_none() || before.iter().any(|rule| !is_removed(rule)) {
         steps.push(format!("run `{}`", add_lookup(family, 0, "local")));
     }
-    steps.join(", and ")
+    steps.join(", then ")
 }
 
 /// Returns the command that adds a policy rule for all packets.

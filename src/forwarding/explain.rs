@@ -228,13 +228,11 @@ impl PathFault {
                 (false, true) => {
                     let replies =
                         if over.is_empty() { "replies".to_owned() } else { format!("{packets} in reply") };
-                    format!(
-                        "{replies} from outside the cluster take a different path to this node's pods than planned"
-                    )
+                    format!("{replies} from outside the cluster to this node's pods are diverted")
                 }
             };
         }
-        let misled = if self.is_lost { "are lost or diverted" } else { "take a different path than planned" };
+        let misled = if self.is_lost { "are lost or diverted" } else { "are diverted" };
         match (self.is_diverted, is_out, is_in) {
             (false, true, true) if is_all => {
                 format!("no {packets} pass between {own} and {those} on any other node{other} {all}")
@@ -438,7 +436,7 @@ fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Ru
             (verdict, Some(route)) if path.rank(verdict) != Rank::Planned => {
                 let does = match verdict {
                     Verdict::Local => "delivers the packets to this node itself",
-                    _ => "diverts the packets",
+                    _ => "leads elsewhere",
                 };
                 by_route(path, trace.rule, route, does, addresses)
             }
@@ -468,7 +466,7 @@ fn by_route(
     match diverting {
         Some(rule) => (
             Rule::PathByRule,
-            format!("the policy rule `{rule}` leads to the route {shown}, which {does}"),
+            format!("the policy rule `{rule}` looks up the route {shown}, which {does}"),
             Some(match rule.priority.checked_sub(1).filter(|before| *before > 1) {
                 Some(before) if route.is_owned() && path.own.contains(&path.packet.destination) => {
                     let whose = match path.local_end {
@@ -573,8 +571,17 @@ pub fn owner(route: &Route) -> String {
 /// Returns how to delete a rule. The kernel deletes the first rule with all the properties that the command names.
 #[must_use]
 pub fn remove_rule(rule: &PolicyRule) -> String {
+    match delete_rule(rule) {
+        Some(command) => format!("remove it with `{command}`"),
+        None => "remove it in the program that added it".to_owned(),
+    }
+}
+
+/// Returns the command that deletes a policy rule, unless it has selectors that hostgw does not know.
+#[must_use]
+pub fn delete_rule(rule: &PolicyRule) -> Option<String> {
     if !rule.selector.others.is_empty() {
-        return "remove it in the program that added it".to_owned();
+        return None;
     }
     let priority = rule.priority.to_string();
     let words = rule.words();
@@ -585,7 +592,7 @@ pub fn remove_rule(rule: &PolicyRule) -> String {
     command.extend(not);
     command.extend(["priority", &priority]);
     command.extend(rest);
-    format!("remove it with `{}`", ip(rule.family, &command))
+    Some(ip(rule.family, &command))
 }
 
 /// Returns the command that deletes a route.

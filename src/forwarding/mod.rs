@@ -37,7 +37,7 @@ mod windows;
 pub use distinction::{Distinctions, Region};
 pub use ends::{Direction, LocalEnd};
 pub use explain::{
-    PathFault, delete_route, explain, faults, faults_unapplied, owner, remove_rule, stop_text,
+    PathFault, delete_route, delete_rule, explain, faults, faults_unapplied, owner, remove_rule, stop_text,
 };
 pub use firewall::{ChainIndex, MAX_DEPTH};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};

@@ -30,7 +30,8 @@ pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision
 #[must_use]
 pub fn incomplete_error(incomplete: &apply::Incomplete) -> Error {
     let apply::Incomplete { why, left, is_restored, only_conflicts, .. } = incomplete;
-    let details = std::iter::once(why.message.clone()).chain(why.details.iter().cloned());
+    let details = why.details.iter().map(|detail| format!("  {detail}").into());
+    let details = std::iter::once(why.message.clone()).chain(details);
     let message = if *is_restored {
         "the node is in its previous state, but hostgw could not update its records"
     } else {

@@ -111,7 +111,7 @@ fn trace_one_way(
         }
         let why = match (family, next_hop_kind(topology, target, family)) {
             (Family::V6, NextHopKind::PodGateway) => {
-                ": with IPv6, Linux only answers for addresses of the receiving interface, and the pod gateway is on another; use nextHop: node-address"
+                ": with IPv6, Linux only answers for addresses of the receiving interface, and the pod gateway is on another; set nextHop: node-address"
             }
             _ => "",
         };

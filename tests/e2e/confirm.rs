@@ -298,7 +298,7 @@ fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
         // Before the deadline, it can still be confirmed or canceled without these processes.
         alone(LONG);
         node.hostgw_ok(&["status"]).says("cannot roll back at").says("run `hostgw confirm");
-        node.hostgw_ok(&["plan"]).warns("its supervisor was killed; run `hostgw confirm");
+        node.hostgw_ok(&["plan"]).warns("its supervisor was killed\n  help: run `hostgw confirm");
         node.hostgw_ok(&["cancel"]);
         node.assert_unchanged(&before, "cancel");
         alone(LONG);

@@ -201,7 +201,7 @@ fn routes_of_a_configuration_that_is_not_accepted_are_unknown() {
         let outcome = node.hostgw(&["status", "--detailed-exitcode"]).expect(9);
         outcome
             .says("? hostgw's records: this version of hostgw cannot read the applied configuration")
-            .warns("to see the rest, run `hostgw apply`");
+            .warns("the status is incomplete\n  help: run `hostgw apply`");
         assert!(!outcome.stdout.contains("rift"), "{outcome}");
         let json: Value = node.hostgw(&["status", "--json"]).expect(9).json();
         assert_eq!((&json["drift"], &json["unknown"][0]["part"]["kind"]), (&Value::Null, &json!("records")));

@@ -674,7 +674,7 @@ fn a_configured_sysctl_is_corrected_in_the_configuration() {
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("sysctl -qw net.ipv4.conf.eth0.arp_ignore=2");
         node.hostgw(&["doctor"]).expect(11).says(
-            "help: use nextHop: node-address, or set net.ipv4.conf.all.arp_ignore to 0 under sysctls in the configuration, and \
+            "help: set nextHop: node-address, or set net.ipv4.conf.all.arp_ignore to 0 under sysctls in the configuration, and \
              run `sysctl -w net.ipv4.conf.eth0.arp_ignore=0`",
         );
     });

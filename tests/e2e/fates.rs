@@ -258,7 +258,7 @@ const CASES: [(&str, &str, &str); 71] = [
     (
         "add chain ip fw raw { type filter hook prerouting priority -300; }
          add rule ip fw raw iifname cni0 ct zone set 5",
-        "HG1042 to conntrack zone 5",
+        "HG1042 to connection tracking zone 5",
         "outside",
     ),
     (
@@ -334,7 +334,7 @@ const IPTABLES: [(&str, &str, &str); 39] = [
     ("-t mangle -A PREROUTING -i cni0 -j TTL --ttl-set 1", "HG1047 TTL", "ICMP TCP UDP outside"),
     ("-t mangle -A PREROUTING -i cni0 -j TTL --ttl-dec 63", "HG1047 TTL", "ICMP TCP UDP outside"),
     ("-t mangle -A POSTROUTING -j TTL --ttl-inc 1", "", ""),
-    ("-t raw -A PREROUTING -i cni0 -j CT --zone 5", "HG1042 to conntrack zone 5", "outside"),
+    ("-t raw -A PREROUTING -i cni0 -j CT --zone 5", "HG1042 to connection tracking zone 5", "outside"),
     (
         "-t nat -A POSTROUTING ! -d 10.244.0.0/16 -j SNAT --to-source 192.0.2.55",
         "HG1042 to 192.0.2.55, which is not an address of this node",

@@ -176,7 +176,7 @@ fn warnings_that_the_file_alone_shows_come_early() {
                 match remedy {
                     Some(remedy) => {
                         outcome
-                            .warns("warning[HG0802]: IPv6 routes via pod gateways do not work")
+                            .warns("warning[HG0802]: IPv6 routes through pod gateways do not work")
                             .warns(remedy);
                     }
                     None => assert!(!outcome.stderr.contains("HG0802"), "{}", outcome.stderr),

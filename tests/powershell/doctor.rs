@@ -177,8 +177,8 @@ fn an_older_snapshot_is_read_and_nothing_is_guessed() {
     machine.route(1, "10.244.1.128/25", "0.0.0.0", 300, "A");
     let (code, stdout, _) = old(&machine);
     assert_eq!(code, 11);
-    let words = "warning[HG0862]: cannot tell whether packets to 10.244.1.128/25 (this node's pods) take a different path than \
-        planned: the interface metrics are unknown\n";
+    let words = "warning[HG0862]: cannot tell whether packets to 10.244.1.128/25 (this node's pods) are \
+        diverted: the interface metrics are unknown\n";
     assert!(stdout.starts_with(words), "{stdout}");
     assert_eq!(examination.of(&machine, &|_| (), &[]).0, 0, "the metrics tell");
 }

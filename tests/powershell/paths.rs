@@ -14,7 +14,7 @@ const NO_CHANGES_BUT: &str = "No changes. This node matches the configuration, b
 
 /// A foreign route to the second half of linux-2's pods, and what the script says about it.
 const FOREIGN: (i64, &str, &str, i64, &str) = (12, "10.244.2.64/26", "172.30.0.99", 5, "AP");
-const MESSAGE: &str = "packets to 10.244.2.64/26 (pods of node linux-2) take a different path than planned: the foreign route \
+const MESSAGE: &str = "packets to 10.244.2.64/26 (pods of node linux-2) are diverted: the foreign route \
     -DestinationPrefix 10.244.2.64/26 -NextHop 172.30.0.99 on vEthernet (Ethernet) (metric 5 + interface metric 25, ActiveStore and \
     PersistentStore, protocol NetMgmt) is more specific than -DestinationPrefix 10.244.2.0/25\n";
 
@@ -90,7 +90,7 @@ nodes:
         machine.route(12, half, "fd00:30::11", 1, "A");
         let outcome = run_both(&mut machine, &script, &[]);
         assert_exit_code(&outcome, 0);
-        let words = "HG0852: packets to fd00:244:0:0:8000::/65 (pods of node linux-1) take a different path than planned: ";
+        let words = "HG0852: packets to fd00:244:0:0:8000::/65 (pods of node linux-1) are diverted: ";
         let found = warnings(&outcome);
         assert_eq!(found.len(), usize::from(!is_covered), "{outcome:#?}");
         assert!(is_covered || found[0].starts_with(words), "{found:?}");
@@ -114,7 +114,7 @@ nodes:
 fn the_total_metric_decides_between_routes_to_one_destination() {
     let script = script_of(CLUSTER, "win-1");
     // A second interface with an address among the node's own pods: 256 + its metric, against 256 + 25 on the pod interface.
-    for (metric, words) in [(24, Some("take")), (25, Some("can take")), (26, None)] {
+    for (metric, words) in [(24, Some("are")), (25, Some("can be")), (26, None)] {
         let mut machine = machine();
         machine.interfaces.push(Interface {
             index: 9,
@@ -127,7 +127,7 @@ fn the_total_metric_decides_between_routes_to_one_destination() {
         let outcome = run_both(&mut machine, &script, &["-WhatIf"]);
         assert_exit_code(&outcome, 0);
         let expected = words.map(|words| {
-            format!("HG0852: packets to 10.244.1.0/24 (this node's pods) {words} a different path than planned: the route of a local address ")
+            format!("HG0852: packets to 10.244.1.0/24 (this node's pods) {words} diverted: the route of a local address ")
         });
         let found = warnings(&outcome);
         assert_eq!(found.len(), usize::from(words.is_some()), "{found:?}");
@@ -155,8 +155,8 @@ fn a_persistent_route_takes_packets_after_a_restart() {
     let outcome = run_both(&mut machine, &script, &[]);
     assert_exit_code(&outcome, 0);
     let found = warnings(&outcome);
-    let words = "HG0852: applied, but after the next restart, packets to 10.244.9.0/24 (pods of node win-2) take a different path \
-        than planned: ";
+    let words = "HG0852: applied, but after the next restart, packets to 10.244.9.0/24 (pods of node win-2) are \
+        diverted: ";
     assert!(found.len() == 1 && found[0].starts_with(words), "{found:?}");
     assert!(outcome.stdout.contains("and verified"), "packets get through now: {}", outcome.stdout);
     assert!(outcome.stdout.contains("-PolicyStore PersistentStore`, or"), "{}", outcome.stdout);
@@ -191,7 +191,7 @@ fn a_path_that_no_longer_works_is_rolled_back() {
         let outcome = run_both(&mut machine, &script, &[]);
         assert_exit_code(&outcome, 6);
         let words = "error: the change caused pod traffic to be lost or diverted: packets to 10.244.2.0/25 (pods of node \
-            linux-2) take a different path than planned: the foreign route -DestinationPrefix 10.244.2.0/25 -NextHop 172.30.0.99 on ";
+            linux-2) are diverted: the foreign route -DestinationPrefix 10.244.2.0/25 -NextHop 172.30.0.99 on ";
         assert!(outcome.stderr.starts_with(words), "{}", outcome.stderr);
         assert!(outcome.stderr.contains("\nhelp: hostgw did not add this route"), "{}", outcome.stderr);
         assert!(outcome.stdout.ends_with("Rolled back and verified: the node is in its previous state.\n"));
@@ -235,7 +235,7 @@ fn windows_has_the_last_word() {
     for (route, words) in [
         (
             Some((7, "10.9.9.9")),
-            "take a different path than planned: Find-NetRoute reports -DestinationPrefix 10.244.8.0/21 -NextHop 10.9.9.9 on \
+            "are diverted: Find-NetRoute reports -DestinationPrefix 10.244.8.0/21 -NextHop 10.9.9.9 on \
              vEthernet (cbr0), although the active routes lead to -NextHop 10.244.8.2 on vEthernet (Ethernet)",
         ),
         (

@@ -5,7 +5,7 @@
   const size = report.nodes.length;
   const STATES = {
     w: ["works", "works", "packets take the planned path"],
-    d: ["diverted", "diverted", "packets take an unplanned path"],
+    d: ["diverted", "diverted", "packets are forwarded to an unplanned next hop"],
     u: ["unknown", "unknown", "unknown: no snapshot, no pod interface, or hostgw cannot tell"],
     x: ["lost", "lost", "packets are lost"],
     ".": ["nothing", "not applicable", "not applicable"],

@@ -206,7 +206,7 @@ impl LiveDocument<'_> {
             routes => {
                 let named: Vec<String> = routes.iter().map(|route| destination_and_gateway(route)).collect();
                 format!(
-                    "# Not imported, because they may not lead to pods: {} (see `hostgw help HG1125`)\n",
+                    "# Not imported, because it is unclear whether they lead to pods: {} (see `hostgw help HG1125`)\n",
                     list(&named, 8)
                 )
             }

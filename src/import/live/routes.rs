@@ -522,7 +522,10 @@ pub(super) fn left_out_warning(left_out: &[&Route]) -> Option<Diagnostic> {
         return None;
     }
     let named: Vec<String> = left_out.iter().map(|route| format!("`{route}`")).collect();
-    let message = format!("routes that may lead to pods were not imported: {}", list(&named, 8));
+    let message = format!(
+        "routes were not imported, because it is unclear whether they lead to pods: {}",
+        list(&named, 8)
+    );
     Some(Diagnostic::new(Rule::RoutesNotImported, message).with_remedy(
         "if they do, pass --cluster-prefix with a prefix that contains them; otherwise, nothing needs to be done",
     ))

@@ -217,21 +217,20 @@ impl<'a> PlannedNode<'a> {
         is_local || needed.may_use(route.next_hop, route.interface, indexes)
     }
 
-    /// Returns why packets to a part of the needed destination take a different path, or may take one.
+    /// Returns why packets to a part of the needed destination are diverted, or may be.
     fn fault(&self, moment: Moment, needed: &ResolvedRoute, part: &TrafficPart<'_>) -> Option<Diagnostic> {
         let culprit = part.routes.iter().find(|route| !self.may_use(needed, route))?;
         let packets = format!("packets to {} ({})", part.destination, needed.origin.reason_in(self.cluster));
         let is_unknown =
             part.routes.len() > 1 && part.routes.iter().any(|route| route.interface_metric.is_none());
         if is_unknown {
-            let message = format!(
-                "cannot tell whether {packets} take a different path than planned: the interface metrics are unknown"
-            );
+            let message =
+                format!("cannot tell whether {packets} are diverted: the interface metrics are unknown");
             return Some(Diagnostic::new(Rule::PathUnknown, message).with_remedy(COLLECT_AGAIN));
         }
         let when = if moment == Moment::Restart { "after the next restart, " } else { "" };
         let is_tie = part.routes.iter().any(|route| self.may_use(needed, route));
-        let take = if is_tie { "can take" } else { "take" };
+        let are = if is_tie { "can be" } else { "are" };
         let relation = if culprit.destination != needed.destination {
             format!("is more specific than -DestinationPrefix {}", needed.destination)
         } else {
@@ -243,10 +242,7 @@ impl<'a> PlannedNode<'a> {
                 self.metrics(self.egress.index, needed.destination, needed.metric)
             )
         };
-        let message = format!(
-            "{when}{packets} {take} a different path than planned: {} {relation}",
-            self.describe(culprit)
-        );
+        let message = format!("{when}{packets} {are} diverted: {} {relation}", self.describe(culprit));
         Some(Diagnostic::new(Rule::PathByRoute, message).with_remedy(self.remedy(culprit)))
     }
 

@@ -282,13 +282,13 @@ function Format-Packets([string] $destination, $entry) {
 
 function Format-Fault($links, $entry, $culprit) {
     $route = $culprit.Route
-    $take = ' take'
+    $are = ' are'
     $metric = ' has a lower total metric than'
     if ($culprit.IsTie) {
-        $take = ' can take'
+        $are = ' can be'
         $metric = ' has the same total metric as'
     }
-    $text = (Format-Packets $route.Destination $entry) + $take + ' a different path than planned: ' +
+    $text = (Format-Packets $route.Destination $entry) + $are + ' diverted: ' +
         (Format-Culprit $links $route $culprit.Metric)
     if ($route.Destination -ne $entry.Now.Destination) {
         return $text + ' is more specific than -DestinationPrefix ' + $entry.Now.Destination
@@ -395,7 +395,7 @@ function New-DifferentFault($probe, $route) {
     if ($null -eq $route) {
         $text += ' are lost: Find-NetRoute reports no route'
     } else {
-        $text += ' take a different path than planned: Find-NetRoute reports ' + (Format-Route $route) + ' on ' + $route.Alias
+        $text += ' are diverted: Find-NetRoute reports ' + (Format-Route $route) + ' on ' + $route.Alias
     }
     $text += ', although the active routes lead to -NextHop ' + $entry.Now.NextHop + ' on ' + $entry.Now.Alias
     $fault = New-Fault $Codes.Differs ('by Find-NetRoute: ' + $probe.Address) $text ('compare `Find-NetRoute -RemoteIPAddress ' + $probe.Address +
