@@ -13,7 +13,7 @@ use std::{
 
 use flate2::{Compression, GzBuilder, read::MultiGzDecoder};
 
-use crate::{progress::Task, text};
+use crate::{progress::Task, text, text::OsError};
 
 /// The maximum size of a file and of standard input: 64 MiB.
 pub const LIMIT: u64 = 64 << 20;
@@ -380,8 +380,8 @@ impl fmt::Display for InputError {
             InputProblem::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 write!(f, "{name} is not readable: permission denied")
             }
-            InputProblem::Io(error) => write!(f, "{name} cannot be read: {error}"),
-            InputProblem::Gzip(error) => write!(f, "{name} is a damaged gzip file: {error}"),
+            InputProblem::Io(error) => write!(f, "{name} cannot be read: {}", OsError(error)),
+            InputProblem::Gzip(error) => write!(f, "{name} is a damaged gzip file: {}", OsError(error)),
             InputProblem::Directory => write!(f, "{name} is a directory, not a file"),
             InputProblem::TooLarge => {
                 write!(f, "{name} is too large: hostgw reads at most {} MiB", LIMIT >> 20)

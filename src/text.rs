@@ -3,6 +3,8 @@
 mod address;
 mod escape;
 mod json;
+mod json_error;
+mod os_error;
 mod sh;
 mod untrusted;
 mod wrap;
@@ -10,6 +12,8 @@ mod wrap;
 pub use address::{FastAddress, FastPrefix};
 pub use escape::{Printable, all_bytes, for_terminal, hidden_ranges, is_hidden, printable, push_printable};
 pub use json::{to_json, write_json, write_json_rows};
+pub use json_error::JsonError;
+pub use os_error::{OsError, errno_name};
 pub use sh::{ShellCommand, ShellWord};
 pub use untrusted::{Untrusted, path};
 pub use wrap::wrap;

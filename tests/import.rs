@@ -639,7 +639,7 @@ fn a_list_that_is_read_in_parts_is_read_like_any_other() {
     assert_eq!(read(&format!("\u{feff} \n{text}\n{text}")).unwrap(), 2);
     let padding = "x".repeat(17 << 20);
     for (text, why) in [
-        (text[..text.len() - 1].to_owned(), "invalid JSON: EOF while parsing an object"),
+        (text[..text.len() - 1].to_owned(), "invalid JSON: unexpected end of file on line"),
         (String::new(), "the list contains no nodes"),
         (format!("{{\"items\": [{{\"note\": \"{padding}\"}}]}}"), "an object in it is larger than 16 MiB"),
         (

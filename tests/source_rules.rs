@@ -1,6 +1,10 @@
 //! Rules for hostgw's own source files that neither the compiler nor clippy enforces.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Collects every Rust file below `folder` with its text.
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
@@ -349,4 +353,49 @@ fn definitions_of_types_are_recognized() {
     for line in ["    type Error = Error;", "// struct Route", "let struct_ = Route;", "pub struct $name {"] {
         assert_eq!(defined_type(line), None, "{line}");
     }
+}
+
+/// Collects the files below `folder`.
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
+}
+
+/// Returns the numbers of the lines that print an `io::Error` as the standard library does, right where it is received.
+fn plain_os_errors(source: &str) -> Vec<usize> {
+    /// The number of lines of a closure or the beginning of a function.
+    const NEAR: usize = 4;
+    let lines: Vec<&str> = source.lines().collect();
+    let receives = |line: &str| line.contains("error: io::Error") || line.contains("error: &io::Error");
+    let is_plain = |at: usize| {
+        receives(lines[at]) && lines.iter().skip(at).take(NEAR).any(|line| line.contains("{error}"))
+    };
+    (0..lines.len()).filter(|at| is_plain(*at)).map(|at| at + 1).collect()
+}
+
+/// `text::OsError` prints them all in the same form: `Permission denied (EACCES)`.
+#[test]
+fn errors_of_the_system_have_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    files_below(&root.join("tests/cases"), &mut files);
+    assert!(files.len() > 500, "{}", files.len());
+    for path in files {
+        let text = fs::read(&path).unwrap();
+        let text = String::from_utf8_lossy(&text);
+        assert!(!text.contains("(os error "), "{} contains the number of an error", path.display());
+    }
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    for (path, text) in files {
+        let text = without_comments(&text).replace("std::io::Error", "io::Error");
+        let found = plain_os_errors(&text);
+        assert!(found.is_empty(), "{path} prints an error without text::OsError at lines {found:?}");
+    }
+    let plain =
+        "let cannot = |error: io::Error| {\n    Error::unexpected(format!(\"cannot: {error}\"))\n};\n";
+    assert_eq!(plain_os_errors(plain), [1]);
+    assert!(plain_os_errors(&plain.replace("{error}\"", "{}\", OsError(&error)")).is_empty());
 }

@@ -20,6 +20,7 @@ use crate::{
     error::Error,
     kernel::NodeEvents,
     reconcile,
+    text::OsError,
 };
 
 /// How long the file must be unchanged before it is read: most programs write a file without a pause.
@@ -105,7 +106,10 @@ fn wait(
     match poll(&mut descriptors, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => {
-            return Err(Error::unexpected(format!("cannot wait for kernel notifications: {error}")));
+            return Err(Error::unexpected(format!(
+                "cannot wait for kernel notifications: {}",
+                OsError(&error.into())
+            )));
         }
     }
     // One byte for each signal.

@@ -14,7 +14,7 @@ use crate::{
     config::Document,
     error::{Error, Kind},
     record::{AgentCondition, AgentReport, TransactionMeta},
-    text::{self, Untrusted},
+    text::{self, OsError, Untrusted},
 };
 
 /// How long an apply may take in addition to its checks before the service manager considers the start failed.
@@ -32,8 +32,9 @@ pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
         node: environment::node(options.node.as_deref()),
         last_good: options.last_good.clone(),
         write: |path: &Path, bytes: &[u8]| {
-            write(path, bytes)
-                .map_err(|error| Error::unexpected(format!("cannot write {}: {error}", text::path(path))))
+            write(path, bytes).map_err(|error| {
+                Error::unexpected(format!("cannot write {}: {}", text::path(path), OsError(&error)))
+            })
         },
     };
     let signals = signals::for_agent()?;

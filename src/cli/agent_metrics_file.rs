@@ -9,7 +9,7 @@ use std::{
 use super::{agent_metrics::AgentMetrics, write::publish_unsynced};
 use crate::{
     error::{Error, Kind},
-    text,
+    text::{self, OsError},
 };
 
 /// The age from which on a look at the node rewrites the file, even if nothing else has changed.
@@ -55,7 +55,7 @@ impl MetricsFile {
         self.written.set(Some(Instant::now()));
         let result = metrics.text().and_then(|text| {
             publish_unsynced(&self.path, text.as_bytes()).map_err(|error| {
-                Error::unexpected(format!("cannot write {}: {error}", text::path(&self.path)))
+                Error::unexpected(format!("cannot write {}: {}", text::path(&self.path), OsError(&error)))
             })
         });
         if self.has_failed.replace(result.is_err()) { Ok(()) } else { result }

@@ -28,6 +28,7 @@ use tokio::{
 
 use super::agent_metrics::AgentMetrics;
 use crate::error::Error;
+use crate::text::OsError;
 
 /// The time for a request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ pub(super) fn serve(address: SocketAddr, metrics: Arc<AgentMetrics>) -> Result<(
             io::ErrorKind::PermissionDenied => Some("choose a port above 1023"),
             _ => None,
         };
-        Error::unexpected(format!("cannot serve metrics on {address}: {error}"))
+        Error::unexpected(format!("cannot serve metrics on {address}: {}", OsError(&error)))
             .with_hint_if(hint.map(ToOwned::to_owned))
     };
     let listener = BlockingListener::bind(address).map_err(cannot)?;

@@ -19,7 +19,7 @@ use crate::{
     model::{Cluster, ConfigPath},
     plan::node_named,
     render::Palette,
-    text::{count, printable},
+    text::{JsonError, count, printable},
 };
 
 /// Version of the JSON form.
@@ -132,7 +132,11 @@ pub(super) fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> 
     if text.len() > MAX_BYTES {
         return Err(invalid(format!("is larger than {} MiB", MAX_BYTES >> 20)));
     }
-    serde_json::from_str(text).map_err(|error| invalid(format!("is not JSON: {error}")))
+    serde_json::from_str(text).map_err(|error| {
+        let error = JsonError(&error);
+        let verb = if error.is_too_deep() { "is" } else { "is not valid JSON:" };
+        invalid(format!("{verb} {error}"))
+    })
 }
 
 fn texts<T: ToString>(items: &[T]) -> Vec<String> {

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     error::Error,
     model::{Node, OperatingSystem},
+    text::OsError,
 };
 
 /// The environment variable with which a completion script asks for candidates.
@@ -41,7 +42,7 @@ pub(super) fn run(options: &CompletionsOptions, output: &Output) -> VerbResult {
         .shell
         .completer()
         .write_registration(VARIABLE, "hostgw", "hostgw", "hostgw", &mut script)
-        .map_err(|error| Error::unexpected(format!("cannot write the script: {error}")))?;
+        .map_err(|error| Error::unexpected(format!("cannot write the script: {}", OsError(&error))))?;
     let script = String::from_utf8_lossy(&script);
     output.verbatim(&format!("{}\n", script.trim()))?;
     Ok(0)

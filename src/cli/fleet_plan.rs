@@ -25,7 +25,7 @@ use crate::{
     record::Snapshot,
     render::{FleetChange, FleetChanges, FleetNode, FleetReport, fleet_markdown, fleet_text},
     state,
-    text::{self, Untrusted, count},
+    text::{self, OsError, Untrusted, count},
 };
 
 /// Plans for the nodes of many snapshots, and saves the plans in a directory.
@@ -152,7 +152,10 @@ fn file_name(node: &Untrusted) -> PathBuf {
 /// Creates the directory for the plans.
 fn create(folder: &Path) -> Result<(), Error> {
     let cannot = |error| {
-        Error::new(Kind::Usage, format!("cannot create the directory {}: {error}", text::path(folder)))
+        Error::new(
+            Kind::Usage,
+            format!("cannot create the directory {}: {}", text::path(folder), OsError(&error)),
+        )
     };
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(cannot(error)),

@@ -27,7 +27,7 @@ use crate::{
     model::NextHopMode,
     progress::Task,
     render::{FindingEntry, Palette},
-    text::{self, ShellCommand, Untrusted, count, printable},
+    text::{self, OsError, ShellCommand, Untrusted, count, printable},
 };
 
 #[cfg(target_os = "linux")]
@@ -295,7 +295,7 @@ fn write_text(loaded: &Loaded, file: &Path, text: &str) -> Result<(), Error> {
         Error::unexpected(format!("cannot write {}: {why}; nothing was changed", text::path(file)))
     };
     let before = loaded.document.bytes();
-    let now = fs::read(file).map_err(|error| cannot(&error))?;
+    let now = fs::read(file).map_err(|error| cannot(&OsError(&error)))?;
     let is_compressed = input::is_compressed(&now);
     let is_same = input::decompressed(&text::path(file).to_string(), now).is_ok_and(|now| now == before);
     if !is_same {
@@ -305,9 +305,9 @@ fn write_text(loaded: &Loaded, file: &Path, text: &str) -> Result<(), Error> {
     let mut bytes = before.get(..mark).unwrap_or_default().to_vec();
     bytes.extend_from_slice(text.as_bytes());
     if is_compressed {
-        bytes = input::compressed(&bytes).map_err(|error| cannot(&error))?;
+        bytes = input::compressed(&bytes).map_err(|error| cannot(&OsError(&error)))?;
     }
-    write::edit(file, &bytes).map_err(|error| cannot(&error))
+    write::edit(file, &bytes).map_err(|error| cannot(&OsError(&error)))
 }
 
 /// Returns the line for a node that changes.

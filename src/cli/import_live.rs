@@ -20,7 +20,7 @@ use crate::{
     progress::Task,
     reconcile::{readable, state_dir},
     state::{self, Firewall},
-    text::{self, count, list},
+    text::{self, OsError, count, list},
 };
 
 /// Where flannel writes its networks.
@@ -52,7 +52,8 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
     let imported = import_live(&sources, &live).map_err(|errors| failed(output, "this node", errors))?;
     drop(task);
     if let Some(script) = &options.cleanup {
-        let cannot = |error| Error::unexpected(format!("cannot write {}: {error}", text::path(script)));
+        let cannot =
+            |error| Error::unexpected(format!("cannot write {}: {}", text::path(script), OsError(&error)));
         write::write(script, imported.script.as_bytes()).map_err(cannot)?;
     }
     report(options, &imported, output)?;
@@ -216,6 +217,6 @@ fn run_program(program: &str, arguments: &[&str]) -> Result<Option<Printed>, Err
     match collect(&mut command, RULES) {
         Ok(printed) => Ok(Some(printed)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::unexpected(format!("cannot run {program}: {error}"))),
+        Err(error) => Err(Error::unexpected(format!("cannot run {program}: {}", OsError(&error)))),
     }
 }

@@ -17,14 +17,15 @@ use super::{
 use crate::{
     error::Error,
     guide::{GUIDES, NO_DATE, roff, without_date},
-    text,
+    text::{self, OsError},
 };
 
 /// Writes the manual pages of hostgw, of each command, and of each guide.
 pub(super) fn run(options: &ManOptions, output: &Output) -> VerbResult {
     let folder = &options.folder;
-    let failed =
-        |error| Error::unexpected(format!("cannot write manual pages to {}: {error}", text::path(folder)));
+    let failed = |error| {
+        Error::unexpected(format!("cannot write manual pages to {}: {}", text::path(folder), OsError(&error)))
+    };
     fs::create_dir_all(folder).map_err(failed)?;
     let pages = pages(DATE).map_err(failed)?;
     for (name, page) in &pages {

@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Kind},
     progress::Task,
     render::{self, FindingEntry, Palette, Report, finding_text},
-    text::{Untrusted, for_terminal, printable, wrap, write_json, write_json_rows},
+    text::{OsError, Untrusted, for_terminal, printable, wrap, write_json, write_json_rows},
 };
 
 /// The two output streams and their colors.
@@ -64,7 +64,7 @@ fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> io::Result<()>) -
     };
     match progress_line::hidden(print) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::unexpected(format!("cannot write to standard output: {error}")))
+            Err(Error::unexpected(format!("cannot write to standard output: {}", OsError(&error))))
         }
         _ => Ok(()),
     }

@@ -16,7 +16,7 @@ use crate::{
     model::{OffLink, OperatingSystem},
     plan::{self, OriginalSysctls},
     render::{self, ApplyHook, NetplanId, PersistedNode, Provenance, UnwritableInterface},
-    text::{self, ShellCommand, Untrusted},
+    text::{self, OsError, ShellCommand, Untrusted},
 };
 
 /// Prints a script for a node, or a file that restores part of its state at boot.
@@ -90,7 +90,7 @@ pub(super) fn write_file(path: &Path, text: &str) -> Result<(), Error> {
         Ok(there) if !there.is_file() => return Err(cannot(&"it exists and is not a file")),
         _ => {}
     }
-    write::publish(path, text.as_bytes(), text.starts_with("#!")).map_err(|error| cannot(&error))
+    write::publish(path, text.as_bytes(), text.starts_with("#!")).map_err(|error| cannot(&OsError(&error)))
 }
 
 fn wrong(what: &str, node: &str, os: OperatingSystem) -> Error {

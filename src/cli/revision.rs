@@ -13,6 +13,7 @@ use crate::{
     config::{Document, Format},
     error::{Error, Kind},
     input, text,
+    text::OsError,
 };
 
 /// The revisions to compare.
@@ -93,7 +94,7 @@ impl Tracked {
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let name = text::path(path).into_raw();
         let resolved = ResolvedPath::of(path).map_err(|error| {
-            Error::new(Kind::Invalid, format!("cannot find the directory of {name}: {error}"))
+            Error::new(Kind::Invalid, format!("cannot find the directory of {name}: {}", OsError(&error)))
         })?;
         Ok(Self {
             name,
@@ -316,7 +317,11 @@ impl Tracked {
     fn failed(&self, error: GitError) -> Error {
         let why = match error {
             GitError::NotRun(error) => {
-                return Error::unexpected(format!("cannot run git: {error}"))
+                let message = match error.kind() {
+                    io::ErrorKind::NotFound => "git is not installed, or not in PATH".to_owned(),
+                    _ => format!("cannot run git: {}", OsError(&error)),
+                };
+                return Error::unexpected(message)
                     .with_hint("install git, or compare two files with `hostgw diff OLD NEW`");
             }
             GitError::Failed(why) => why,

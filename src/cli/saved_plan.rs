@@ -18,7 +18,7 @@ use crate::{
     reconcile::Session,
     record::{Command, Commit, TransactionMeta},
     render::{ChangeEntry, Report},
-    text::{self, Untrusted, printable, to_json},
+    text::{self, JsonError, OsError, Untrusted, printable, to_json},
 };
 
 /// The version of the file.
@@ -119,7 +119,8 @@ impl SavedPlan {
         };
         let mut text = to_json(self).map_err(|error| cannot(&error))?;
         text.push('\n');
-        write::write(path, text.as_bytes()).map_err(|error| cannot(&error).with_hint("write it elsewhere"))
+        write::write(path, text.as_bytes())
+            .map_err(|error| cannot(&OsError(&error)).with_hint("write it elsewhere"))
     }
 
     /// Reads a saved plan from a file, or from standard input if the path is `-`.
@@ -132,7 +133,8 @@ impl SavedPlan {
             Error::new(Kind::Invalid, format!("{name} is not a saved plan: {why}"))
                 .with_hint("create one with `hostgw plan --out FILE`; pass a configuration with -f")
         };
-        let head: SavedPlanHead = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let head: SavedPlanHead =
+            serde_json::from_str(&text).map_err(|error| wrong(JsonError(&error).to_string()))?;
         if head.kind != KIND {
             return Err(wrong(format!("its type is {:?}", head.kind)));
         }
@@ -142,7 +144,7 @@ impl SavedPlan {
                 head.format
             )));
         }
-        let plan: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let plan: Self = serde_json::from_str(&text).map_err(|error| wrong(JsonError(&error).to_string()))?;
         let is_whole = plan.config_hash == sha256(plan.configuration.text.as_bytes())
             && plan.fingerprint == fingerprint(&plan.facts)?;
         if is_whole { Ok(plan) } else { Err(wrong("it was modified after it was saved".to_owned())) }

@@ -15,7 +15,7 @@ use signal_hook::{
     low_level::{emulate_default_handler, pipe, unregister},
 };
 
-use crate::{agent::AgentSignals, apply::Interrupt, error::Error, kernel};
+use crate::{agent::AgentSignals, apply::Interrupt, error::Error, kernel, text::OsError};
 
 /// The response of a command that changes the node to a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,8 @@ pub(super) fn interrupt() -> Result<Arc<Interrupt>, Error> {
     let interrupt = Arc::new(Interrupt::new());
     let ignored = ignored();
     let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
-    let cannot = |signal: i32, error| Error::unexpected(format!("cannot handle signal {signal}: {error}"));
+    let cannot =
+        |signal: i32, error| Error::unexpected(format!("cannot handle signal {signal}: {}", OsError(&error)));
     for (signal, response) in responses().filter(|(signal, _)| !is_ignored(*signal)) {
         respond(signal, response, &interrupt).map_err(|error| cannot(signal, error))?;
     }
@@ -126,7 +127,8 @@ fn respond(signal: i32, response: Response, interrupt: &Interrupt) -> std::io::R
 /// # Errors
 /// As [`interrupt`].
 pub(super) fn for_agent() -> Result<AgentSignals, Error> {
-    let cannot = |error: std::io::Error| Error::unexpected(format!("cannot handle signals: {error}"));
+    let cannot =
+        |error: std::io::Error| Error::unexpected(format!("cannot handle signals: {}", OsError(&error)));
     let stop = interrupt()?;
     let (wake, woken) = std::os::unix::net::UnixStream::pair().map_err(cannot)?;
     let reload = Arc::new(AtomicBool::new(false));

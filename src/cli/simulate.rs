@@ -27,7 +27,7 @@ use crate::{
     plan::node_named,
     render::Palette,
     simulate::{Connection, ConnectionKind, Guarantee, KeepGoing, NodeResult, Simulation, sample},
-    text::{self, Untrusted, count, list, padded, printable},
+    text::{self, OsError, Untrusted, count, list, padded, printable},
 };
 
 /// The default number of nodes: every pair of them is probed.
@@ -178,7 +178,7 @@ fn forbidden(error: &io::Error) -> Error {
         .with_hint(
             "run hostgw as root, or raise the limits: as root, run `sysctl -w user.max_user_namespaces=10000 user.max_net_namespaces=10000`",
         ),
-        _ => Error::unexpected(format!("cannot create a network namespace: {error}")),
+        _ => Error::unexpected(format!("cannot create a network namespace: {}", OsError(error))),
     }
 }
 
@@ -225,7 +225,9 @@ impl Scratch {
             lock.lock()?;
             Ok(Self { path: path.clone(), _lock: lock })
         };
-        create().map_err(|error| Error::unexpected(format!("cannot create {}: {error}", text::path(&path))))
+        create().map_err(|error| {
+            Error::unexpected(format!("cannot create {}: {}", text::path(&path), OsError(&error)))
+        })
     }
 
     /// Removes what killed simulations of this user left behind. A running simulation holds its lock.

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use super::configuration::text_of;
 use crate::{
     error::{Error, Kind},
-    text,
+    text::{self, OsError},
 };
 
 /// The file names that are snapshots if a directory is given.
@@ -23,7 +23,9 @@ pub(super) fn snapshot_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
             continue;
         }
         let name = text::path(path);
-        let cannot = |error| Error::new(Kind::Invalid, format!("cannot read the directory {name}: {error}"));
+        let cannot = |error| {
+            Error::new(Kind::Invalid, format!("cannot read the directory {name}: {}", OsError(&error)))
+        };
         let mut inside = Vec::new();
         for entry in fs::read_dir(path).map_err(cannot)? {
             let entry = entry.map_err(cannot)?;

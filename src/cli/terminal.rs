@@ -53,6 +53,7 @@ mod typed {
     use crate::{
         apply::Interrupt,
         error::{Error, Kind},
+        text::OsError,
     };
 
     /// How often to check for a signal, in nanoseconds.
@@ -64,7 +65,8 @@ mod typed {
     /// [`Kind::Interrupted`] if a signal arrives first; otherwise an error if standard input cannot be read.
     pub(in super::super) fn read_line(interrupt: &Interrupt) -> Result<String, Error> {
         let stdin = io::stdin();
-        let cannot = |error: io::Error| Error::unexpected(format!("cannot read the answer: {error}"));
+        let cannot =
+            |error: io::Error| Error::unexpected(format!("cannot read the answer: {}", OsError(&error)));
         let pause = Timespec { tv_sec: 0, tv_nsec: LOOK };
         let mut line = String::new();
         let mut is_over = false;

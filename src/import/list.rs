@@ -16,7 +16,7 @@ use super::node::ListedNode;
 use crate::{
     config,
     diagnose::{Diagnostic, Rule},
-    text::{Untrusted, list, shortened},
+    text::{JsonError, OsError, Untrusted, list, shortened},
 };
 
 /// The command that lists the nodes.
@@ -121,11 +121,14 @@ impl NodeList {
     pub fn read_json(reader: impl Read) -> Result<Self, Diagnostic> {
         let meter = Meter::default();
         let mut reader = BufReader::with_capacity(1 << 16, Metered { reader, meter: &meter });
-        skip_mark(&mut reader).map_err(|error| not_nodes(format!("the list cannot be read: {error}")))?;
+        skip_mark(&mut reader)
+            .map_err(|error| not_nodes(format!("the list cannot be read: {}", OsError(&error))))?;
         let read = json_documents(&mut serde_json::Deserializer::from_reader(reader), &meter);
         let documents = read.map_err(|error| {
-            let what = if error.is_io() { "the list cannot be read" } else { "invalid JSON" };
-            not_nodes(format!("{what}: {error}"))
+            not_nodes(match error.is_io() {
+                true => format!("the list cannot be read: {}", OsError(&error.into())),
+                false => invalid_json(&error),
+            })
         })?;
         Self::of(documents, false)
     }
@@ -299,6 +302,12 @@ fn not_nodes(message: String) -> Diagnostic {
     Diagnostic::new(Rule::NotNodes, message).with_remedy(HOW)
 }
 
+fn invalid_json(error: &serde_json::Error) -> String {
+    let error = JsonError(error);
+    let what = if error.is_too_deep() { "the list is" } else { "invalid JSON:" };
+    format!("{what} {error}")
+}
+
 /// Reads JSON if the text starts with a brace or a bracket, and YAML otherwise.
 fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
     if text.trim().is_empty() {
@@ -309,7 +318,7 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
         let meter = Meter::default();
         match json_documents(&mut serde_json::Deserializer::from_str(text), &meter) {
             Ok(documents) => return Ok(documents),
-            Err(error) => Some(format!("invalid JSON: {error}")),
+            Err(error) => Some(invalid_json(&error)),
         }
     } else {
         None

@@ -26,7 +26,10 @@ use super::{
     netlink::{KernelError, Message, Refused, Socket, open_route_socket},
     omission::Omission,
 };
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    text::OsError,
+};
 use addressing::Addressing;
 use legacy::LegacyRules;
 pub use legacy::{legacy_drops, legacy_tables};
@@ -119,8 +122,9 @@ impl NodeImage {
     /// # Errors
     /// Returns an error if the namespace cannot be created, or if something essential is rejected.
     pub fn write(&self, cables: &[Cable<'_>], simulated: &[u32]) -> Result<NodeCopy, Error> {
-        let cannot =
-            |error: io::Error| Error::unexpected(format!("cannot create a network namespace: {error}"));
+        let cannot = |error: io::Error| {
+            Error::unexpected(format!("cannot create a network namespace: {}", OsError(&error)))
+        };
         let (namespace, void) = (Namespace::new().map_err(cannot)?, Namespace::new().map_err(cannot)?);
         let mut omissions = Vec::new();
         let (sysctls, rules) =

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::Error,
     state::{NatTable, protocol},
-    text::Untrusted,
+    text::{OsError, Untrusted},
 };
 
 /// Multicast groups of `NETLINK_ROUTE`: enum rtnetlink_groups, linux/rtnetlink.h.
@@ -129,7 +129,7 @@ impl NodeEvents {
     /// Returns an error if the kernel refuses.
     pub fn listen() -> Result<Self, Error> {
         let cannot = |error: io::Error| {
-            Error::unexpected(format!("cannot subscribe to kernel notifications: {error}"))
+            Error::unexpected(format!("cannot subscribe to kernel notifications: {}", OsError(&error)))
         };
         let mut route = Socket::open(NETLINK_ROUTE).map_err(cannot)?;
         route.limit_receive_buffer(RECEIVE_BUFFER);

@@ -10,7 +10,7 @@ use crate::{
     model::{Family, SysctlKey},
     plan::Scope,
     state::{State, Tables},
-    text::Untrusted,
+    text::{OsError, Untrusted},
 };
 
 /// The sysctls in a fingerprint. It always contains all routes and the NAT.
@@ -71,7 +71,8 @@ impl Fingerprint {
 /// Returns an error if the interfaces, routes or NAT cannot be read.
 pub fn fingerprint(scope: &FingerprintScope) -> Result<Fingerprint, Error> {
     let cannot = |what: &str, why: String| Error::unexpected(format!("cannot read {what}: {why}"));
-    let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| cannot("the routes", error.to_string()))?;
+    let mut socket =
+        Socket::open(NETLINK_ROUTE).map_err(|error| cannot("the routes", OsError(&error).to_string()))?;
     let links = Links::read(&mut socket).map_err(|error| cannot("the interfaces", error.to_string()))?;
     let mut routes =
         route::all(&mut socket, &links).map_err(|error| cannot("the routes", error.to_string()))?;

@@ -39,7 +39,7 @@ use crate::{
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
     progress::{self, Task},
     state::{Firewall, Hardware, Host, InterfaceAddress, NeighborEntry, PacketProgram, State},
-    text::Untrusted,
+    text::{OsError, Untrusted},
 };
 use link::Links;
 use netlink::{KernelError, Refused, Requests, Socket, open_route_socket};
@@ -371,7 +371,7 @@ fn commit_sysctls(
         // The kernel has already written it, as a side effect of another sysctl of this transaction.
         let accepts = if change.rewritten_by.is_some() { Accepts::OldOrNew } else { accepts };
         sysctl::replace(change, accepts).map_err(|error| match error {
-            ReplaceError::Refused(error) => refused(error.to_string(), sysctl::hint(&error)),
+            ReplaceError::Refused(error) => refused(OsError(&error).to_string(), sysctl::hint(&error)),
             ReplaceError::Normalized(now) => refused(
                 format!("the kernel stored {now} instead"),
                 Some(format!("set it to {now} in the configuration")),

@@ -14,6 +14,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::ffi;
 use crate::error::Error;
+use crate::text::OsError;
 
 /// An anonymous network namespace, held open by a file descriptor.
 #[derive(Debug)]
@@ -59,9 +60,9 @@ pub fn inside<T: Send>(
     namespace: &Namespace,
     work: impl FnOnce() -> Result<T, Error> + Send,
 ) -> Result<T, Error> {
-    namespace
-        .enter(|| Ok(work()))
-        .map_err(|error| Error::unexpected(format!("cannot enter a network namespace: {error}")))?
+    namespace.enter(|| Ok(work())).map_err(|error| {
+        Error::unexpected(format!("cannot enter a network namespace: {}", OsError(&error)))
+    })?
 }
 
 /// Runs `work` on a thread of its own, so that a change of namespace does not affect the caller.

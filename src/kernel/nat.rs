@@ -26,7 +26,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::netlink::KernelError;
-use crate::{apply::Interrupt, model::Family, state::NatTable};
+use crate::{apply::Interrupt, model::Family, state::NatTable, text::OsError};
 
 pub(in crate::kernel) use chains::LEGACY;
 pub use chains::firewall;
@@ -133,7 +133,7 @@ impl std::error::Error for NatError {
 impl fmt::Display for NatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open(error) => write!(f, "cannot open an nftables netlink socket: {error}"),
+            Self::Open(error) => write!(f, "cannot open an nftables netlink socket: {}", OsError(error)),
             Self::Read { what, error } => write!(f, "cannot dump {what}: {error}"),
             Self::Generation(error) => write!(f, "cannot read the nftables generation: {error}"),
             Self::Unsteady => {

@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Kind},
     model::{Check, CheckTarget},
     progress::Task,
+    text::OsError,
 };
 pub(super) use answers::{Answers, Asker, answers};
 use ask::Asking;
@@ -215,7 +216,7 @@ fn wait(runs: &[CheckRun]) -> Result<(), Errno> {
 }
 
 fn cannot_run(error: &std::io::Error) -> Error {
-    Error::unexpected(format!("cannot run the checks: {error}"))
+    Error::unexpected(format!("cannot run the checks: {}", OsError(error)))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
     model::{SysctlKey, normalize_value},
     plan::{Scope, SysctlChange},
     state::{InterfaceAddress, StatePart, Unknown},
-    text::{self, Untrusted},
+    text::{self, OsError, Untrusted},
 };
 
 /// The environment variable that names another directory of sysctls.
@@ -106,7 +106,7 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> ObservedSysctls {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.unknown.push(Unknown {
-                reason: format!("cannot read it: {error}").into(),
+                reason: format!("cannot read it: {}", OsError(&error)).into(),
                 part: StatePart::Sysctl { key },
                 remedy: Some("run as root; hostgw cannot manage what root cannot read".into()),
             }),

@@ -8,6 +8,7 @@ use crate::{
     kernel,
     record::LastApplied,
     state::{StatePart, Unknown},
+    text::OsError,
 };
 
 /// Returns the state directory of this network namespace, which a process opens only once.
@@ -24,8 +25,9 @@ pub fn state_dir() -> Result<StateDir, Error> {
 
 /// Identifies the current boot and network namespace.
 pub(super) fn identity() -> Result<Identity, Error> {
-    kernel::identity()
-        .map_err(|error| Error::unexpected(format!("cannot identify the network namespace: {error}")))
+    kernel::identity().map_err(|error| {
+        Error::unexpected(format!("cannot identify the network namespace: {}", OsError(&error)))
+    })
 }
 
 /// Returns the contents of a record, or `None` if this user may not read it, which is not fatal and is added to

@@ -30,6 +30,7 @@ use crate::{
     fault,
     kernel::{self, LiveNode},
     record::{Outcome, Pending},
+    text::OsError,
 };
 
 /// The hidden verb that runs the supervisor.
@@ -71,7 +72,8 @@ impl Supervisor {
         program.arg0("hostgw");
         Self::start_by(program, dir, lock).map_err(|error| {
             Error::unexpected(format!(
-                "cannot start the supervisor of --confirm: {error}; nothing was changed"
+                "cannot start the supervisor of --confirm: {}; nothing was changed",
+                OsError(&error)
             ))
         })
     }
@@ -165,7 +167,9 @@ pub fn supervise(interrupt: impl FnOnce() -> Result<Arc<Interrupt>, Error>) -> R
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"hostgw");
     let open = |descriptor: io::Result<OwnedFd>| {
-        descriptor.map_err(|error| Error::unexpected(format!("cannot open the inherited directory: {error}")))
+        descriptor.map_err(|error| {
+            Error::unexpected(format!("cannot open the inherited directory: {}", OsError(&error)))
+        })
     };
     let mut socket = UnixStream::from(open(io::stdin().as_fd().try_clone_to_owned())?);
     let lock = File::from(open(io::stdout().as_fd().try_clone_to_owned())?);
@@ -181,7 +185,8 @@ pub fn supervise(interrupt: impl FnOnce() -> Result<Arc<Interrupt>, Error>) -> R
 /// Reads the order of the command. Returns an empty string if the command is gone, or if the apply is in effect although
 /// the command did not say so: a stopped command must not delay the deadline.
 fn order(socket: &mut UnixStream, dir: &StateDir) -> Result<String, Error> {
-    let cannot = |error: io::Error| Error::unexpected(format!("cannot read from the command: {error}"));
+    let cannot =
+        |error: io::Error| Error::unexpected(format!("cannot read from the command: {}", OsError(&error)));
     socket.set_read_timeout(Some(INTERVAL)).map_err(cannot)?;
     let (mut order, mut buffer) = (String::new(), [0; 64]);
     while !order.ends_with('\n') {

@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Observe, Observed, OriginalSysctls, Scope},
     state::Unknown,
+    text::JsonError,
 };
 
 /// The format version. Files of another version are rejected.
@@ -74,8 +75,8 @@ impl Snapshot {
             Ok(SnapshotHead { format }) if format != FORMAT => Err(wrong(format!(
                 "it has format {format}, but this version of hostgw reads format {FORMAT}"
             ))),
-            Ok(_) => Err(wrong(error.map_or_else(String::new, |error| error.to_string()))),
-            Err(error) => Err(wrong(error.to_string())),
+            Ok(_) => Err(wrong(error.map_or_else(String::new, |error| JsonError(&error).to_string()))),
+            Err(error) => Err(wrong(JsonError(&error).to_string())),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     kernel::{Interfaces, Namespace, inside},
     model::{Family, PerFamily},
+    text::OsError,
 };
 
 /// The interface of pods, of the router and of the outside host.
@@ -58,7 +59,9 @@ const DEFAULTS: [(&str, &str); 4] =
 const DEFAULTS_V6: [(&str, &str); 1] = [("accept_dad", "0")];
 
 pub(super) fn namespace() -> Result<Namespace, Error> {
-    let cannot = |error: io::Error| Error::unexpected(format!("cannot create a network namespace: {error}"));
+    let cannot = |error: io::Error| {
+        Error::unexpected(format!("cannot create a network namespace: {}", OsError(&error)))
+    };
     let namespace = Namespace::new().map_err(cannot)?;
     namespace
         .enter(|| {
@@ -165,7 +168,7 @@ fn enable_forwarding(family: Family) -> Result<(), Error> {
         Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
     };
     fs::write(file, "1")
-        .map_err(|error: io::Error| Error::unexpected(format!("cannot write {file}: {error}")))
+        .map_err(|error: io::Error| Error::unexpected(format!("cannot write {file}: {}", OsError(&error))))
 }
 
 pub(super) fn build_node(

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     error::Error,
     kernel::{Namespace, inside},
+    text::OsError,
 };
 
 /// How long to wait for the other end, whose MAC address is known: less than the kernel waits to repeat a SYN.
@@ -24,8 +25,9 @@ pub fn shakes_hands(from: &Namespace, to: &Namespace, address: IpAddr, port: u16
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let cannot =
-        |error: io::Error| Error::unexpected(format!("cannot open a listening socket for probes: {error}"));
+    let cannot = |error: io::Error| {
+        Error::unexpected(format!("cannot open a listening socket for probes: {}", OsError(&error)))
+    };
     let _listener = inside(to, || TcpListener::bind((any, port)).map_err(cannot))?;
     inside(from, || Ok(TcpStream::connect_timeout(&(address, port).into(), TIMEOUT).is_ok()))
 }

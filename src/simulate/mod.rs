@@ -31,7 +31,7 @@ use crate::{
     progress::{self, Task},
     reconcile::{self, ApplyCluster, Operation, Unattended},
     record::TransactionMeta,
-    text::Untrusted,
+    text::{OsError, Untrusted},
 };
 use build::Lab;
 pub use guarantees::Guarantee;
@@ -333,8 +333,9 @@ fn prepare_node(
 ) -> Result<(Before, PlanOutcome), Error> {
     let (cluster, index) = (&topology.cluster, topology.machines[number].index);
     inside(&lab.nodes[number].0, || {
-        let identity = kernel::identity()
-            .map_err(|error| Error::unexpected(format!("cannot identify the network namespace: {error}")))?;
+        let identity = kernel::identity().map_err(|error| {
+            Error::unexpected(format!("cannot identify the network namespace: {}", OsError(&error)))
+        })?;
         let records = StateDir::new_in(scratch, identity);
         // Reading every sysctl of a namespace takes longer than everything else that happens to a node.
         let scope = match plan::desired(cluster, index, &plan::OriginalSysctls::default()) {

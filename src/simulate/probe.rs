@@ -14,6 +14,7 @@ use crate::{
     error::Error,
     kernel::{Namespace, inside},
     model::Family,
+    text::OsError,
 };
 
 /// The first dynamic port. Nothing else listens in these namespaces.
@@ -70,8 +71,9 @@ impl Endpoint {
                 Ok(socket)
             };
             let both = || Ok(Self { answering: open(port)?, asking: open(port + ASKING)?, port });
-            both()
-                .map_err(|error: io::Error| Error::unexpected(format!("cannot open a probe socket: {error}")))
+            both().map_err(|error: io::Error| {
+                Error::unexpected(format!("cannot open a probe socket: {}", OsError(&error)))
+            })
         })
     }
 }
@@ -100,7 +102,7 @@ pub fn ask(
     let count = u32::try_from(probes.len()).unwrap_or(u32::MAX);
     let first = NEXT_ID.fetch_add(count, Ordering::Relaxed);
     let mut answers = vec![None; probes.len()];
-    let failed = |error: io::Error| Error::unexpected(format!("cannot probe: {error}"));
+    let failed = |error: io::Error| Error::unexpected(format!("cannot probe: {}", OsError(&error)));
     let start = Instant::now();
     let mut next = start;
     let (mut unanswered, mut last_answer) = (answers.len(), start);

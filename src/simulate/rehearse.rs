@@ -33,7 +33,7 @@ use crate::{
     reconcile::{self, Apply, Place, Rollback, Session, Unattended},
     record::{Command, TransactionMeta},
     state::PacketProgram,
-    text::{ShellCommand, Untrusted},
+    text::{OsError, ShellCommand, Untrusted},
 };
 use wiring::Wiring;
 
@@ -462,8 +462,9 @@ impl Rehearsal {
 
 /// The records of the namespace of the calling thread.
 fn records_in(scratch: &Path) -> Result<StateDir, Error> {
-    let identity = kernel::identity()
-        .map_err(|error| Error::unexpected(format!("cannot identify the network namespace: {error}")))?;
+    let identity = kernel::identity().map_err(|error| {
+        Error::unexpected(format!("cannot identify the network namespace: {}", OsError(&error)))
+    })?;
     Ok(StateDir::new_in(scratch, identity))
 }
 

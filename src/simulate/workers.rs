@@ -13,6 +13,7 @@ use super::KeepGoing;
 use crate::{
     error::Error,
     progress::{self, Task},
+    text::OsError,
 };
 
 /// Calls `work` with every number below `count` and returns the results in this order. `name` describes the work.
@@ -52,7 +53,7 @@ pub fn each<T: Send>(
             thread::Builder::new()
                 .name("worker".to_owned())
                 .spawn_scoped(scope, run)
-                .map_err(|error| Error::unexpected(format!("cannot start a thread: {error}")))?;
+                .map_err(|error| Error::unexpected(format!("cannot start a thread: {}", OsError(&error))))?;
         }
         drop(sender);
         let mut done = Vec::with_capacity(count);

@@ -324,7 +324,7 @@ fn a_list_that_is_larger_than_any_configuration_is_read_in_parts() {
         machine
             .sh("head -c 70000000 large.json >cut.json; { echo '# a comment'; cat large.json; } >large.yaml");
         for (list, why) in [
-            ("cut.json", "invalid JSON: EOF while parsing"),
+            ("cut.json", "invalid JSON: unexpected end of file"),
             ("large.yaml", "large.yaml is too large: hostgw reads at most 64 MiB"),
         ] {
             machine.hostgw(&["import", list]).expect(3).warns(why);

@@ -181,7 +181,7 @@ fn a_damaged_journal_is_never_overwritten() {
         let journal = node.state_dir().expect("a state directory").join("journal.json");
         node.sh(&format!("printf %s '{{\"format\":1,' >{}", journal.display()));
         for verb in ["apply", "destroy", "rollback"] {
-            node.hostgw(&[verb, "--yes"]).expect(1).warns("journal.json: EOF while parsing");
+            node.hostgw(&[verb, "--yes"]).expect(1).warns("journal.json: unexpected end of file");
             assert_eq!(std::fs::read_to_string(&journal).expect("there"), "{\"format\":1,");
         }
         assert_eq!(node.managed_routes().len(), 2);

@@ -182,8 +182,8 @@ fn files_that_are_not_saved_plans_are_refused() {
         let before = node.witness();
         let plan = std::fs::read_to_string(node.folder().join("p.json")).expect("a plan");
         for (text, why) in [
-            (String::new(), "EOF while parsing"),
-            (plan[..plan.len() / 2].to_owned(), "EOF while parsing"),
+            (String::new(), "unexpected end of file"),
+            (plan[..plan.len() / 2].to_owned(), "unexpected end of file"),
             ("{}".to_owned(), "missing field `format`"),
             (
                 plan.replacen("\"format\": 1", "\"format\": 2", 1),

@@ -98,9 +98,9 @@ fn files_that_are_not_snapshots_are_refused() {
         let node = node(privilege);
         let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
         for (text, why) in [
-            ("", "EOF while parsing"),
+            ("", "unexpected end of file"),
             ("{}", "missing field `format`"),
-            (&snapshot[..snapshot.len() / 2], "EOF while parsing"),
+            (&snapshot[..snapshot.len() / 2], "unexpected end of file"),
             (
                 &snapshot.replacen("\"format\": 2", "\"format\": 3", 1),
                 "it has format 3, but this version of hostgw reads format 2",

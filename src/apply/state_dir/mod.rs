@@ -40,7 +40,7 @@ use crate::{
     error::{Error, Kind},
     plan::{OriginalSysctls, SysctlValues},
     record::{Decision, HistoryEntry, LastApplied, Outcome, Pending, Record},
-    text,
+    text::{self, OsError},
 };
 
 /// The environment variable that overrides the location of the state directory.
@@ -150,7 +150,12 @@ impl StateDir {
     /// Opens the directory, creating it if it does not exist.
     fn create(&self) -> Result<&Folder, Error> {
         let cannot = |error: io::Error| {
-            let hint = format!("run as root, or point {OVERRIDE} to a writable directory");
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    format!("run as root, or point {OVERRIDE} to a writable directory")
+                }
+                _ => format!("point {OVERRIDE} to a directory on a writable file system"),
+            };
             let error = cannot("create the state directory", &self.path, &error);
             Error { hint: error.hint.or(Some(hint.into())), ..error }
         };
@@ -343,6 +348,9 @@ fn file_name(folder: &str, id: u64) -> String {
 /// The error for a file that exists but cannot be read. If permission is missing, its content counts as unknown, not
 /// as damaged.
 fn cannot_read(path: &Path, error: &io::Error) -> Error {
+    if let Some(error) = below_a_file(path, error) {
+        return error;
+    }
     let cannot = cannot("read", path, error);
     if error.kind() == io::ErrorKind::PermissionDenied {
         return Error { kind: Kind::Incomplete, ..cannot.with_hint("run as root") };
@@ -352,6 +360,15 @@ fn cannot_read(path: &Path, error: &io::Error) -> Error {
         .clone()
         .unwrap_or_else(|| format!("fix its path or permissions, or point {OVERRIDE} elsewhere").into());
     cannot.with_hint(hint)
+}
+
+/// Returns the error for a path below something that is not a directory.
+fn below_a_file(path: &Path, error: &io::Error) -> Option<Error> {
+    let is_file = |path: &&Path| path.metadata().is_ok_and(|found| !found.is_dir());
+    let file = path.ancestors().find(is_file).filter(|_| error.kind() == io::ErrorKind::NotADirectory)?;
+    let (path, file) = (text::path(path), text::path(file));
+    let message = format!("the state directory {path} cannot be used: {file} is not a directory");
+    Some(Error::unexpected(message).with_hint(format!("point {OVERRIDE} to a directory")))
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
@@ -368,7 +385,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
         }
         _ => None,
     };
-    Error::unexpected(format!("cannot {what} {}: {error}", text::path(path))).with_hint_if(hint)
+    Error::unexpected(format!("cannot {what} {}: {}", text::path(path), OsError(error))).with_hint_if(hint)
 }
 
 fn remedy(remedy: Remedy) -> String {
@@ -507,8 +524,8 @@ pub(super) mod tests {
         let path = dir.path().join(JOURNAL);
         let whole = fs::read_to_string(&path).expect("readable");
         for (text, why) in [
-            ("", "EOF while parsing"),
-            (&whole[..whole.len() / 2], "EOF while parsing"),
+            ("", "unexpected end of file"),
+            (&whole[..whole.len() / 2], "unexpected end of file"),
             (
                 &whole.replace("\"format\":3", "\"format\":4"),
                 "it has format 4, but this version of hostgw reads format 3",

@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 
 use super::*;
-use crate::text::ShellCommand;
+use crate::text::{JsonError, ShellCommand};
 
 /// The format version of every file in the state directory. Files of other versions are rejected.
 const FORMAT: u32 = 3;
@@ -31,7 +31,7 @@ impl StateDir {
     /// Reads a file of the directory. A file of another boot or namespace counts as missing.
     pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let Some(bytes) = self.read_bytes(name)? else { return Ok(None) };
-        let damaged = |error: serde_json::Error| self.damaged(name, &error.to_string());
+        let damaged = |error: serde_json::Error| self.damaged(name, &JsonError(&error).to_string());
         let header: EnvelopeHeader = match serde_json::from_slice(&bytes) {
             Ok(header) => header,
             // A crash of the machine damages what was not written to disk.
@@ -58,8 +58,8 @@ impl StateDir {
     /// Returns `true` if the last command that changed the directory ran before the machine booted.
     fn is_of_another_boot(&self) -> Result<bool, Error> {
         let Some(bytes) = self.read_bytes(BOOT)? else { return Ok(false) };
-        let header: EnvelopeHeader =
-            serde_json::from_slice(&bytes).map_err(|error| self.damaged(BOOT, &error.to_string()))?;
+        let header: EnvelopeHeader = serde_json::from_slice(&bytes)
+            .map_err(|error| self.damaged(BOOT, &JsonError(&error).to_string()))?;
         Ok(header.boot_id != self.identity.boot_id)
     }
 

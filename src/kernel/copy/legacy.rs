@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     kernel::{nat::LEGACY, omission::Omission},
-    text::Untrusted,
+    text::{OsError, Untrusted},
 };
 
 /// A program of iptables-legacy: its list of tables in use, and how to save and restore them.
@@ -189,7 +189,7 @@ fn drop_of(line: &str) -> Option<(String, u64)> {
 /// Runs a program with an input, in the namespace of the calling thread. Returns its output.
 fn run(mut command: Command, input: Option<&[u8]>) -> Result<Vec<u8>, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let failed = |error: std::io::Error| format!("cannot run {name}: {error}");
+    let failed = |error: std::io::Error| format!("cannot run {name}: {}", OsError(&error));
     // The path of ordinary users lacks the folders of these programs.
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));

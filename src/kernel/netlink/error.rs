@@ -4,6 +4,8 @@ use std::{fmt, io};
 
 use rustix::io::Errno;
 
+use crate::text::{OsError, errno_name};
+
 /// An error that the kernel returned for a request, or one that occurred while hostgw talked to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelError {
@@ -67,67 +69,14 @@ impl std::error::Error for KernelError {}
 
 impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.text, name_of(self.errno)) {
+        let error = io::Error::from(self.errno);
+        match (&self.text, errno_name(self.errno.raw_os_error())) {
             (Some(text), Some(name)) => write!(f, "{text} ({name})"),
-            (Some(text), None) => write!(f, "{text} ({})", Named(self.errno)),
-            (None, _) => Named(self.errno).fmt(f),
+            (Some(text), None) => write!(f, "{text} ({})", OsError(&error)),
+            (None, _) => OsError(&error).fmt(f),
         }
     }
 }
-
-/// Prints an error number as `No such device (ENODEV)`.
-struct Named(Errno);
-
-impl fmt::Display for Named {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = io::Error::from(self.0).to_string();
-        let Some(name) = name_of(self.0) else { return f.write_str(&text) };
-        // The name replaces the number.
-        let words = text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words);
-        write!(f, "{words} ({name})")
-    }
-}
-
-/// Returns the name of an error number, such as `ENODEV`.
-fn name_of(errno: Errno) -> Option<&'static str> {
-    ERRNO_NAMES.iter().find(|(known, _)| *known == errno).map(|(_, name)| *name)
-}
-
-/// The names of the errors that netlink returns.
-const ERRNO_NAMES: [(Errno, &str); 32] = [
-    (Errno::PERM, "EPERM"),
-    (Errno::NOENT, "ENOENT"),
-    (Errno::SRCH, "ESRCH"),
-    (Errno::INTR, "EINTR"),
-    (Errno::IO, "EIO"),
-    (Errno::NXIO, "ENXIO"),
-    (Errno::TOOBIG, "E2BIG"),
-    (Errno::BADF, "EBADF"),
-    (Errno::AGAIN, "EAGAIN"),
-    (Errno::NOMEM, "ENOMEM"),
-    (Errno::ACCESS, "EACCES"),
-    (Errno::BUSY, "EBUSY"),
-    (Errno::EXIST, "EEXIST"),
-    (Errno::NODEV, "ENODEV"),
-    (Errno::INVAL, "EINVAL"),
-    (Errno::NFILE, "ENFILE"),
-    (Errno::MFILE, "EMFILE"),
-    (Errno::NOSPC, "ENOSPC"),
-    (Errno::RANGE, "ERANGE"),
-    (Errno::LOOP, "ELOOP"),
-    (Errno::BADMSG, "EBADMSG"),
-    (Errno::OVERFLOW, "EOVERFLOW"),
-    (Errno::MSGSIZE, "EMSGSIZE"),
-    (Errno::PROTONOSUPPORT, "EPROTONOSUPPORT"),
-    (Errno::OPNOTSUPP, "EOPNOTSUPP"),
-    (Errno::AFNOSUPPORT, "EAFNOSUPPORT"),
-    (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
-    (Errno::NETDOWN, "ENETDOWN"),
-    (Errno::NETUNREACH, "ENETUNREACH"),
-    (Errno::NOBUFS, "ENOBUFS"),
-    (Errno::HOSTUNREACH, "EHOSTUNREACH"),
-    (Errno::TIMEDOUT, "ETIMEDOUT"),
-];
 
 /// Bytes that are not in netlink format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

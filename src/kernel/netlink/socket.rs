@@ -21,7 +21,7 @@ use super::{
         number, put_message,
     },
 };
-use crate::{error::Error, fault};
+use crate::{error::Error, fault, text::OsError};
 
 /// Fits 10,000 error replies; the default of 208 KiB loses half of them.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -173,8 +173,9 @@ pub struct Socket {
 /// # Errors
 /// Returns an error if the kernel refuses.
 pub fn open_route_socket() -> Result<Socket, Error> {
-    Socket::open(NETLINK_ROUTE)
-        .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))
+    Socket::open(NETLINK_ROUTE).map_err(|error| {
+        Error::unexpected(format!("cannot open a route netlink socket: {}", OsError(&error)))
+    })
 }
 
 impl AsFd for Socket {

@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use super::{AttemptStatus, cannot_run};
-use crate::{error::Error, fault};
+use crate::{error::Error, fault, text::OsError};
 
 /// A connection attempt in progress.
 pub(super) struct Connecting {
@@ -79,10 +79,10 @@ fn describe(errno: Errno) -> String {
     let error = io::Error::from(errno);
     match error.kind() {
         // Errors that the standard library does not name.
-        io::ErrorKind::Other => error.to_string(),
+        io::ErrorKind::Other => OsError(&error).to_string(),
         kind => {
             let kind = kind.to_string();
-            if kind.starts_with("uncategorized") { error.to_string() } else { kind }
+            if kind.starts_with("uncategorized") { OsError(&error).to_string() } else { kind }
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use crate::{
     error::{Error, Kind},
     state::WindowsRoute,
+    text::JsonError,
 };
 
 /// The format version. Files of another version are rejected.
@@ -182,14 +183,15 @@ impl WindowsObserved {
             Error::new(Kind::Invalid, format!("{name} is not a Windows snapshot: {why}"))
                 .with_hint("create one with the script from `hostgw render --node NODE --collect`")
         };
-        let head: SnapshotHeader = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let head: SnapshotHeader =
+            serde_json::from_str(text).map_err(|error| wrong(JsonError(&error).to_string()))?;
         if head.format != FORMAT {
             return Err(wrong(format!(
                 "it has format {}, but this version of hostgw reads format {FORMAT}",
                 head.format
             )));
         }
-        serde_json::from_str(text).map_err(|error| wrong(error.to_string()))
+        serde_json::from_str(text).map_err(|error| wrong(JsonError(&error).to_string()))
     }
 }
 

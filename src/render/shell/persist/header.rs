@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Persist, PersistedNode};
 use crate::render::Provenance;
+use crate::text::JsonError;
 
 /// The beginning of the line, before the JSON.
 const MARK: &str = "# hostgw-persist: ";
@@ -102,8 +103,9 @@ impl PersistHeader {
     }
 
     fn parse(json: &str) -> Result<Self, UnrecognizedHeader> {
-        let damaged =
-            |error: serde_json::Error| UnrecognizedHeader(format!("its second line is damaged: {error}"));
+        let damaged = |error: serde_json::Error| {
+            UnrecognizedHeader(format!("its second line is damaged: {}", JsonError(&error)))
+        };
         let Version { format } = serde_json::from_str(json).map_err(damaged)?;
         if format != FORMAT {
             return Err(UnrecognizedHeader(format!(
