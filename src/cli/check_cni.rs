@@ -67,6 +67,9 @@ struct FindingJson {
     /// The correct value as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<String>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
 }
 
 /// An OutBoundNAT policy.
@@ -186,6 +189,7 @@ impl ReportView<'_> {
             location: self.location(&finding.path, self.line(finding)),
             actual: finding.actual.clone(),
             expected: finding.expected.clone(),
+            remedy: finding.remedy(),
         };
         let masquerade = self.report.masquerade.as_ref();
         let policies = masquerade.map_or(&[][..], |masquerade| &masquerade.policies);

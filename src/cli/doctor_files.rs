@@ -56,10 +56,9 @@ pub(super) fn cni(
     let diagnostic = |finding: &cni::Finding| {
         let is = finding.actual.as_ref().map_or_else(String::new, |actual| format!(" = {actual}"));
         let message = format!("{name}: {}{is}: {}", finding.path, finding.message);
-        let remedy = match &finding.expected {
-            Some(expected) => format!("set {} to {expected}", finding.path),
-            None => format!("see `{}`", ShellCommand::new(["hostgw", "check-cni", &name])),
-        };
+        let remedy = finding
+            .remedy()
+            .unwrap_or_else(|| format!("see `{}`", ShellCommand::new(["hostgw", "check-cni", &name])));
         Diagnostic::new(finding.kind.rule(), printable(&message)).with_remedy(remedy)
     };
     let of_severity = |severity| report.findings.iter().filter(move |finding| finding.severity == severity);

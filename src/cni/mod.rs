@@ -55,6 +55,14 @@ pub struct Finding {
     pub message: String,
 }
 
+impl Finding {
+    /// Returns what to do about the problem, if there is one correct value.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        self.expected.as_ref().map(|expected| format!("set {} to {expected}", self.path))
+    }
+}
+
 /// The kind of a problem. Its name is part of the JSON output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
