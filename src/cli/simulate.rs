@@ -171,14 +171,7 @@ fn forbidden(error: &io::Error) -> Error {
                  kernel.unprivileged_userns_clone=1` (older Debian)",
             )
         }
-        // The kernel's answer if a namespace limit is reached.
-        io::ErrorKind::StorageFull => Error::unexpected(
-            "cannot create a network namespace: a limit is reached (user.max_user_namespaces or user.max_net_namespaces)",
-        )
-        .with_hint(
-            "run hostgw as root, or raise the limits: as root, run `sysctl -w user.max_user_namespaces=10000 user.max_net_namespaces=10000`",
-        ),
-        _ => Error::unexpected(format!("cannot create a network namespace: {}", OsError(error))),
+        _ => kernel::cannot_create_namespace(error),
     }
 }
 

@@ -21,15 +21,12 @@ mod tests;
 use std::io;
 
 use super::{
-    Namespace, inside,
+    Namespace, cannot_create_namespace, inside,
     nat::{CopiedRules, Ruleset},
     netlink::{KernelError, Message, Refused, Socket, open_route_socket},
     omission::Omission,
 };
-use crate::{
-    error::{Error, Kind},
-    text::OsError,
-};
+use crate::error::{Error, Kind};
 use addressing::Addressing;
 use legacy::LegacyRules;
 pub use legacy::{legacy_drops, legacy_tables};
@@ -122,9 +119,7 @@ impl NodeImage {
     /// # Errors
     /// Returns an error if the namespace cannot be created, or if something essential is rejected.
     pub fn write(&self, cables: &[Cable<'_>], simulated: &[u32]) -> Result<NodeCopy, Error> {
-        let cannot = |error: io::Error| {
-            Error::unexpected(format!("cannot create a network namespace: {}", OsError(&error)))
-        };
+        let cannot = |error: io::Error| cannot_create_namespace(&error);
         let (namespace, void) = (Namespace::new().map_err(cannot)?, Namespace::new().map_err(cannot)?);
         let mut omissions = Vec::new();
         let (sysctls, rules) =

@@ -50,7 +50,7 @@ pub use events::{EventScope, EventSummary, NodeEvents};
 pub use fingerprint::{Fingerprint, FingerprintScope, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;
-pub use namespace::{Namespace, become_root_of_own_user_namespace, inside};
+pub use namespace::{Namespace, become_root_of_own_user_namespace, cannot_create_namespace, inside};
 pub use nat::{CopiedRules, FirewallTrace, NatError, PacketFate, TracedVerdict};
 pub use omission::Omission;
 pub use sysctl::{can_write, check_directory as check_sysctl_directory};

@@ -52,6 +52,22 @@ impl Namespace {
     }
 }
 
+/// Returns the error for a namespace that could not be created. If a limit is reached, the kernel's own words would be those for a
+/// full disk.
+#[must_use]
+pub fn cannot_create_namespace(error: &io::Error) -> Error {
+    let cannot = "cannot create a network namespace";
+    match error.kind() {
+        io::ErrorKind::StorageFull => Error::unexpected(format!(
+            "{cannot}: a limit is reached (user.max_user_namespaces or user.max_net_namespaces)"
+        ))
+        .with_hint(
+            "run hostgw as root, or raise the limits as root: `sysctl -w user.max_user_namespaces=10000 user.max_net_namespaces=10000`",
+        ),
+        _ => Error::unexpected(format!("{cannot}: {}", OsError(error))),
+    }
+}
+
 /// Runs `work` in a namespace.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    kernel::{Interfaces, Namespace, inside},
+    kernel::{self, Interfaces, Namespace, inside},
     model::{Family, PerFamily},
     text::OsError,
 };
@@ -59,9 +59,7 @@ const DEFAULTS: [(&str, &str); 4] =
 const DEFAULTS_V6: [(&str, &str); 1] = [("accept_dad", "0")];
 
 pub(super) fn namespace() -> Result<Namespace, Error> {
-    let cannot = |error: io::Error| {
-        Error::unexpected(format!("cannot create a network namespace: {}", OsError(&error)))
-    };
+    let cannot = |error: io::Error| kernel::cannot_create_namespace(&error);
     let namespace = Namespace::new().map_err(cannot)?;
     namespace
         .enter(|| {
