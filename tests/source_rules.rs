@@ -151,6 +151,20 @@ fn modules_only_use_lower_layers() {
 }
 
 #[test]
+fn every_file_begins_with_what_it_does() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    assert!(files.len() > 200, "{}", files.len());
+    for (path, text) in files.iter().filter(|(path, _)| !path.ends_with("/tests.rs")) {
+        let first = text.lines().next().and_then(|line| line.strip_prefix("//! ")).unwrap_or_default();
+        assert!(
+            first.split_whitespace().count() > 2,
+            "{path} must begin with `//!` and what it does: {first:?}"
+        );
+    }
+}
+
+#[test]
 fn the_map_only_names_paths_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let map = fs::read_to_string(root.join("src/lib.rs")).unwrap();

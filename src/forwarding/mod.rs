@@ -19,11 +19,11 @@
 //! - `register.rs`: the values that a rule compares, as far as they are known
 //! - `sample.rs`: the headers of the packets that represent pod traffic
 //! - `windows.rs`: the route that a Windows node uses
-//! - `explain.rs`: explains why a packet does not take the planned path, and what to do about it
+//! - `cause.rs`: explains why a packet does not take the planned path, and what to do about it
 
+mod cause;
 mod distinction;
 mod ends;
-mod explain;
 mod firewall;
 mod model;
 mod path;
@@ -34,11 +34,11 @@ mod sample;
 mod treatment;
 mod windows;
 
-pub use distinction::{Distinctions, Region};
-pub use ends::{Direction, LocalEnd};
-pub use explain::{
+pub use cause::{
     PathFault, delete_route, delete_rule, explain, faults, faults_unapplied, owner, remove_rule, stop_text,
 };
+pub use distinction::{Distinctions, Region};
+pub use ends::{Direction, LocalEnd};
 pub use firewall::{ChainIndex, MAX_DEPTH};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Path, Paths, Peer, PodPart};
