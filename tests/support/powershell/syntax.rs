@@ -1,9 +1,13 @@
 //! The syntax tree of a script: what `tree-sitter` found, copied once into a form in which a node knows its children.
 //! In the parser's own tree, finding a child means walking over its siblings.
 
-use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use tree_sitter::Parser;
+use tree_sitter::{InputEdit, Parser, Point};
 
 /// The data of a node.
 #[derive(Debug)]
@@ -66,33 +70,118 @@ pub struct Node<'t> {
     at: usize,
 }
 
-/// The syntax tree of a script, and everything that the parser rejects.
-///
-/// The last few are cached: tests check and run the same scripts many times, and parsing takes longer than running.
-pub fn parse(text: &str) -> Rc<(Tree, Vec<String>)> {
-    const CACHED: usize = 8;
-    type Parsed = (String, Rc<(Tree, Vec<String>)>);
-    thread_local! {
-        static LATEST: RefCell<VecDeque<Parsed>> = const { RefCell::new(VecDeque::new()) };
-    }
-    LATEST.with_borrow_mut(|latest| {
-        if let Some((_, parsed)) = latest.iter().find(|(of, _)| of == text) {
-            return Rc::clone(parsed);
-        }
-        let parsed = Rc::new(parse_anew(text));
-        latest.truncate(CACHED - 1);
-        latest.push_front((text.to_owned(), Rc::clone(&parsed)));
-        parsed
-    })
+/// A syntax tree, and everything that the parser rejects.
+type Parsed = (Tree, Vec<String>);
+
+/// A script that was parsed before.
+struct Earlier {
+    text: String,
+    /// The parser's own tree, from which it continues if another script is similar.
+    tree: tree_sitter::Tree,
+    parsed: Arc<Parsed>,
 }
 
-fn parse_anew(text: &str) -> (Tree, Vec<String>) {
+/// The syntax tree of a script, and everything that the parser rejects.
+///
+/// The last few are cached: tests check and run the same scripts many times, and parsing takes longer than running. Of a
+/// script that resembles one of them, only the difference is parsed: scripts differ in their data, and rarely in their code.
+pub fn parse(text: &str) -> Arc<Parsed> {
+    const CACHED: usize = 16;
+    static EARLIER: Mutex<VecDeque<Earlier>> = Mutex::new(VecDeque::new());
+    let lock = || EARLIER.lock().unwrap_or_else(PoisonError::into_inner);
+    let similar = {
+        let mut earlier = lock();
+        if let Some(at) = earlier.iter().position(|earlier| earlier.text == text) {
+            let used = earlier.remove(at).expect("its position");
+            let parsed = Arc::clone(&used.parsed);
+            earlier.push_front(used);
+            return parsed;
+        }
+        let alike =
+            |earlier: &&Earlier| common_prefix(&earlier.text, text) + common_suffix(&earlier.text, text);
+        earlier.iter().max_by_key(alike).map(|earlier| (earlier.text.clone(), earlier.tree.clone()))
+    };
+    let tree = similar
+        .and_then(|(other, tree)| parse_difference(text, &other, tree))
+        .unwrap_or_else(|| parser_tree(text, None));
+    let (mut copied, mut wrong) = (Tree(Vec::new()), Vec::new());
+    copied.copy(&mut tree.walk(), None, text, &mut wrong);
+    let parsed = Arc::new((copied, wrong));
+    let mut earlier = lock();
+    earlier.truncate(CACHED - 1);
+    earlier.push_front(Earlier { text: text.to_owned(), tree, parsed: Arc::clone(&parsed) });
+    parsed
+}
+
+/// Parses a script where it differs from another one. Returns `None` if it has an error: how the parser continues after one
+/// depends on where it began.
+fn parse_difference(text: &str, other: &str, mut tree: tree_sitter::Tree) -> Option<tree_sitter::Tree> {
+    let start = (0..=common_prefix(other, text)).rfind(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let longest = other.len().min(text.len()) - start;
+    let end = text.len() - common_suffix(other, text).min(longest);
+    let new_end = (end..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    let old_end = other.len() - (text.len() - new_end);
+    tree.edit(&InputEdit {
+        start_byte: start,
+        old_end_byte: old_end,
+        new_end_byte: new_end,
+        start_position: position(text, start),
+        old_end_position: position(other, old_end),
+        new_end_position: position(text, new_end),
+    });
+    Some(parser_tree(text, Some(&tree))).filter(|tree| !tree.root_node().has_error())
+}
+
+fn parser_tree(text: &str, edited: Option<&tree_sitter::Tree>) -> tree_sitter::Tree {
     let mut parser = Parser::new();
     parser.set_language(&tree_sitter_powershell::LANGUAGE.into()).expect("the grammar");
-    let parsed = parser.parse(text, None).expect("a tree");
-    let (mut tree, mut wrong) = (Tree(Vec::new()), Vec::new());
-    tree.copy(&mut parsed.walk(), None, text, &mut wrong);
-    (tree, wrong)
+    parser.parse(text, edited).expect("a tree")
+}
+
+/// Returns how many bytes two texts have in common at the beginning.
+fn common_prefix(one: &str, other: &str) -> usize {
+    one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count()
+}
+
+/// Returns how many bytes two texts have in common at the end.
+fn common_suffix(one: &str, other: &str) -> usize {
+    one.bytes().rev().zip(other.bytes().rev()).take_while(|(one, other)| one == other).count()
+}
+
+/// Returns the row and the column of a byte.
+fn position(text: &str, at: usize) -> Point {
+    let before = &text.as_bytes()[..at];
+    let line = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+    Point { row: before.iter().filter(|&&byte| byte == b'\n').count(), column: at - line }
+}
+
+#[test]
+fn parsing_only_the_difference_makes_no_difference() {
+    let base = "function Get-Two { param([int]$A = 1)\n  return $A + 1 }\n$Data = @(\n  'eins', 'zwei – drei'\n)\nGet-Two 3\n";
+    let edits = [
+        ("'eins'", "'one', 'two'"),
+        ("'zwei – drei'", "'zwei — drei'"),
+        ("$A + 1", "$A * (2 + $A)"),
+        ("Get-Two 3\n", "Get-Two 3; if ($Data) { Get-Two 4 }\n"),
+        ("function Get-Two", "# A comment.\nfunction Get-Three"),
+        ("  'eins', 'zwei – drei'\n", ""),
+        ("'eins'", "'<#'"),
+        ("'eins', 'zwei", "\"eins $(Get-Two 1)\", 'zwei"),
+    ];
+    let copy = |tree: &tree_sitter::Tree, text: &str| {
+        let mut copied = Tree(Vec::new());
+        copied.copy(&mut tree.walk(), None, text, &mut Vec::new());
+        format!("{copied:?}")
+    };
+    for (from, to) in edits {
+        let text = base.replacen(from, to, 1);
+        assert_ne!(text, base);
+        for (old, new) in [(base, &*text), (&*text, base)] {
+            let difference = parse_difference(new, old, parser_tree(old, None)).expect("no error");
+            assert_eq!(copy(&difference, new), copy(&parser_tree(new, None), new), "{from} {to}");
+        }
+    }
+    assert!(parse_difference("Get-Two 3)", "Get-Two 3", parser_tree("Get-Two 3", None)).is_none());
 }
 
 impl Tree {
