@@ -28,7 +28,7 @@ pub(super) struct Source {
 impl Source {
     pub fn new(text: Arc<str>) -> Self {
         let bytes = text.as_bytes();
-        let lines = line_starts(bytes);
+        let lines = line_starts(&text);
         let mut characters = Vec::with_capacity(bytes.len() / BLOCK + 1);
         let mut before = 0;
         for block in bytes.chunks(BLOCK) {
@@ -83,27 +83,50 @@ impl Source {
     }
 }
 
-/// Returns the offset of the first byte of each line. Most lines are short, so that comparing eight bytes at once is faster
-/// than searching for one line end after the other.
-fn line_starts(bytes: &[u8]) -> Vec<usize> {
+/// Returns the offset of the first byte of each line.
+fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(LineEnds::of(text).map(|end| end + 1)).collect()
+}
+
+/// Iterates over the offsets of line ends. Most lines are short, so that comparing eight bytes at once is faster than searching
+/// for one line end after the other.
+pub(super) struct LineEnds<'a> {
+    bytes: &'a [u8],
+    /// The offset after the block that is being read.
+    next: usize,
+    /// The highest bit of each byte of the block that is a line end, except those that were returned.
+    found: u64,
+}
+
+impl<'a> LineEnds<'a> {
     const SIZE: usize = size_of::<u64>();
-    const LOW_BITS: u64 = u64::from_ne_bytes([0x7f; SIZE]);
-    const LINE_ENDS: u64 = u64::from_ne_bytes([b'\n'; SIZE]);
-    let (blocks, rest) = bytes.as_chunks::<SIZE>();
-    let mut starts = vec![0];
-    for (index, block) in blocks.iter().enumerate() {
-        let differences = u64::from_le_bytes(*block) ^ LINE_ENDS;
-        // The highest bit of each byte without a difference.
-        let mut ends = !(((differences & LOW_BITS) + LOW_BITS) | differences | LOW_BITS);
-        while ends != 0 {
-            starts.push(index * SIZE + ends.trailing_zeros() as usize / 8 + 1);
-            ends &= ends - 1;
-        }
+
+    pub const fn of(text: &'a str) -> Self {
+        Self { bytes: text.as_bytes(), next: 0, found: 0 }
     }
-    let whole = bytes.len() - rest.len();
-    let ends = rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-    starts.extend(ends.map(|(at, _)| whole + at + 1));
-    starts
+}
+
+impl Iterator for LineEnds<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        const LOW_BITS: u64 = u64::from_ne_bytes([0x7f; LineEnds::SIZE]);
+        const LINE_ENDS: u64 = u64::from_ne_bytes([b'\n'; LineEnds::SIZE]);
+        while self.found == 0 {
+            let rest = self.bytes.get(self.next..).filter(|rest| !rest.is_empty())?;
+            let block = rest.first_chunk().copied().unwrap_or_else(|| {
+                let mut last = [0; Self::SIZE];
+                last[..rest.len()].copy_from_slice(rest);
+                last
+            });
+            let differences = u64::from_le_bytes(block) ^ LINE_ENDS;
+            self.found = !(((differences & LOW_BITS) + LOW_BITS) | differences | LOW_BITS);
+            self.next += Self::SIZE;
+        }
+        let end = self.next - Self::SIZE + self.found.trailing_zeros() as usize / 8;
+        self.found &= self.found - 1;
+        Some(end)
+    }
 }
 
 /// Counts characters: every UTF-8 byte that is not a continuation byte starts one.
@@ -144,7 +167,7 @@ mod tests {
                     }
                     let text = String::from_iter(text);
                     let ends = text.match_indices('\n').map(|(at, _)| at + 1);
-                    assert_eq!(line_starts(text.as_bytes()), [0].into_iter().chain(ends).collect::<Vec<_>>());
+                    assert_eq!(line_starts(&text), [0].into_iter().chain(ends).collect::<Vec<_>>());
                 }
             }
         }

@@ -6,6 +6,7 @@ use super::{
     document::{Document, Format},
     places::Places,
     plain,
+    source::LineEnds,
     tree::TreeNode,
 };
 use crate::align;
@@ -34,7 +35,7 @@ impl<'a> SplitList<'a> {
         if text.contains('\r') || !plain::has_plain_characters(text) {
             return None;
         }
-        let mut lines = Lines { text, at: 0 };
+        let mut lines = Lines::of(text);
         let mut depth = 0;
         loop {
             let (_, line) = lines.next()?;
@@ -83,7 +84,12 @@ impl<'a> SplitList<'a> {
 
     /// For each node, its index in another list if it is written there in the same way.
     pub fn shared_with(&self, other: &Self) -> Vec<Option<usize>> {
-        let is_same = |index, at| self.node_text(index) == other.node_text(at);
+        let prefix = common_prefix(self.text, other.text);
+        let is_in_prefix = |index, at| {
+            let (next, same) = (self.start(index + 1), other.start(at + 1));
+            self.start(index) == other.start(at) && next == same && next.is_some_and(|next| next < prefix)
+        };
+        let is_same = |index, at| is_in_prefix(index, at) || self.node_text(index) == other.node_text(at);
         let mut shared = align::in_order(self.len(), other.len(), is_same);
         // The others, in any order.
         let mut by_text = None;
@@ -148,21 +154,31 @@ impl<'a> SplitList<'a> {
 struct Lines<'a> {
     text: &'a str,
     at: usize,
+    ends: LineEnds<'a>,
+}
+
+impl<'a> Lines<'a> {
+    const fn of(text: &'a str) -> Self {
+        Self { text, at: 0, ends: LineEnds::of(text) }
+    }
 }
 
 impl<'a> Iterator for Lines<'a> {
     type Item = (usize, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = self.text.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let (line, length) = match rest.find('\n') {
-            Some(end) => (rest.get(..end)?, end + 1),
-            None => (rest, rest.len()),
-        };
-        let at = self.at;
-        self.at += length;
-        Some((at, line))
+        let end = self.ends.next().unwrap_or(self.text.len());
+        let line = self.text.get(self.at..end).filter(|_| self.at < self.text.len())?;
+        Some((std::mem::replace(&mut self.at, (end + 1).min(self.text.len())), line))
     }
+}
+
+/// The number of bytes that two texts have in common at the beginning, or a few less.
+fn common_prefix(one: &str, other: &str) -> usize {
+    // Few texts of the tests are long.
+    const STEP: usize = if cfg!(test) { 16 } else { 4096 };
+    let chunks = one.as_bytes().chunks_exact(STEP).zip(other.as_bytes().chunks_exact(STEP));
+    chunks.take_while(|(one, other)| one == other).count() * STEP
 }
 
 /// A line without spaces and a comment at its end.
