@@ -6,7 +6,8 @@ use super::{Effect, Examination, TrafficEffects, asked_for, egress, finding, own
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        Direction, ForwardingModel, Packet, Paths, Stop, Trace, Verdict, delete_rule, remove_rule, stop_text,
+        Direction, ForwardingModel, Packet, Paths, Stop, Trace, Verdict, add_local_route, delete_rule,
+        remove_rule, stop_text,
     },
     model::{Family, MAIN_TABLE},
     state::{InterfaceAddress, LOCAL_TABLE, PolicyRule, RuleAction, RuleSelector},
@@ -197,11 +198,9 @@ fn missing_route(
         (None, Some(route)) => format!(", and packets to it follow `{route}`"),
         (None, None) => String::new(),
     };
-    let to = address.to_string();
-    let add = ["ip", "route", "add", "local", &to, "dev", owner.device.as_raw(), "table", "local"];
     Some(finding(
         Rule::OwnAddressUnreachable,
         format!("table local has no route for {address}, an address of {}{instead}, {effect}", owner.device),
-        format!("run `{}`", ShellCommand::new(add)),
+        format!("run `{}`", add_local_route(*address, &owner.device)),
     ))
 }

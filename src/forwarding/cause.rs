@@ -1,6 +1,9 @@
 //! Explains in a sentence why packets do not take the planned path, and what to do about it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -135,7 +138,8 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let is_diverted = path.is_diverted(&trace.verdict);
-        let (rule, why, remedy) = without_rule(&path, &trace, model)
+        let (rule, why, remedy) = without_local_route(&path, &trace, model)
+            .or_else(|| without_rule(&path, &trace, model))
             .unwrap_or_else(|| reason(&path, &trace, &model.host().addresses));
         let is_outside = path.peer == Peer::Outside;
         if path.local_end == LocalEnd::Pod {
@@ -322,6 +326,35 @@ fn part(path: &Path, trace: &Trace<'_>) -> Option<PodPart> {
         Direction::Out => inside(path.other, destination).then_some(PodPart::Other(destination)),
         Direction::In => inside(path.own, destination).then_some(PodPart::Own(destination)),
     }
+}
+
+/// Explains a lost packet to an address of this node that table local does not have. The kernel adds the route with the
+/// address.
+fn without_local_route(
+    path: &Path,
+    trace: &Trace<'_>,
+    model: &ForwardingModel,
+) -> Option<(Rule, String, Option<String>)> {
+    let (host, address) = (model.host(), path.packet.destination);
+    let has_it = || host.local_routes().any(|route| route.destination.contains(&address));
+    if !path.is_to_node() || trace.verdict == Verdict::Local || has_it() {
+        return None;
+    }
+    let owner = host.owner_of(address).filter(|owner| !host.is_in_vrf(&owner.device))?;
+    let instead = trace.route.map_or_else(String::new, |route| format!(", so the packets follow `{route}`"));
+    Some((
+        Rule::PathLost,
+        format!("table local has no route for {address}, an address of {}{instead}", owner.device),
+        Some(format!("run `{}`", add_local_route(address, &owner.device))),
+    ))
+}
+
+/// Returns the command that adds the route by which the node receives packets to its own `address`.
+pub fn add_local_route(address: IpAddr, device: &Untrusted) -> ShellCommand {
+    let option = address.is_ipv6().then_some("-6");
+    let to = address.to_string();
+    let words = ["route", "add", "local", &to, "dev", device.as_raw(), "table", "local"];
+    ShellCommand::new(["ip"].into_iter().chain(option).chain(words))
 }
 
 /// Returns the code, the reason and the remedy if no policy rule looks up the table of the planned route.

@@ -35,7 +35,8 @@ mod treatment;
 mod windows;
 
 pub use cause::{
-    PathFault, delete_route, delete_rule, explain, faults, faults_unapplied, owner, remove_rule, stop_text,
+    PathFault, add_local_route, delete_route, delete_rule, explain, faults, faults_unapplied, owner,
+    remove_rule, stop_text,
 };
 pub use distinction::{Distinctions, Region};
 pub use ends::{Direction, LocalEnd};

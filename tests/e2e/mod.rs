@@ -124,6 +124,7 @@ fn configure_ipv6(node: &Namespace) {
              ip -6 address add fd00:244::1/64 dev cni0 nodad
              ip -6 address add fd00:30::11/64 dev eth0 nodad",
     );
+    node.await_ipv6_addresses();
     node.write("hostgw.yaml", IPV6);
 }
 

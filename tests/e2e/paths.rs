@@ -270,8 +270,15 @@ fn ipv6_paths_are_judged_too() {
         node.sh("ip -6 route add unreachable fd00:244:0:1::/96");
         node.hostgw_ok(&["plan"])
             .says("warning[HG0852]: this node's pods cannot reach pods on node linux-2 in fd00:244:0:1::/96");
+        // A route that the kernel adds with each address.
         node.sh("ip -6 route del unreachable fd00:244:0:1::/96
-                 ip -6 rule add from fd00:244:0:1::/64 prohibit pref 7");
+                 ip -6 route del local fd00:30::11 dev eth0 table local");
+        node.hostgw_ok(&["plan"])
+            .says("cannot reach this node: table local has no route for fd00:30::11, an address of eth0, so the packets")
+            .says("help: run `ip -6 route add local fd00:30::11 dev eth0 table local`");
+        node.sh("ip -6 route add local fd00:30::11 dev eth0 table local");
+        assert!(!node.hostgw_ok(&["plan"]).stdout.contains("warning"));
+        node.sh("ip -6 rule add from fd00:244:0:1::/64 prohibit pref 7");
         node.hostgw_ok(&["plan"]).says("warning[HG0851]: pods on node linux-2 cannot reach this node's pods");
     });
 }
@@ -430,5 +437,11 @@ fn a_local_table_that_is_not_first_is_named() {
         assert!(found.stdout.contains("HG1050") && !found.stdout.contains("HG0851"), "{found}");
         node.sh("ip rule add pref 0 lookup local; ip rule del pref 0 lookup main");
         node.hostgw(&["doctor"]).expect(0).says("no findings");
+        node.sh("ip route del local 172.30.0.11 dev eth0 table local");
+        node.hostgw_ok(&["plan"])
+            .says("table local has no route for 172.30.0.11, an address of eth0, so the packets follow")
+            .says("help: run `ip route add local 172.30.0.11 dev eth0 table local`");
+        let found = node.hostgw(&["doctor"]).expect(11);
+        assert!(found.stdout.contains("HG1050") && !found.stdout.contains("HG0851"), "{found}");
     });
 }
