@@ -9,7 +9,7 @@
 use std::{
     fmt,
     fs::{DirBuilder, File},
-    io::{self, Read, Write},
+    io::{self, BufWriter, IntoInnerError, Read},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -171,12 +171,17 @@ impl Folder {
         }
     }
 
-    /// Replaces the file `name` atomically: whenever the process ends, it has either the old or the new content.
-    pub(super) fn replace(&self, name: &str, bytes: &[u8], survives: Survives) -> io::Result<()> {
+    /// Replaces the file `name` atomically: whenever the process ends, it has either the old content or what `write` writes.
+    pub(super) fn replace(
+        &self,
+        name: &str,
+        write: impl Fn(&mut BufWriter<File>) -> io::Result<()>,
+        survives: Survives,
+    ) -> io::Result<()> {
         self.in_parent(name, |folder, name| {
             let temporary = format!("{}.new", name.trim_end_matches(".json"));
             folder
-                .write(&temporary, bytes, survives)
+                .write(&temporary, &write, survives)
                 .and_then(|()| folder.rename(&temporary, name))
                 .inspect_err(|_| folder.discard(&temporary))?;
             // The process can end or stop here, with the file in place.
@@ -184,16 +189,25 @@ impl Folder {
         })
     }
 
-    fn write(&self, name: &str, bytes: &[u8], survives: Survives) -> io::Result<()> {
+    fn write(
+        &self,
+        name: &str,
+        write: impl Fn(&mut BufWriter<File>) -> io::Result<()>,
+        survives: Survives,
+    ) -> io::Result<()> {
+        /// Most records are smaller: they are written at once.
+        const BUFFER: usize = 64 << 10;
         let _task = Task::begin("writing records");
         fault::point()?;
         // A killed process may have left it.
         self.discard(name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&self.descriptor, name, flags, PRIVATE_FILE)?);
+        let file = File::from(openat(&self.descriptor, name, flags, PRIVATE_FILE)?);
         fchmod(&file, PRIVATE_FILE)?;
         fault::point()?;
-        file.write_all(bytes)?;
+        let mut buffer = BufWriter::with_capacity(BUFFER, file);
+        write(&mut buffer)?;
+        let file = buffer.into_inner().map_err(IntoInnerError::into_error)?;
         fault::point()?;
         match survives {
             Survives::Process => Ok(()),

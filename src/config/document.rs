@@ -95,14 +95,14 @@ pub struct StoredConfig {
     /// The language of the text.
     pub format: Format,
     /// The text including any byte order mark.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 impl StoredConfig {
     /// Returns the configuration as a document called `name`.
     #[must_use]
     pub fn document(&self, name: impl Into<Untrusted>) -> Document {
-        Document::new(name, self.text.clone(), self.format)
+        Document::new(name, Arc::clone(&self.text), self.format)
     }
 }
 
@@ -115,7 +115,7 @@ impl PartialEq<Document> for StoredConfig {
 
 impl From<&Document> for StoredConfig {
     fn from(document: &Document) -> Self {
-        Self { format: document.format, text: document.whole.to_string() }
+        Self { format: document.format, text: Arc::clone(&document.whole) }
     }
 }
 
@@ -123,7 +123,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl Document {
     /// Creates a document from a text in memory.
-    pub fn new(name: impl Into<Untrusted>, text: String, format: Format) -> Self {
+    pub fn new(name: impl Into<Untrusted>, text: impl Into<Arc<str>>, format: Format) -> Self {
         Self { name: name.into(), path: None, whole: text.into(), format, places: OnceLock::new() }
     }
 

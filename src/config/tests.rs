@@ -246,7 +246,7 @@ proptest! {
             let end = (start + removed).min(characters.len());
             characters.splice(start..end, inserted.chars());
         }
-        check_any(&Document::new("changed", characters.into_iter().collect(), *format))?;
+        check_any(&Document::new("changed", String::from_iter(characters), *format))?;
     }
 }
 

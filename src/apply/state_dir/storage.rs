@@ -1,5 +1,7 @@
 //! Reads and writes records: JSON in an envelope that names the format, the boot and the namespace.
 
+use std::{fs::File, io::BufWriter};
+
 use serde::de::IgnoredAny;
 
 use super::*;
@@ -120,14 +122,12 @@ impl StateDir {
     }
 
     fn replace<T: Serialize>(&self, name: &str, content: &T, survives: Survives) -> Result<(), Error> {
-        let replaced = self.existing(name)?.replace(name, &self.envelope(content)?, survives);
-        replaced.map_err(|error| cannot("write", &self.path.join(name), &error))
-    }
-
-    pub(super) fn envelope<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, Error> {
         let Identity { boot_id, namespace } = self.identity.clone();
-        serde_json::to_vec(&Envelope { format: FORMAT, boot_id, namespace, content })
-            .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))
+        let envelope = Envelope { format: FORMAT, boot_id, namespace, content };
+        // In parts: the record of a large configuration would take as much memory as the configuration.
+        let write = |file: &mut BufWriter<File>| Ok(serde_json::to_writer(file, &envelope)?);
+        let replaced = self.existing(name)?.replace(name, write, survives);
+        replaced.map_err(|error| cannot("write", &self.path.join(name), &error))
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
