@@ -10,7 +10,7 @@ use super::{
     arguments::PlanOptions,
     configuration::{load, text_of},
     output::Output,
-    plan_shape::{PlanShape, refused},
+    plan_shape::{PlanShape, refused, refused_by_apply},
     saved_plan::SavedPlan,
     session_report,
     snapshot_files::snapshot_files,
@@ -120,8 +120,9 @@ fn plan_one(
         .with_hint_if(state::remedy_for(&plan.unknown).cloned()));
     }
     if !plan.conflicts.is_empty() {
-        return Err(refused(plan.conflicts.len(), "apply", "--adopt")
-            .with_details(plan.conflicts.iter().map(ToString::to_string)));
+        return Err(
+            refused_by_apply(&plan.conflicts).with_details(plan.conflicts.iter().map(ToString::to_string))
+        );
     }
     if let Some(folder) = folder.filter(|_| report.totals != Totals::default()) {
         let path = folder.join(file_name(session.node_name()));

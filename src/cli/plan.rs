@@ -9,7 +9,7 @@ use super::{
     configuration::{load, text_of},
     diff, environment, fleet_plan,
     output::Output,
-    plan_shape::{PlanShape, show, warn_of_conflicts},
+    plan_shape::{PlanShape, refused_by_apply, show, warn_of_conflicts},
     saved_plan::SavedPlan,
     session_report, windows,
 };
@@ -86,7 +86,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
         output.say(&format!("Saved to {name}. `{apply}` applies exactly this plan."));
     }
     if !session.prepared.plan.conflicts.is_empty() {
-        return Err(warn_of_conflicts(session.prepared.plan.conflicts.len(), "apply", "--adopt", output));
+        return Err(warn_of_conflicts(&refused_by_apply(&session.prepared.plan.conflicts), output));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
 }

@@ -3,6 +3,7 @@
 use super::{VerbFailure, arguments::PlanOptions, output::Output};
 use crate::{
     error::{Error, Kind},
+    plan::Conflict,
     render::{self, Report},
     text::count,
 };
@@ -55,9 +56,17 @@ pub(super) fn refused(conflicts: usize, who: &str, adopt: &str) -> Error {
         .with_hint(format!("remove the foreign {objects}, or take {them} over with {adopt}"))
 }
 
-/// Warns that `who` refuses a plan with this number of conflicts.
-pub(super) fn warn_of_conflicts(conflicts: usize, who: &str, adopt: &str, output: &Output) -> VerbFailure {
-    let error = refused(conflicts, who, adopt);
+/// Returns the error that apply refuses a plan with these conflicts.
+pub(super) fn refused_by_apply(conflicts: &[Conflict]) -> Error {
+    let error = refused(conflicts.len(), "apply", "--adopt");
+    match conflicts.iter().all(Conflict::is_of_address) {
+        true => error.with_hint(Conflict::ADDRESS_REMEDY),
+        false => error,
+    }
+}
+
+/// Warns that a plan with conflicts is refused.
+pub(super) fn warn_of_conflicts(error: &Error, output: &Output) -> VerbFailure {
     let message = error.message.to_string();
     match &error.hint {
         Some(hint) => output.warn_with_help(&message, &hint.to_string()),

@@ -6,7 +6,7 @@ use super::{
     configuration::load,
     doctor_files, environment,
     output::Output,
-    plan_shape::{PlanShape, show, warn_of_conflicts},
+    plan_shape::{PlanShape, refused, show, warn_of_conflicts},
 };
 use crate::{
     config::{Document, Loaded},
@@ -42,7 +42,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         output.diagnostic(leftover);
     }
     if !plan.conflicts.is_empty() {
-        return Err(warn_of_conflicts(plan.conflicts.len(), "the script", "-Adopt", output));
+        return Err(warn_of_conflicts(&refused(plan.conflicts.len(), "the script", "-Adopt"), output));
     }
     Ok(if options.detailed_exitcode && !plan.changes.is_empty() { 2 } else { 0 })
 }

@@ -121,6 +121,7 @@ rules! {
     HG0812 SkippedOffLink Warning "nodes on other links get no route",
     HG0813 MtuAboveInterface Warning "MTU of routes exceeds that of the interface",
     HG0814 NodeAsRouter Warning "pods reached through another node",
+    HG0815 PodNetworkTooLarge Warning "network of the pod interface contains pods of other nodes",
     HG0851 PathByRule Warning "policy rule diverts or drops pod traffic",
     HG0852 PathByRoute Warning "route diverts or drops pod traffic",
     HG0853 PathNotForwarded Warning "interface does not forward pod traffic",

@@ -3,7 +3,7 @@
 use super::{Examination, conflicts, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    plan::{Prepared, check, foreign},
+    plan::{Conflict, Prepared, check, foreign},
     state::Route,
 };
 
@@ -24,6 +24,7 @@ pub(super) fn examine(examination: &Examination<'_>, is_known: impl Fn(&Route) -
             Rule::InConflict,
             conflicts(plan.conflicts.len()),
             match plan.conflicts.len() {
+                _ if plan.conflicts.iter().all(Conflict::is_of_address) => Conflict::ADDRESS_REMEDY,
                 1 => {
                     "review it with `hostgw plan`, then remove the foreign object, or take it over with `hostgw apply --adopt`"
                 }

@@ -38,6 +38,8 @@ pub(super) struct End {
     pub address: IpAddr,
     /// The interface that all packets of the pod use, or the one with the address of the node.
     pub device: Untrusted,
+    /// Whether the interface leads to only one pod: each pod has an interface and a route of its own.
+    pub is_alone: bool,
 }
 
 impl End {
@@ -108,26 +110,43 @@ pub(super) fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
         prefix: local.address.into(),
         address: local.address,
         device: local.device.clone(),
+        is_alone: false,
     })
 }
 
-/// Returns a pod of the node, and the interface to it.
+/// Returns a pod of the node, and the interface to it: one with an address in a network of pods, such as a bridge, or else one
+/// that has a route to a pod.
 pub(super) fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<End> {
     let holds = |device: &Untrusted| host.link(device.as_raw()).is_some_and(|link| link.up);
-    let bridge = host.addresses.iter().filter(|local| cidr.contains(&local.address) && holds(&local.device));
+    let is_inside = |local: &&InterfaceAddress| cidr.contains(&local.address) && holds(&local.device);
+    let is_host = |prefix: IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+    let routes = || {
+        let on_link = host.foreign.iter().chain(&host.others).filter(|route| {
+            cidr.contains(&route.destination) && route.next_hop.gateway.is_none() && !route.kind.is_local()
+        });
+        on_link.filter_map(|route| Some((route.destination, route.next_hop.device.as_ref()?)))
+    };
+    // The interfaces of single pods can all have the address of the pod gateway, which is then no network of pods.
+    let is_network = |local: &&InterfaceAddress| {
+        !is_host(local.prefix) || routes().any(|route| route == (cidr, &local.device))
+    };
+    let bridge = host.addresses.iter().filter(is_inside).filter(is_network);
     if let Some(local) = bridge.min_by_key(|local| local.address != gateway) {
         return Some(End {
             local_end: LocalEnd::Pod,
             prefix: cidr,
             address: pod_address(cidr, Some(local.address)),
             device: local.device.clone(),
+            is_alone: false,
         });
     }
-    let mut routes = host.foreign.iter().chain(&host.others).filter(|route| {
-        cidr.contains(&route.destination) && route.next_hop.gateway.is_none() && route.destination != cidr
-    });
-    routes.find_map(|route| {
-        let device = route.next_hop.device.clone().filter(holds)?;
-        Some(End { local_end: LocalEnd::Pod, prefix: cidr, address: route.destination.addr(), device })
+    let (destination, device) =
+        routes().find(|(destination, device)| *destination != cidr && holds(device))?;
+    Some(End {
+        local_end: LocalEnd::Pod,
+        prefix: cidr,
+        address: destination.addr(),
+        device: device.clone(),
+        is_alone: is_host(destination),
     })
 }

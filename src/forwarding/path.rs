@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{Cluster, Family, PerFamily, Prefixed, pod_address},
-    state::{Host, Route},
+    state::{Host, Route, RouteType},
     text::Untrusted,
 };
 
@@ -91,8 +91,8 @@ pub struct Paths<'a> {
     /// Parts of the pod CIDR of another node that a foreign route or a policy rule singles out, with the index of the entry
     /// in `others` for the whole node.
     parts: Vec<(IpNet, usize)>,
-    /// Such parts of this node's pod CIDRs, each with the address of a pod.
-    own_parts: Vec<(IpNet, IpAddr)>,
+    /// Such parts of this node's pod CIDRs, each with a pod.
+    own_parts: Vec<(IpNet, End)>,
     /// The pod CIDRs for which the node has no pod interface yet.
     missing: Vec<IpNet>,
     /// Prefixes inside the cluster whose packets may take a different path than all others.
@@ -177,12 +177,18 @@ impl<'a> Paths<'a> {
     }
 
     /// Adds the paths of packets that foreign routes and rules may divert.
-    fn add_foreign(&mut self, index: usize, foreign: impl Iterator<Item = &'a Route>, host: &'a Host) {
+    fn add_foreign(
+        &mut self,
+        index: usize,
+        foreign: impl Iterator<Item = &'a Route> + Clone,
+        host: &'a Host,
+    ) {
         let cluster = self.cluster;
         let is_inside = |prefix: &IpNet| is_inside(cluster, prefix);
         let selectors = host.rules.iter().flat_map(|rule| [rule.selector.from, rule.selector.to]).flatten();
         // The kernel's own routes to addresses of this node lead to no pod.
-        let destinations = foreign.filter(|route| !route.kind.is_local()).map(|route| route.destination);
+        let destinations =
+            foreign.clone().filter(|route| !route.kind.is_local()).map(|route| route.destination);
         // No pod has an address of this node.
         let is_local = |prefix: &IpNet| {
             prefix.prefix_len() == prefix.max_prefix_len() && host.owner_of(prefix.addr()).is_some()
@@ -192,9 +198,13 @@ impl<'a> Paths<'a> {
         let mut whole: HashMap<IpNet, usize> = HashMap::new();
         for prefix in &found {
             if let Some(own) = cluster.nodes[index].pods.around(*prefix).map(Prefixed::prefix) {
-                if own != *prefix {
+                let pod = self.pods.iter().find(|pod| pod.prefix == own).filter(|_| own != *prefix);
+                if let Some(pod) = pod {
                     let local = host.addresses.iter().find(|local| prefix.contains(&local.address));
-                    self.own_parts.push((*prefix, pod_address(*prefix, local.map(|local| local.address))));
+                    let address = pod_address(*prefix, local.map(|local| local.address));
+                    let device = own_device(pod, *prefix, foreign.clone(), &self.others);
+                    let device = device.unwrap_or(&pod.device).clone();
+                    self.own_parts.push((*prefix, End { address, device, ..pod.clone() }));
                 }
                 continue;
             }
@@ -291,13 +301,10 @@ impl<'a> Paths<'a> {
             let both = self.both(own, route, Some(node), pod_address(*part, None))?;
             Some(both.map(|path| PathRef { part: Some(PodPart::Other(*part)), ..path }))
         });
-        let own_parts = self.own_parts.iter().filter_map(|(part, own)| {
-            let family = Family::from(*part);
-            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
-            let pod = self.pods_of(family).find(|pod| pod.prefix.contains(part))?;
-            let [out, back] = self.both(pod, route, Some(*node), pod_address(route.destination, None))?;
-            let of_part = |path| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..path };
-            Some([of_part(PathRef { source: *own, ..out }), of_part(PathRef { destination: *own, ..back })])
+        let own_parts = self.own_parts.iter().filter_map(|(part, pod)| {
+            let (route, node) = self.others.iter().find(|(route, _)| route.family() == pod.family())?;
+            let both = self.both(pod, route, Some(*node), pod_address(route.destination, None))?;
+            Some(both.map(|path| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..path }))
         });
         parts.flatten().chain(own_parts.flatten())
     }
@@ -557,6 +564,22 @@ fn ask_all<'p, E>(
         }
     }
     Ok(())
+}
+
+/// Returns the interface of the pod with the address `prefix`, if each pod has an interface of its own, to which a route leads.
+fn own_device<'r>(
+    pod: &End,
+    prefix: IpNet,
+    mut foreign: impl Iterator<Item = &'r Route>,
+    others: &[(&Route, usize)],
+) -> Option<&'r Untrusted> {
+    let is_own = |route: &&Route| {
+        route.destination == prefix && route.kind == RouteType::Unicast && route.next_hop.gateway.is_none()
+    };
+    let device = foreign.find(is_own).filter(|_| pod.is_alone)?.next_hop.device.as_ref()?;
+    // One that leads to other nodes does not lead to a pod.
+    let is_egress = |(route, _): &(&Route, usize)| route.next_hop.device.as_ref() == Some(device);
+    (!others.iter().any(is_egress)).then_some(device)
 }
 
 /// A path without copies: a cluster has two for each other node, and almost all are only judged.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{
     config,
     diagnose::{Diagnostic, Rule},
-    model::{Cluster, ConfigPath, Family, Node, SysctlKey},
+    model::{Cluster, ConfigPath, Family, Node, Prefixed, SysctlKey},
     state::{AddressFlag, InterfaceAddress, NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
@@ -306,6 +306,7 @@ pub fn warnings(
     warnings.extend(config::nodes_as_routers(cluster));
     warnings.extend(skipped(cluster, index, &desired.skipped));
     warnings.extend(mtu_above_interface(cluster, index, desired, observed));
+    warnings.extend(pod_network_too_large(cluster, index, observed));
     let foreign = observed.host.foreign.iter().filter(|route| !is_known(route));
     let mut shadows = foreign.filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(MAX_LISTED));
@@ -340,6 +341,29 @@ fn mtu_above_interface(
     );
     let remedy = format!("raise the MTU of {interface}, or set the node's mtu to {limit}");
     Some(Diagnostic::new(Rule::MtuAboveInterface, message).at(Some(path)).with_remedy(remedy))
+}
+
+/// Reports an address in the node's pod CIDR whose network contains pods of other nodes.
+fn pod_network_too_large(cluster: &Cluster, index: usize, observed: &Observed) -> Option<Diagnostic> {
+    let others = cluster.nodes.iter().enumerate().filter(|(at, _)| *at != index);
+    let has_others = |prefix: IpNet| {
+        let mut pods = others.clone().flat_map(|(_, node)| node.pods.iter().map(Prefixed::prefix));
+        pods.any(|pods| prefix.contains(&pods))
+    };
+    observed.host.addresses.iter().find_map(|local| {
+        let own = cluster.nodes[index].pods.iter().map(Prefixed::prefix);
+        let own = own.into_iter().find(|own| own.contains(&local.address))?;
+        if local.prefix.prefix_len() >= own.prefix_len() || !has_others(local.prefix) {
+            return None;
+        }
+        let (device, length) = (&local.device, own.prefix_len());
+        let message =
+            format!("the network of {device}, {}, contains pods of other nodes", local.prefix.trunc());
+        let path = ConfigPath::root().key("nodes").index(index).key("podCIDR");
+        Some(Diagnostic::new(Rule::PodNetworkTooLarge, message).at(Some(path)).with_remedy(format!(
+            "the prefix length must be that of the node's pod CIDR, {length}: correct `subnet` in the CNI configuration"
+        )))
+    })
 }
 
 /// Returns the removals of a plan that no rollback can undo.

@@ -180,6 +180,18 @@ pub enum Conflict {
     Sysctl(ForeignSysctl),
 }
 
+impl Conflict {
+    /// What to do about conflicts that addresses cause.
+    pub const ADDRESS_REMEDY: &str = "hostgw cannot take over the kernel's route to the network of an address: correct the prefix length of the \
+         address, or remove it";
+
+    /// Returns `true` if an address of the node causes the conflict, so that hostgw cannot adopt the object.
+    #[must_use]
+    pub fn is_of_address(&self) -> bool {
+        matches!(self, Self::Route { foreign, .. } if !can_be_adopted(foreign))
+    }
+}
+
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -540,9 +552,7 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Forei
             }
         } else if wanted != found && !are_effective(wanted, found) {
             let foreign: Vec<_> = found.iter().filter(is_foreign).cloned().collect();
-            // The kernel's own route to an address of the node cannot be adopted: the kernel would not add it again.
-            let can_be_adopted = foreign.iter().all(|route| route.protocol != protocol::KERNEL);
-            if foreign.is_empty() || (policy == ForeignPolicy::Adopt && can_be_adopted) {
+            if foreign.is_empty() || (policy == ForeignPolicy::Adopt && can_be_adopted(&foreign)) {
                 let after = desired.routes.part(wanted_at);
                 changes.push(RouteChange { key, before: before(), after });
             } else {
@@ -558,6 +568,11 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Forei
     }
     changes.sort_by(RouteChange::order);
     plan.changes.extend(changes.into_iter().map(Change::Route));
+}
+
+/// Returns `false` for the kernel's own route to an address of the node: the kernel would not add it again.
+fn can_be_adopted(foreign: &[Route]) -> bool {
+    foreign.iter().all(|route| route.protocol != protocol::KERNEL)
 }
 
 /// Returns `true` if the desired routes come first and are only followed by foreign ones, which the kernel never

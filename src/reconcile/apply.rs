@@ -13,7 +13,7 @@ use crate::{
     forwarding::Paths,
     kernel::LiveNode,
     model::{Check, Cluster},
-    plan::{self, ForeignPolicy, OriginalSysctls, Prepared},
+    plan::{self, Conflict, ForeignPolicy, OriginalSysctls, Prepared},
     record::Command,
     text::count,
 };
@@ -68,9 +68,13 @@ impl Operation for Apply<'_> {
     fn check(&self) -> Result<(), Error> {
         self.session.check()?;
         check_complete(&self.session.prepared.plan)?;
+        let plan = &self.session.prepared.plan;
         check_conflicts(
-            &self.session.prepared.plan,
-            "remove the foreign object, or take it over with --adopt",
+            plan,
+            match plan.conflicts.iter().all(Conflict::is_of_address) {
+                true => Conflict::ADDRESS_REMEDY,
+                false => "remove the foreign object, or take it over with --adopt",
+            },
         )?;
         (self.guard)(&self.session)?;
         check_removals(&self.session, self.allowed_removals)

@@ -442,6 +442,66 @@ fn a_local_table_that_is_not_first_is_named() {
             .says("table local has no route for 172.30.0.11, an address of eth0, so the packets follow")
             .says("help: run `ip route add local 172.30.0.11 dev eth0 table local`");
         let found = node.hostgw(&["doctor"]).expect(11);
-        assert!(found.stdout.contains("HG1050") && !found.stdout.contains("HG0851"), "{found}");
+        assert!(found.stdout.contains("table local has no route for 172.30.0.11"), "{found}");
+        assert_eq!(found.stdout.matches("error[").count(), 1, "{found}");
+        node.sh("ip route add local 172.30.0.11 dev eth0 table local");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+    });
+}
+
+/// Each pod has an interface and a route of its own, as with the CNI plugin `ptp` or Calico.
+#[test]
+fn pods_can_have_an_interface_each() {
+    each(|privilege| {
+        for next_hop in ["pod-gateway", "node-address"] {
+            let node = node(privilege);
+            // The plugin gives each interface the address of the pod gateway.
+            for (name, pod) in [("veth1", "10.244.0.10"), ("veth2", "10.244.0.11"), ("veth3", "10.244.0.12")]
+            {
+                node.sh(&format!(
+                    "ip link add {name} type veth peer name {name}p; ip link set {name}p up; ip link set {name} up
+                     ip address add 10.244.0.1/32 dev {name}
+                     ip route add {pod} dev {name} scope link src 10.244.0.1"
+                ));
+            }
+            let text = cluster(&format!("nextHop: {next_hop}"), &[NODE_1, NODE_2, NODE_3]);
+            node.write("hostgw.yaml", &text);
+            let applied = node.hostgw_ok(&["apply", "--yes"]);
+            assert!(!format!("{applied}").contains("warning"), "{applied}");
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
+            node.hostgw_ok(&["status"]).says("Paths: as planned");
+            // What diverts the packets of one pod is found.
+            node.sh("ip route del 10.244.0.11; ip route add 10.244.0.11 dev eth0");
+            node.hostgw(&["doctor"]).expect(11).says("this node's pods in 10.244.0.11/32");
+            node.sh("ip route del 10.244.0.11; ip route add 10.244.0.11 dev veth2
+                     ip rule add from 10.244.0.12 to 10.244.1.0/24 blackhole");
+            node.hostgw(&["doctor"]).expect(11).says("this node's pods in 10.244.0.12/32");
+        }
+    });
+}
+
+/// The CNI configuration has the prefix of the cluster where the pod CIDR of the node belongs.
+#[test]
+fn the_network_of_the_pods_can_be_too_large() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.observe(
+            "ip link add cni0 type bridge; ip address add 10.244.0.1/16 dev cni0; ip link set cni0 up",
+        );
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+        let warning = "warning[HG0815]: the network of cni0, 10.244.0.0/16, contains pods of other nodes";
+        let remedy = "help: the prefix length must be that of the node's pod CIDR, 24: correct `subnet` in the CNI configuration";
+        node.hostgw(&["plan"]).expect(10).says(warning).says(remedy);
+        // hostgw does not recommend what it refuses.
+        let refused = node.hostgw(&["apply", "--yes", "--adopt"]).expect(10);
+        refused.warns("correct the prefix length of the address");
+        assert!(!format!("{refused}").contains("take it over with"), "{refused}");
+        let found = node.hostgw(&["doctor"]).expect(11);
+        found.says(warning).says("correct the prefix length of the address");
+        assert!(!format!("{found}").contains("hostgw apply --adopt"), "{found}");
+        node.write("hostgw.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_2, NODE_3]));
+        node.hostgw_ok(&["plan"]).says(warning);
+        node.observe("ip address add 10.244.0.1/24 dev cni0; ip address del 10.244.0.1/16 dev cni0");
+        assert!(!format!("{}", node.hostgw_ok(&["apply", "--yes"])).contains("warning"));
     });
 }
