@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
 # Imports nodes into a hostgw configuration, and describes the change as Markdown. Requires hostgw and git.
 #
-#   import.sh NODES FILE DESCRIPTION
+#   import.sh NODES FILE DESCRIPTION [OPTION]...
 #
 # Run it in the root of the repository. NODES is the output of `kubectl get nodes -o json`, FILE the configuration to update, and
 # DESCRIPTION the Markdown file to write, with the nodes that changed and what that changes on every node. If nothing changed,
-# FILE stays as it is, and DESCRIPTION does not exist afterward.
+# FILE stays as it is, and DESCRIPTION does not exist afterward. `hostgw import` gets the options: pass --all if FILE was imported with it.
 #
 # The exit code is that of `hostgw import`: 3 if the list cannot be imported, 8 if it lacks more than half of the nodes.
 set -euo pipefail
 export LC_ALL=C.UTF-8 NO_COLOR=1
 unset HOSTGW_FILE HOSTGW_NODE # hostgw would read these
 
-if [[ $# -ne 3 ]]; then
-    echo "usage: import.sh NODES FILE DESCRIPTION, in the root of the repository" >&2
+if [[ $# -lt 3 ]]; then
+    echo "usage: import.sh NODES FILE DESCRIPTION [OPTION]..., in the root of the repository" >&2
     exit 64
 fi
 nodes=$1 file=$2 description=$3
+shift 3
 rm -f -- "$description"
 
 scratch=$(mktemp -d)
@@ -38,7 +39,7 @@ quoted() {
 }
 
 status=0
-hostgw import --update="$file" --detailed-exitcode -- "$nodes" >"$scratch/changes" 2>"$scratch/messages" || status=$?
+hostgw import "$@" --update="$file" --detailed-exitcode -- "$nodes" >"$scratch/changes" 2>"$scratch/messages" || status=$?
 cat "$scratch/changes"
 cat "$scratch/messages" >&2
 case $status in

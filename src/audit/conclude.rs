@@ -211,9 +211,10 @@ impl Conclusion<'_> {
         }
         let collect = self.cluster.nodes.iter().any(|node| node.os == OperatingSystem::Windows);
         let windows = if collect { " (on Windows: the script from `hostgw render --collect`)" } else { "" };
+        let it = if missing.len() == 1 { "it" } else { "each of them" };
         self.findings.push(
             SharedFinding::new(Rule::NoSnapshot, "no snapshot".to_owned(), missing)
-                .with_remedy(format!("run `hostgw snapshot` on it{windows}, then audit again")),
+                .with_remedy(format!("run `hostgw snapshot` on {it}{windows}, then audit again")),
         );
     }
 
@@ -348,12 +349,15 @@ impl Conclusion<'_> {
         }
         for (rule, message, nodes) in found {
             let has_windows = nodes.iter().any(|node| self.is_windows(*node));
+            let it = if nodes.len() == 1 { "the node" } else { "each of these nodes" };
             let remedy = match (rule, has_windows) {
-                (Rule::InConflict, _) => {
-                    "review the conflict with `hostgw plan` on the node, then remove the foreign object, or take it over with `hostgw apply --adopt`"
+                (Rule::InConflict, _) => format!(
+                    "review the conflict with `hostgw plan` on {it}, then remove the foreign object, or take it over with `hostgw apply --adopt`"
+                ),
+                (_, false) => format!("run `hostgw apply` on {it}"),
+                (_, true) => {
+                    format!("run `hostgw apply` on {it}, or the script from `hostgw render` on Windows")
                 }
-                (_, false) => "run `hostgw apply` on the node",
-                (_, true) => "run `hostgw apply` on the node, or the script from `hostgw render` on Windows",
             };
             self.findings.push(SharedFinding::new(rule, message, nodes).with_remedy(remedy));
         }

@@ -6,8 +6,8 @@ use sd_notify::NotifyState;
 
 use super::{
     VerbFailure, VerbResult, agent_log::AgentLog, agent_metrics::AgentMetrics,
-    agent_metrics_file::MetricsFile, agent_server, arguments::AgentOptions, configuration, environment,
-    output::Output, signals, transaction_meta, write::write,
+    agent_metrics_file::MetricsFile, agent_server, arguments::AgentOptions, cannot_write, configuration,
+    environment, output::Output, signals, transaction_meta, write::write,
 };
 use crate::{
     agent::{self, AgentEvent, AgentHost, AgentSettings},
@@ -32,9 +32,7 @@ pub(super) fn run(options: &AgentOptions, output: &Output) -> VerbResult {
         node: environment::node(options.node.as_deref()),
         last_good: options.last_good.clone(),
         write: |path: &Path, bytes: &[u8]| {
-            write(path, bytes).map_err(|error| {
-                Error::unexpected(format!("cannot write {}: {}", text::path(path), OsError(&error)))
-            })
+            write(path, bytes).map_err(|error| cannot_write(path, &OsError(&error)))
         },
     };
     let signals = signals::for_agent()?;

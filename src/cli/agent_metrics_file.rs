@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{agent_metrics::AgentMetrics, write::publish_unsynced};
+use super::{agent_metrics::AgentMetrics, cannot_write, write::publish_unsynced};
 use crate::{
     error::{Error, Kind},
     text::{self, OsError},
@@ -54,9 +54,8 @@ impl MetricsFile {
     pub(super) fn write(&self, metrics: &AgentMetrics) -> Result<(), Error> {
         self.written.set(Some(Instant::now()));
         let result = metrics.text().and_then(|text| {
-            publish_unsynced(&self.path, text.as_bytes()).map_err(|error| {
-                Error::unexpected(format!("cannot write {}: {}", text::path(&self.path), OsError(&error)))
-            })
+            let written = publish_unsynced(&self.path, text.as_bytes());
+            written.map_err(|error| cannot_write(&self.path, &OsError(&error)))
         });
         if self.has_failed.replace(result.is_err()) { Ok(()) } else { result }
     }

@@ -53,8 +53,9 @@ pub(super) const DATE: &str = env!("HOSTGW_DATE");
 /// The commands that need no node, as `hostgw help` lists them.
 const WITHOUT_ROOT: &str = "\
 On any machine, without root:
-  show, diff, render, audit, check-cni, validate, schema, completions;
-  import without --live; plan, doctor and explain with --state";
+  show, diff, render, audit, check-cni, validate, schema, completions, man;
+  import without --live; plan with --state or --all-nodes; doctor with --state;
+  explain with --state or --planned";
 
 /// The text of `hostgw help` after the options.
 fn after_help() -> String {
@@ -182,7 +183,7 @@ pub(super) enum Verb {
     /// Check whether a node's CNI configuration fits the cluster.
     ///
     /// Checks that the subnet is the node's pod CIDR, that the gateway is the one hostgw routes to, that the MTU is no
-    /// larger than routes.mtu and, on Linux, that ipMasq is off. On Windows, where the CNI plugin masquerades with an OutBoundNAT
+    /// larger than routes.mtu or the node's mtu and, on Linux, that ipMasq is off. On Windows, where the CNI plugin masquerades with an OutBoundNAT
     /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix and
     /// nat.exclude. Prints what to change. Runs on any machine, without root.
     CheckCni(CheckCniOptions),
@@ -345,8 +346,8 @@ pub(super) struct PlanOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct ApplyOptions {
-    /// Saved plan to apply exactly as is, without asking; refused if the live state has changed since. `-` is standard
-    /// input.
+    /// Saved plan to apply exactly as is, without asking; refused if anything that it depends on has changed since. `-` is
+    /// standard input.
     #[arg(value_name = "PLAN", conflicts_with_all = ["file", "node", "adopt"])]
     pub plan: Option<PathBuf>,
     /// Allow a mass removal: the exact number of routes the plan removes. Required if N is at least 10 and more than

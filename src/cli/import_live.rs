@@ -5,6 +5,7 @@ use std::{fs::File, io::Read, path::Path, process::Command, time::Duration};
 use super::{
     VerbFailure, VerbResult,
     arguments::{ImportArguments, OwnPodCidr},
+    cannot_write,
     import::{ImportJson, failed},
     output::Output,
     program::{Limits, Printed, collect},
@@ -52,9 +53,8 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
     let imported = import_live(&sources, &live).map_err(|errors| failed(output, "this node", errors))?;
     drop(task);
     if let Some(script) = &options.cleanup {
-        let cannot =
-            |error| Error::unexpected(format!("cannot write {}: {}", text::path(script), OsError(&error)));
-        write::write(script, imported.script.as_bytes()).map_err(cannot)?;
+        let written = write::write(script, imported.script.as_bytes());
+        written.map_err(|error| cannot_write(script, &OsError(&error)))?;
     }
     report(options, &imported, output)?;
     unknown.extend(observed.state.nat_unknowns().cloned());

@@ -11,11 +11,11 @@ use clap_mangen::{
 use super::{
     VerbResult,
     arguments::{Arguments, DATE, ENVIRONMENT, EXIT_CODES, ManOptions},
+    cannot_write,
     output::Output,
     render,
 };
 use crate::{
-    error::Error,
     guide::{GUIDES, NO_DATE, roff, without_date},
     text::{self, OsError},
 };
@@ -23,9 +23,7 @@ use crate::{
 /// Writes the manual pages of hostgw, of each command, and of each guide.
 pub(super) fn run(options: &ManOptions, output: &Output) -> VerbResult {
     let folder = &options.folder;
-    let failed = |error| {
-        Error::unexpected(format!("cannot write manual pages to {}: {}", text::path(folder), OsError(&error)))
-    };
+    let failed = |error| cannot_write(folder, &OsError(&error));
     fs::create_dir_all(folder).map_err(failed)?;
     let pages = pages(DATE).map_err(failed)?;
     for (name, page) in &pages {

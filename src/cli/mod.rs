@@ -92,13 +92,14 @@ mod write;
 #[path = "write_elsewhere.rs"]
 mod write;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, fmt::Display, path::Path, process::ExitCode};
 
 use clap::Parser;
 
 use crate::{
     config,
     error::{Error, Kind},
+    text,
 };
 use arguments::{Arguments, Verb};
 use output::Output;
@@ -211,4 +212,10 @@ fn only_on_linux(what: &str) -> Error {
         "on this machine, hostgw can validate, compare and render configurations, and plan from a snapshot: \
          `hostgw plan --state FILE`",
     )
+}
+
+/// The error of a file or directory that cannot be written.
+fn cannot_write(path: &Path, why: &dyn Display) -> Error {
+    Error::unexpected(format!("cannot write {}: {why}", text::path(path)))
+        .with_hint("check that its directory exists, and that you may write to it")
 }

@@ -1,10 +1,11 @@
 //! `hostgw render`
 
-use std::{fmt::Display, fs, path::Path};
+use std::{fs, path::Path};
 
 use super::{
     VerbResult,
     arguments::{PersistArgument, RenderOptions},
+    cannot_write,
     configuration::load,
     environment,
     output::Output,
@@ -16,13 +17,15 @@ use crate::{
     model::{OffLink, OperatingSystem},
     plan::{self, OriginalSysctls},
     render::{self, ApplyHook, NetplanId, PersistedNode, Provenance, UnwritableInterface},
-    text::{self, OsError, ShellCommand, Untrusted},
+    text::{OsError, ShellCommand, Untrusted},
 };
 
 /// Prints a script for a node, or a file that restores part of its state at boot.
 pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
     if options.netplan_id.is_some() && options.persist != Some(PersistArgument::Netplan) {
-        return Err(Error::new(Kind::Usage, "--netplan-id needs --persist netplan").into());
+        return Err(Error::new(Kind::Usage, "--netplan-id needs --persist netplan")
+            .with_hint("pass --persist netplan, or leave out --netplan-id")
+            .into());
     }
     let Loaded { document, cluster } = load(options.file.as_deref())?;
     let node = environment::node(options.node.as_deref()).ok_or_else(|| {
@@ -85,12 +88,12 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
 
 /// Creates or replaces the file `path` atomically: other programs see either the old file or the new one.
 pub(super) fn write_file(path: &Path, text: &str) -> Result<(), Error> {
-    let cannot = |why: &dyn Display| Error::unexpected(format!("cannot write {}: {why}", text::path(path)));
     match fs::symlink_metadata(path) {
-        Ok(there) if !there.is_file() => return Err(cannot(&"it exists and is not a file")),
+        Ok(there) if !there.is_file() => return Err(cannot_write(path, &"it exists and is not a file")),
         _ => {}
     }
-    write::publish(path, text.as_bytes(), text.starts_with("#!")).map_err(|error| cannot(&OsError(&error)))
+    let written = write::publish(path, text.as_bytes(), text.starts_with("#!"));
+    written.map_err(|error| cannot_write(path, &OsError(&error)))
 }
 
 fn wrong(what: &str, node: &str, os: OperatingSystem) -> Error {

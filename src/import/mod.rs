@@ -138,7 +138,7 @@ pub fn import(list: NodeList, options: &ImportOptions) -> Result<Imported, Vec<D
     survey.findings.extend(prefix.warning());
     let next_hop = options.next_hop.map_or_else(|| next_hop(&survey), NextHopChoice::Given);
     let egress = options.egress_interface.clone().map_or(Egress::LeftOut, Egress::Given);
-    let mut head = Head { prefix, egress, next_hop };
+    let mut head = Head { prefix, egress, next_hop, has_all: options.all };
     let mut written = validated(&head, &survey.nodes, options.format);
     if let (Err(invalid), Egress::LeftOut) = (&written, &head.egress)
         && invalid.errors().iter().any(|error| error.rule == Rule::NoEgressInterface)

@@ -14,6 +14,8 @@ pub(super) struct Head {
     pub prefix: ClusterPrefix,
     pub egress: Egress,
     pub next_hop: NextHopChoice,
+    /// Machines without pods are imported, too.
+    pub has_all: bool,
 }
 
 /// The egress interface.
@@ -91,10 +93,7 @@ fn line(entry: &str, comment: &str) -> String {
 /// Writes a configuration. The text ends with a newline.
 pub(super) fn configuration(head: &Head, nodes: &[ImportedNode], format: Format) -> String {
     let mut text = String::with_capacity(128 * nodes.len() + 512);
-    text.push_str(match format {
-        Format::Yaml => HEADER_YAML,
-        Format::Toml => HEADER_TOML,
-    });
+    text.push_str(&header(head, format));
     let syntax = match format {
         Format::Yaml => Syntax::Yaml,
         Format::Toml => Syntax::Toml,
@@ -121,12 +120,15 @@ pub(super) fn configuration(head: &Head, nodes: &[ImportedNode], format: Format)
     text
 }
 
-const HEADER_YAML: &str = "\
-# Imported from Kubernetes by hostgw. When nodes join, leave or change:
-#   kubectl get nodes -o json | hostgw import --update hostgw.yaml
-";
-
-const HEADER_TOML: &str = "\
-# Imported from Kubernetes by hostgw. When nodes join, leave or change:
-#   kubectl get nodes -o json | hostgw import --update hostgw.toml
-";
+/// The comment at the beginning of a file: how to update it in the same way as it was made.
+fn header(head: &Head, format: Format) -> String {
+    let all = if head.has_all { "--all " } else { "" };
+    let name = match format {
+        Format::Yaml => "hostgw.yaml",
+        Format::Toml => "hostgw.toml",
+    };
+    format!(
+        "# Imported from Kubernetes by hostgw. When nodes join, leave or change:\n\
+         #   kubectl get nodes -o json | hostgw import {all}--update {name}\n"
+    )
+}
