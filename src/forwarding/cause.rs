@@ -639,7 +639,10 @@ pub fn delete_route(route: &Route) -> String {
     };
     // For a nexthop object, the kernel compares neither address nor interface.
     let gateway = route.next_hop.gateway.filter(|_| route.opaque.is_none());
-    let via = gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+    let via = gateway.map_or_else(String::new, |gateway| match Family::from(gateway) == route.family() {
+        true => format!(" via {gateway}"),
+        false => format!(" via inet6 {gateway}"),
+    });
     let table =
         if route.table == MAIN_TABLE { String::new() } else { format!(" table {}", table_name(route.table)) };
     // IPv6 routes without a metric have this one.

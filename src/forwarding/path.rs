@@ -62,6 +62,8 @@ pub struct Path {
     pub part: Option<PodPart>,
     /// Whether the path also represents the paths to all other nodes.
     pub is_of_all: bool,
+    /// Whether the interface of this node's pod leads to no other pod.
+    pub is_alone: bool,
 }
 
 /// A part of a pod CIDR.
@@ -405,6 +407,7 @@ impl<'a> Paths<'a> {
             table: route.table,
             part,
             is_of_all,
+            is_alone: own.is_alone,
         }
     }
 

@@ -476,6 +476,29 @@ fn pods_can_have_an_interface_each() {
             node.sh("ip route del 10.244.0.11; ip route add 10.244.0.11 dev veth2
                      ip rule add from 10.244.0.12 to 10.244.1.0/24 blackhole");
             node.hostgw(&["doctor"]).expect(11).says("this node's pods in 10.244.0.12/32");
+            // A remedy is about all pods.
+            node.sh(
+                "ip rule del from 10.244.0.12 to 10.244.1.0/24 blackhole; ip route add default via 172.30.0.1
+                     iptables-nft -P FORWARD DROP
+                     iptables-nft -A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT",
+            );
+            let found = node.hostgw(&["doctor"]).expect(11);
+            found.says("`iptables -A FORWARD -s 10.244.0.0/24 -j ACCEPT`");
+            node.sh("iptables-nft -A FORWARD -s 10.244.0.0/24 -j ACCEPT");
+            let found = node.hostgw(&["doctor"]).expect(11);
+            let replies =
+                "iptables -A FORWARD -d 10.244.0.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
+            found.says(&format!("`{replies}`"));
+            node.sh(&replies.replace("iptables", "iptables-nft"));
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
+            // The next hop of a route can be of another family.
+            node.sh("ip route add 10.244.1.0/26 via inet6 fe80::99 dev eth0");
+            let found = node.hostgw(&["doctor"]).expect(11);
+            found.says(
+                "help: if it is not needed, remove it with `ip route del 10.244.1.0/26 via inet6 fe80::99`",
+            );
+            node.sh("ip route del 10.244.1.0/26 via inet6 fe80::99");
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
         }
     });
 }
