@@ -132,7 +132,6 @@ fn no_reply<'a>(
         }
     }
     masquerade?;
-    let (spot, zone) = treatment.zone?;
     let Packet { source, destination, .. } = &path.packet;
     let family = Family::from(*source);
     let output = &path.expected.device;
@@ -147,13 +146,29 @@ fn no_reply<'a>(
         output,
         is_reply: true,
     };
-    let of_reply = chains.follow(model, &passage, MatchedChains::All).zone.map_or(0, |(_, zone)| zone);
-    (of_reply != zone).then(|| {
+    let reply = chains.follow(model, &passage, MatchedChains::All);
+    if let Some(spot) = reply.untracked {
         let message = format!(
-            "{} assigns {whose} to connection tracking zone {zone}, and the replies on {output} are in zone {of_reply}: this \
-             node does not recognize them",
+            "{} excludes replies to {whose} from connection tracking: this node does not recognize them",
             spot_text(&spot)
         );
+        return Some((spot, finding(Rule::OutsideBlocked, message, remove(&spot, "replies to pods"))));
+    }
+    let (spot, _) = treatment.zone.or(reply.zone)?;
+    let [zone, of_reply] = [treatment.zone, reply.zone].map(|zone| zone.map_or(0, |(_, zone)| zone));
+    (of_reply != zone).then(|| {
+        let message = match treatment.zone {
+            Some(_) => format!(
+                "{} assigns {whose} to connection tracking zone {zone}, and the replies on {output} are in zone {of_reply}: this \
+                 node does not recognize them",
+                spot_text(&spot)
+            ),
+            None => format!(
+                "{} assigns replies to {whose} to connection tracking zone {of_reply}, and the packets are in zone {zone}: this \
+                 node does not recognize them",
+                spot_text(&spot)
+            ),
+        };
         let remedy = "assign both directions to the same zone, or only the packets from pods with `ct original zone set` or \
                       `-j CT --zone-orig`";
         (spot, finding(Rule::OutsideBlocked, message, remedy))

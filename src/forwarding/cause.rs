@@ -140,6 +140,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let is_diverted = path.is_diverted(&trace.verdict);
         let (rule, why, remedy) = without_local_route(&path, &trace, model)
             .or_else(|| without_rule(&path, &trace, model))
+            .or_else(|| without_pod_route(&path, &trace, model))
             .unwrap_or_else(|| reason(&path, &trace, &model.host().addresses));
         let is_outside = path.peer == Peer::Outside;
         if path.local_end == LocalEnd::Pod {
@@ -346,6 +347,36 @@ fn without_local_route(
         Rule::PathLost,
         format!("table local has no route for {address}, an address of {}{instead}", owner.device),
         Some(format!("run `{}`", add_local_route(address, &owner.device))),
+    ))
+}
+
+/// Explains lost packets to the pods of this node that no route on their interface leads to. The kernel adds the route with the
+/// address of the interface.
+fn without_pod_route(
+    path: &Path,
+    trace: &Trace<'_>,
+    model: &ForwardingModel,
+) -> Option<(Rule, String, Option<String>)> {
+    let Path { local_end, direction, packet, expected, own, part, is_alone, .. } = path;
+    let host = model.host();
+    let leads_there = |route: &&Route| {
+        route.destination.contains(&packet.destination)
+            && route.next_hop.device.as_ref() == Some(&expected.device)
+    };
+    let is_to_pods =
+        *local_end == LocalEnd::Pod && *direction == Direction::In && part.is_none() && !is_alone;
+    if !is_to_pods || host.foreign.iter().chain(&host.others).any(|route| leads_there(&route)) {
+        return None;
+    }
+    let instead = trace.route.map_or_else(String::new, |route| format!(", so the packets follow `{route}`"));
+    let option = own.addr().is_ipv6().then_some("-6");
+    let to = own.to_string();
+    let words = ["route", "add", &to, "dev", expected.device.as_raw()];
+    let add = ShellCommand::new(["ip"].into_iter().chain(option).chain(words));
+    Some((
+        Rule::PathLost,
+        format!("no route leads to {own} on {}{instead}", expected.device),
+        Some(format!("run `{add}`, or correct the prefix length of the address of {}", expected.device)),
     ))
 }
 

@@ -528,3 +528,50 @@ fn the_network_of_the_pods_can_be_too_large() {
         assert!(!format!("{}", node.hostgw_ok(&["apply", "--yes"])).contains("warning"));
     });
 }
+
+/// The kernel's route to the pods of the node is gone.
+#[test]
+fn a_missing_route_to_the_pods_is_named() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip route del 10.244.0.0/24 dev cni0");
+        assert!(!asked(&node, IN).contains("dev cni0"));
+        let cause = "no route leads to 10.244.0.0/24 on cni0, so the packets follow `10.244.0.0/16 dev eth0";
+        let remedy = "help: run `ip route add 10.244.0.0/24 dev cni0`, or correct the prefix length";
+        node.hostgw_ok(&["plan"]).says(cause).says(remedy);
+        node.hostgw(&["doctor"]).expect(11).says(cause).says(remedy);
+        node.sh("ip route add 10.244.0.0/24 dev cni0");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        assert!(asked(&node, IN).contains("dev cni0"));
+    });
+}
+
+/// Connection tracking recognizes the replies to masqueraded packets only if it sees both directions in one zone.
+#[test]
+fn replies_that_are_not_tracked_are_found() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("ip route add default via 172.30.0.1");
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        for (rule, finding) in [
+            (
+                "counter notrack",
+                "excludes replies to packets from this node's pods to destinations outside the cluster",
+            ),
+            (
+                "ct zone set 3",
+                "assigns replies to packets from this node's pods to destinations outside the cluster to",
+            ),
+        ] {
+            node.sh(&format!(
+                "nft add table ip raw2; nft 'add chain ip raw2 pre {{ type filter hook prerouting priority raw; }}'
+                 nft 'add rule ip raw2 pre iifname eth0 {rule}'"
+            ));
+            node.hostgw(&["doctor"]).expect(11).says("HG1042").says(finding);
+            node.sh("nft delete table ip raw2");
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
+        }
+    });
+}
