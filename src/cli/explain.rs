@@ -17,7 +17,7 @@ use crate::{
     config::Loaded,
     doctor::{Guidepost, Journey, JourneyEnd, JourneyStep, StepKind},
     error::{Error, Kind},
-    forwarding::{ForwardingModel, owner},
+    forwarding::{ForwardingModel, OwnPod, owner},
     model::{Cluster, Family, InterfaceName, Prefixed},
     plan::{self, Desired, Observed, OriginalSysctls},
     render::Locator,
@@ -175,7 +175,7 @@ fn origin(
     }
     match from {
         PacketSource::Pod => {
-            let (address, device) = own.ok_or_else(|| missing("pod interface"))?;
+            let OwnPod { address, device, .. } = own.ok_or_else(|| missing("pod interface"))?;
             Ok((address, Some(device)))
         }
         PacketSource::Node => {

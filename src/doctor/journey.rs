@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     forwarding::{
-        AddressChange, ChainIndex, Conditional, Filtering, ForwardingModel, HeaderPart, Overwriting, Packet,
-        Passage, SAMPLE_PORT, Trace, Transport, Treatment, Verdict, Way, stop_text,
+        AddressChange, ChainIndex, Conditional, Filtering, ForwardingModel, HeaderPart, Overwriting, OwnPod,
+        Packet, Passage, SAMPLE_PORT, Trace, Transport, Treatment, Verdict, Way, own_pod, stop_text,
     },
     model::{Cluster, Family, NextHopKind, Prefixed, pod_address},
     plan::Desired,
@@ -389,7 +389,9 @@ impl Guidepost<'_> {
     /// Returns the planned next hop to a pod.
     fn planned(&self, destination: IpAddr) -> Option<(Option<IpAddr>, Untrusted)> {
         if let Some(own) = self.cluster.nodes[self.index].pods.containing(destination) {
-            return Some((None, self.own_pod_in(own.prefix())?.1));
+            // If each pod has an interface of its own, only routes tell which one.
+            let pod = self.own_pod_in(own.prefix()).filter(|pod| !pod.is_alone)?;
+            return Some((None, pod.device));
         }
         let mut routes = self.desired.routes_to_nodes();
         let (route, _) = routes.find(|(route, _)| route.destination.contains(&destination))?;
@@ -432,15 +434,20 @@ impl Guidepost<'_> {
 
     /// Returns the address of a pod of this node, and the interface to it.
     #[must_use]
-    pub fn own_pod(&self, family: Family) -> Option<(IpAddr, Untrusted)> {
+    pub fn own_pod(&self, family: Family) -> Option<OwnPod> {
         let node = &self.cluster.nodes[self.index];
         node.pods.of(family).find_map(|network| self.own_pod_in(network.prefix()))
     }
 
-    /// Returns the address of a pod in `cidr`, one of the node's pod CIDRs, and the interface to it.
-    fn own_pod_in(&self, cidr: IpNet) -> Option<(IpAddr, Untrusted)> {
-        let local = self.host.addresses.iter().find(|local| cidr.contains(&local.address))?;
-        Some((pod_address(cidr, Some(local.address)), local.device.clone()))
+    /// Returns a pod in `cidr`, one of the node's pod CIDRs, even if the interface to it is down.
+    fn own_pod_in(&self, cidr: IpNet) -> Option<OwnPod> {
+        let bridge = || {
+            let local = self.host.addresses.iter().find(|local| cidr.contains(&local.address))?;
+            let address = pod_address(cidr, Some(local.address));
+            Some(OwnPod { address, device: local.device.clone(), is_alone: false })
+        };
+        let gateway = self.cluster.nodes[self.index].gateway_at(cidr);
+        gateway.and_then(|gateway| own_pod(cidr, gateway, self.host)).or_else(bridge)
     }
 
     /// Returns the node whose pods a managed route reaches.

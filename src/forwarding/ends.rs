@@ -114,6 +114,24 @@ pub(super) fn itself(node: &Node, route: &Route, host: &Host) -> Option<End> {
     })
 }
 
+/// A pod of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnPod {
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface to it.
+    pub device: Untrusted,
+    /// Whether the interface leads to no other pod.
+    pub is_alone: bool,
+}
+
+/// Returns a pod of the node in `cidr`, whose pod gateway is `gateway`.
+#[must_use]
+pub fn own_pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<OwnPod> {
+    let End { address, device, is_alone, .. } = pod(cidr, gateway, host)?;
+    Some(OwnPod { address, device, is_alone })
+}
+
 /// Returns a pod of the node, and the interface to it: one with an address in a network of pods, such as a bridge, or else one
 /// that has a route to a pod.
 pub(super) fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<End> {

@@ -39,7 +39,7 @@ pub use cause::{
     remove_rule, stop_text,
 };
 pub use distinction::{Distinctions, Region};
-pub use ends::{Direction, LocalEnd};
+pub use ends::{Direction, LocalEnd, OwnPod, own_pod};
 pub use firewall::{ChainIndex, MAX_DEPTH};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Path, Paths, Peer, PodPart};

@@ -470,6 +470,11 @@ fn pods_can_have_an_interface_each() {
             assert!(!format!("{applied}").contains("warning"), "{applied}");
             node.hostgw(&["doctor"]).expect(0).says("no findings");
             node.hostgw_ok(&["status"]).says("Paths: as planned");
+            node.hostgw_ok(&["explain", "10.244.1.10"])
+                .says("From 10.244.0.10 (a pod of this node) to 10.244.1.10 (a pod on node linux-2), arriving on veth1")
+                .says("outcome    forwarded");
+            let explained = node.hostgw_ok(&["explain", "10.244.0.11", "--from", "10.244.1.10"]);
+            explained.says("dev veth2").says("outcome    forwarded");
             // What diverts the packets of one pod is found.
             node.sh("ip route del 10.244.0.11; ip route add 10.244.0.11 dev eth0");
             node.hostgw(&["doctor"]).expect(11).says("this node's pods in 10.244.0.11/32");
