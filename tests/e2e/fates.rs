@@ -269,7 +269,7 @@ const CASES: [(&str, &str, &str); 71] = [
 ];
 
 /// The same with rules of iptables.
-const IPTABLES: [(&str, &str, &str); 39] = [
+const IPTABLES: [(&str, &str, &str); 41] = [
     ("-A FORWARD -p tcp -j DROP", "HG1004 drops TCP packets between", "TCP outside"),
     ("-A FORWARD -p udp -m udp --dport 1:65535 -j DROP", "HG1004 drops UDP packets between", "UDP"),
     ("-A FORWARD -p icmp -j REJECT", "HG1040 drops ICMP packets between", "ICMP"),
@@ -298,6 +298,8 @@ const IPTABLES: [(&str, &str, &str); 39] = [
     ),
     ("-A FORWARD -m dscp --dscp 0 -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
     ("-A FORWARD -m dscp --dscp 46 -j DROP", "", ""),
+    ("-t mangle -A FORWARD -j TEE --gateway 172.30.0.77", "", ""),
+    ("-t mangle -A FORWARD -p tcp -j TCPOPTSTRIP --strip-options timestamp", "", ""),
     ("-A FORWARD -m tos ! --tos 0x10/0xff -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
     ("-A FORWARD -m ecn --ecn-ip-ect 0 -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
     ("-A FORWARD -p tcp -m ecn --ecn-tcp-cwr -j DROP", "", ""),

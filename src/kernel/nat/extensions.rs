@@ -380,7 +380,7 @@ pub(super) fn of_target(expression: &RawExpression<'_>) -> Vec<Term> {
         }
         (
             "LOG" | "NFLOG" | "TCPMSS" | "TOS" | "DSCP" | "ECN" | "CHECKSUM" | "CLASSIFY" | "TRACE" | "SET"
-            | "AUDIT",
+            | "AUDIT" | "TEE" | "TCPOPTSTRIP" | "IDLETIMER" | "LED" | "RATEEST" | "SECMARK" | "CONNSECMARK",
             _,
         ) => Term::Neutral(name),
         _ => Term::Effect(name),
