@@ -64,7 +64,7 @@ enum ChainEnd<'a> {
 pub struct ChainIndex<'a> {
     firewall: &'a Firewall,
     by_name: HashMap<(TableFamily, &'a str, &'a str), &'a FirewallChain>,
-    /// Whether a rule changes the marks of connections, which are 0 otherwise.
+    /// Whether a rule changes the marks of connections, which are 0 before.
     sets_connection_marks: bool,
     /// The number of rules that packets have passed.
     steps: Cell<usize>,
@@ -146,12 +146,45 @@ impl<'a> ChainIndex<'a> {
     }
 
     fn walker<'p>(&'p self, model: &'p ForwardingModel<'p>, passage: &'p Passage<'p>) -> Walker<'a, 'p> {
+        let connection_mark = self.connection_mark(model, passage);
+        Walker { connection_mark, ..self.unmarked_walker(model, passage) }
+    }
+
+    /// Returns the mark of the connection that a packet belongs to: 0, unless a rule changes that of its packets. `None` if it is
+    /// unknown.
+    fn connection_mark(&self, model: &ForwardingModel<'_>, passage: &Passage<'_>) -> Option<u32> {
+        if !self.sets_connection_marks {
+            return Some(0);
+        }
+        let (Way::Through | Way::Returning, Some(input)) = (passage.way, &passage.packet.input) else {
+            return None;
+        };
+        let Packet { source, destination, .. } = passage.packet;
+        let opposite =
+            Packet { source: *destination, destination: *source, input: Some(passage.output.clone()) };
+        let opposite = Passage { packet: &opposite, output: input, is_reply: !passage.is_reply, ..*passage };
+        let keeps_mark = |passage: Passage<'_>| {
+            // Replies to masqueraded packets also pass the other hooks.
+            let passage = Passage { way: Way::Through, ..passage };
+            let mut walker = self.unmarked_walker(model, &passage);
+            self.pass(&mut walker, passage.way.hooks(), MatchedChains::All);
+            walker.connection_mark == Some(0)
+        };
+        (keeps_mark(passage.clone()) && keeps_mark(opposite)).then_some(0)
+    }
+
+    fn unmarked_walker<'p>(
+        &'p self,
+        model: &'p ForwardingModel<'p>,
+        passage: &'p Passage<'p>,
+    ) -> Walker<'a, 'p> {
         Walker {
             index: self,
             model,
             passage,
             hook: Hook::Prerouting,
             mark: Some(0),
+            connection_mark: Some(0),
             state: match passage.is_reply {
                 _ if passage.transport.is_untracked() => UNTRACKED,
                 true => ESTABLISHED,
@@ -248,6 +281,8 @@ struct Walker<'a, 'p> {
     hook: Hook,
     /// The mark, if it is known.
     mark: Option<u32>,
+    /// The mark of the connection, if it is known.
+    connection_mark: Option<u32>,
     state: u32,
     /// The number of rules that may still be followed.
     left: usize,
@@ -545,11 +580,13 @@ impl<'a> Walker<'a, '_> {
                     }
                     continue;
                 }
-                Term::Neutral(_)
-                | Term::NewSource { .. }
-                | Term::NewDestination { .. }
-                | Term::ThisNode
-                | Term::SetConnectionMark => continue,
+                Term::SetConnectionMark => {
+                    self.connection_mark = None;
+                    continue;
+                }
+                Term::Neutral(_) | Term::NewSource { .. } | Term::NewDestination { .. } | Term::ThisNode => {
+                    continue;
+                }
                 Term::Varies(_) => Match::Some,
                 Term::Rare(_) => Match::Rare,
                 Term::Condition(_) | Term::Lookup { .. } => {
@@ -686,10 +723,9 @@ impl<'a> Walker<'a, '_> {
                 let bytes = value.to_ne_bytes().into_iter().zip(varies.to_ne_bytes());
                 bytes.map(|(value, varies)| Byte::varying(value, varies)).collect()
             }
-            PacketPart::ConnectionMark => match self.connection(self.index.sets_connection_marks)? {
-                true => vec![Byte::UNKNOWN; 4],
-                false => number(0),
-            },
+            PacketPart::ConnectionMark => {
+                self.connection(self.connection_mark)?.map_or_else(|| vec![Byte::UNKNOWN; 4], number)
+            }
             PacketPart::SourceType => number(self.address_type(packet.source)),
             PacketPart::DestinationType => number(self.address_type(packet.destination)),
             PacketPart::ReturnRoute { by_input } => {

@@ -55,7 +55,7 @@ const CHAINS: &str = "
 
 /// The rules of table `fw` in linux-1, what doctor says of them, and what does not get through to the pod of linux-2 (its
 /// protocols) and to the outside.
-const CASES: [(&str, &str, &str); 71] = [
+const CASES: [(&str, &str, &str); 72] = [
     // Protocols.
     ("add rule ip fw forward meta l4proto tcp drop", "HG1004 drops TCP packets between", "TCP outside"),
     ("add rule ip fw forward meta l4proto udp drop", "HG1004 drops UDP packets between", "UDP"),
@@ -224,6 +224,12 @@ const CASES: [(&str, &str, &str); 71] = [
         "",
     ),
     ("add rule ip fw forward ct mark 7 drop", "", ""),
+    // Only packets with a mark set that of their connection.
+    (
+        "add rule ip fw forward meta mark 7 ct mark set meta mark; add rule ip fw forward ct mark != 0 drop",
+        "",
+        "",
+    ),
     (
         "add rule ip fw pre iifname cni0 meta mark set 0x7\nadd rule ip fw forward meta mark & 0xf == 0x7 drop",
         "HG1004 drops packets from",
