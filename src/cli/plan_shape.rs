@@ -59,9 +59,9 @@ pub(super) fn refused(conflicts: usize, who: &str, adopt: &str) -> Error {
 /// Returns the error that apply refuses a plan with these conflicts.
 pub(super) fn refused_by_apply(conflicts: &[Conflict]) -> Error {
     let error = refused(conflicts.len(), "apply", "--adopt");
-    match conflicts.iter().all(Conflict::is_of_address) {
-        true => error.with_hint(Conflict::ADDRESS_REMEDY),
-        false => error,
+    match Conflict::address_remedy(conflicts) {
+        Some(remedy) => error.with_hint(remedy),
+        None => error,
     }
 }
 

@@ -23,15 +23,10 @@ pub(super) fn examine(examination: &Examination<'_>, is_known: impl Fn(&Route) -
         findings.push(finding(
             Rule::InConflict,
             conflicts(plan.conflicts.len()),
-            match plan.conflicts.len() {
-                _ if plan.conflicts.iter().all(Conflict::is_of_address) => Conflict::ADDRESS_REMEDY,
-                1 => {
-                    "review it with `hostgw plan`, then remove the foreign object, or take it over with `hostgw apply --adopt`"
-                }
-                _ => {
-                    "review them with `hostgw plan`, then remove the foreign objects, or take them over with `hostgw apply --adopt`"
-                }
-            },
+            Conflict::address_remedy(&plan.conflicts).unwrap_or(match plan.conflicts.len() {
+                1 => "review it with `hostgw plan`, then remove the foreign object, or take it over with `hostgw apply --adopt`",
+                _ => "review them with `hostgw plan`, then remove the foreign objects, or take them over with `hostgw apply --adopt`",
+            }),
         ));
     }
     let Prepared { desired, observed, .. } = prepared;

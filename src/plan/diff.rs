@@ -181,14 +181,15 @@ pub enum Conflict {
 }
 
 impl Conflict {
-    /// What to do about conflicts that addresses cause.
-    pub const ADDRESS_REMEDY: &str = "hostgw cannot take over the kernel's route to the network of an address: correct the prefix length of the \
-         address, or remove it";
-
-    /// Returns `true` if an address of the node causes the conflict, so that hostgw cannot adopt the object.
+    /// Returns what to do if addresses of the node cause all conflicts, so that hostgw can adopt no object.
     #[must_use]
-    pub fn is_of_address(&self) -> bool {
-        matches!(self, Self::Route { foreign, .. } if !can_be_adopted(foreign))
+    pub fn address_remedy(conflicts: &[Self]) -> Option<&'static str> {
+        let is_of_address =
+            |conflict: &Self| matches!(conflict, Self::Route { foreign, .. } if !can_be_adopted(foreign));
+        conflicts.iter().all(is_of_address).then_some(
+            "hostgw cannot take over the kernel's route to the network of an address: correct the prefix length of the \
+             address, or remove it",
+        )
     }
 }
 

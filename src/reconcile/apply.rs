@@ -69,12 +69,10 @@ impl Operation for Apply<'_> {
         self.session.check()?;
         check_complete(&self.session.prepared.plan)?;
         let plan = &self.session.prepared.plan;
+        let address_remedy = Conflict::address_remedy(&plan.conflicts);
         check_conflicts(
             plan,
-            match plan.conflicts.iter().all(Conflict::is_of_address) {
-                true => Conflict::ADDRESS_REMEDY,
-                false => "remove the foreign object, or take it over with --adopt",
-            },
+            address_remedy.unwrap_or("remove the foreign object, or take it over with --adopt"),
         )?;
         (self.guard)(&self.session)?;
         check_removals(&self.session, self.allowed_removals)
