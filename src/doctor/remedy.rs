@@ -52,31 +52,25 @@ pub(super) fn allow_outside(spot: &Spot<'_>, path: &Path) -> Option<String> {
     let pods = if is_reply { &path.expected.device } else { path.packet.input.as_ref()? };
     // The interfaces of single pods come and go.
     let (own, is_v4) = (path.own.to_string(), path.own.addr().is_ipv4());
+    let end = if path.is_alone { &own } else { pods.as_raw() };
+    let (family, program) = if is_v4 { ("ip", "iptables") } else { ("ip6", "ip6tables") };
+    let (option, matches) = match (path.is_alone, is_reply) {
+        (false, true) => ("-o", vec!["oifname"]),
+        (false, false) => ("-i", vec!["iifname"]),
+        (true, true) => ("-d", vec![family, "daddr"]),
+        (true, false) => ("-s", vec![family, "saddr"]),
+    };
     if is_main_chain(chain) {
-        let program = if is_v4 { "iptables" } else { "ip6tables" };
-        let option = if spot.rule.is_none() { "-A" } else { "-I" };
+        let verb = if spot.rule.is_none() { "-A" } else { "-I" };
         let state = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"];
-        let end = match (path.is_alone, is_reply) {
-            (false, true) => ["-o", pods.as_raw()],
-            (false, false) => ["-i", pods.as_raw()],
-            (true, true) => ["-d", &own],
-            (true, false) => ["-s", &own],
-        };
-        let words = [program, option, chain.name.as_raw()].into_iter().chain(end);
+        let words = [program, verb, chain.name.as_raw(), option, end].into_iter();
         let state = state.into_iter().filter(|_| is_reply);
         return Some(ShellCommand::new(words.chain(state).chain(["-j", "ACCEPT"])).to_string());
     }
     let verb = if spot.rule.is_none() { "add" } else { "insert" };
     let table = [chain.family.name(), chain.table.as_raw(), chain.name.as_raw()];
     let state = ["ct", "state", "established,related"].into_iter().filter(|_| is_reply);
-    let family = if is_v4 { "ip" } else { "ip6" };
-    let end = match (path.is_alone, is_reply) {
-        (false, true) => vec!["oifname", pods.as_raw()],
-        (false, false) => vec!["iifname", pods.as_raw()],
-        (true, true) => vec![family, "daddr", &own],
-        (true, false) => vec![family, "saddr", &own],
-    };
-    let words = ["nft", verb, "rule"].into_iter().chain(table).chain(end).chain(state);
+    let words = ["nft", verb, "rule"].into_iter().chain(table).chain(matches).chain([end]).chain(state);
     Some(ShellCommand::new(words.chain(["accept"])).to_string())
 }
 
