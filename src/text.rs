@@ -68,6 +68,17 @@ pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
     }
 }
 
+/// Formats items as a list in a sentence: `a`, `a and b`, `a, b, and c`.
+#[must_use]
+pub fn all_of<T: std::fmt::Display>(items: &[T]) -> String {
+    match items {
+        [] => String::new(),
+        [item] => item.to_string(),
+        [one, other] => format!("{one} and {other}"),
+        [first @ .., last] => format!("{}, and {last}", list(first, first.len())),
+    }
+}
+
 /// Returns the number of columns that a text takes on a terminal; its colors take none.
 #[must_use]
 pub fn text_width(text: &str) -> usize {

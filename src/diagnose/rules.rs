@@ -163,6 +163,7 @@ rules! {
     HG1025 RoutedByMark Warning "policy rule may divert marked pod traffic",
     HG1026 NoPodGateway Error "no interface has the pod gateway",
     HG1027 OwnPacketsBlocked Warning "firewall drops packets from the node itself to pods",
+    HG1028 OtherNodesBlocked Warning "traffic between pods and other nodes is dropped",
     HG1030 OwnPodsUnrouted Error "no on-link route to this node's pods (Windows)",
     HG1031 WindowsEgressMissing Error "egress interface not found (Windows)",
     HG1032 LocalAddressInPods Error "local address inside another node's pod CIDR (Windows)",

@@ -3,10 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{
-    Effect, Examination, TrafficEffects, carriers,
+    Effect, Examination, TrafficEffects,
+    blockage::{Blockage, between, packets, peers},
+    carriers,
     conditions::{TRY, is_for_ipset, partial_property, spot_text, undecided, undecoded},
-    finding, outside,
-    remedy::{allow, is_main_chain, remove},
+    finding, hosts, outside,
+    remedy::{accept, allow, is_open, remove},
     same_node,
     samples::{PodSample, PodSampler},
 };
@@ -19,7 +21,7 @@ use crate::{
     },
     model::Family,
     state::{Firewall, Host, LowerChain, MatchedChains, PolicyRule},
-    text::{ShellCommand, Untrusted, count, list},
+    text::{ShellCommand, Untrusted, all_of, list},
 };
 
 /// The trouble that a packet meets.
@@ -93,20 +95,90 @@ pub(super) fn errors(
 ) -> Vec<Diagnostic> {
     let chains = ChainIndex::new(firewall);
     let mut ignored = TrafficEffects::default();
-    let FilterFindings { mut findings, .. } =
-        between_pods(&chains, &Distinctions::of(firewall, host), host, paths, model, limit, &mut ignored);
+    let distinctions = Distinctions::of(firewall, host);
+    let troubles = between_pods(&chains, &distinctions, host, paths, model, limit, &mut ignored);
+    let mut findings = troubles.findings(&mut Others::of(&chains, &distinctions, paths, model, &troubles));
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
 
-/// What firewalls do with packets between pods.
-#[derive(Default)]
-struct FilterFindings<'a> {
-    findings: Vec<Diagnostic>,
+/// The troubles of packets between pods.
+struct PodTroubles<'a> {
+    found: Vec<(Trouble<'a>, Affected)>,
+    /// The number of other nodes.
+    all: usize,
+    /// Says that packets of some nodes were not examined.
+    unexamined: Option<Diagnostic>,
+}
+
+impl<'a> PodTroubles<'a> {
     /// The rules and policies that certainly drop packets.
-    dropping: Vec<Spot<'a>>,
-    /// The rules and policies that may drop packets.
-    unclear: Vec<Spot<'a>>,
+    fn dropping(&self) -> Vec<Spot<'a>> {
+        self.found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect()
+    }
+
+    /// Returns the findings. Takes those about the same rules and policies out of `others`, as far as a finding about pods covers them.
+    fn findings(&self, others: &mut Others<'a>) -> Vec<Diagnostic> {
+        let finding = |(trouble, affected): &(Trouble<'a>, Affected)| match trouble.dropping() {
+            Some(spot) => Some(dropped(affected, self.all, spot, others)),
+            None => diagnostic(trouble, affected, self.all),
+        };
+        self.found.iter().filter_map(finding).chain(self.unexamined.clone()).collect()
+    }
+}
+
+/// The rules and policies that certainly drop packets between this node's pods and what is not a pod.
+struct Others<'a> {
+    hosts: Vec<Blockage<'a>>,
+    outside: Vec<Blockage<'a>>,
+    /// The other findings about packets to the outside.
+    findings: Vec<Diagnostic>,
+}
+
+impl<'a> Others<'a> {
+    fn of(
+        chains: &ChainIndex<'a>,
+        distinctions: &Distinctions,
+        paths: &Paths<'_>,
+        model: &ForwardingModel<'_>,
+        troubles: &PodTroubles<'a>,
+    ) -> Self {
+        let known = troubles.found.iter();
+        let known = known
+            .filter_map(|(trouble, _)| trouble.dropping().or_else(|| trouble.maybe_dropping()))
+            .collect();
+        let hosts = hosts::blocked(chains, distinctions, paths, model);
+        let (outside, findings) = outside::lost(paths, chains, model, known);
+        Self { hosts, outside, findings }
+    }
+
+    /// Takes what a finding about packets between pods covers: it has a list of other ends, and the commands that accept all
+    /// packets. If the remedy is to remove the rule, it is the same for everything.
+    fn take(&mut self, of_pods: &mut Blockage<'a>, all: usize) -> Vec<String> {
+        let mut ends = Vec::new();
+        let Self { hosts, outside, .. } = self;
+        for (known, is_outside) in [(hosts, false), (outside, true)] {
+            let Some(at) = known.iter().position(|other| other.spot == of_pods.spot) else { continue };
+            let other = &known[at];
+            let is_same = other.directions == of_pods.directions && other.protocols == of_pods.protocols;
+            if is_same {
+                of_pods.commands.extend(other.commands.iter().cloned());
+                ends.push(match is_outside {
+                    true => outside::ENDS.to_owned(),
+                    false => hosts::themselves(&other.nodes, all),
+                });
+            }
+            if is_same || !is_open(&of_pods.spot) {
+                known.remove(at);
+            }
+        }
+        ends
+    }
+
+    fn into_findings(self, all: usize) -> Vec<Diagnostic> {
+        let hosts = self.hosts.iter().map(|blockage| hosts::finding_of(blockage, all));
+        hosts.chain(self.outside.iter().map(outside::finding_of)).chain(self.findings).collect()
+    }
 }
 
 pub(super) fn examine(
@@ -116,22 +188,32 @@ pub(super) fn examine(
     effects: &mut TrafficEffects,
 ) -> Vec<Diagnostic> {
     let host = &examination.observed.host;
+    let mut findings = hosts::unrouted(paths, model);
     let Some(firewall) = &host.firewall else {
-        let unknown = finding(
+        findings.push(finding(
             Rule::FirewallUnknown,
             "the firewall rules could not be read".to_owned(),
             "run `hostgw doctor` as root, or with CAP_NET_ADMIN; for a snapshot, run `hostgw snapshot` as root",
-        );
+        ));
         effects.on_everything(Effect::Unclear);
-        return vec![unknown];
+        return findings;
     };
     let chains = ChainIndex::new(firewall);
     let distinctions = Distinctions::of(firewall, host);
-    let FilterFindings { mut findings, dropping, unclear } =
-        between_pods(&chains, &distinctions, host, paths, model, usize::MAX, effects);
+    let troubles = between_pods(&chains, &distinctions, host, paths, model, usize::MAX, effects);
+    let mut others = Others::of(&chains, &distinctions, paths, model, &troubles);
+    findings.extend(troubles.findings(&mut others));
     findings.extend(of_node(&chains, &distinctions, paths, model));
-    findings.extend(same_node::filtered(examination, paths, &chains, &distinctions, model, &dropping));
-    findings.extend(outside::examine(examination, paths, &chains, model, dropping, unclear));
+    findings.extend(same_node::filtered(
+        examination,
+        paths,
+        &chains,
+        &distinctions,
+        model,
+        &troubles.dropping(),
+    ));
+    findings.extend(outside::excluded(examination, paths, &chains, model));
+    findings.extend(others.into_findings(troubles.all));
     findings.extend(below_ip(examination, paths, firewall, effects));
     if !firewall.legacy.is_empty() {
         effects.on_everything(Effect::Unclear);
@@ -156,7 +238,7 @@ fn between_pods<'a>(
     model: &ForwardingModel<'_>,
     limit: usize,
     effects: &mut TrafficEffects,
-) -> FilterFindings<'a> {
+) -> PodTroubles<'a> {
     let mut found: Vec<(Trouble<'_>, Affected)> = Vec::new();
     // The troubles of each group of packets that no rule distinguishes.
     let mut alike: HashMap<_, Vec<(usize, Transport)>> = HashMap::new();
@@ -167,9 +249,7 @@ fn between_pods<'a>(
         let path = &sample.path;
         let Packet { source, destination, input } = &path.packet;
         let output = &path.expected.device;
-        let returns = distinctions
-            .depends_on_routes()
-            .then(|| [false, true].map(|by_input| model.has_return_route(&path.packet, by_input)));
+        let returns = distinctions.return_routes(model, &path.packet);
         let classes = [source, destination].map(|address| distinctions.class(*address));
         let key = (classes, input.clone(), output.clone(), returns);
         let happened = match alike.get(&key) {
@@ -208,20 +288,18 @@ fn between_pods<'a>(
         }
     }
     let all = paths.nodes().min(limit / 2);
-    let mut findings: Vec<Diagnostic> =
-        found.iter().filter_map(|(trouble, affected)| diagnostic(trouble, affected, all)).collect();
-    if let Some(path) = left.next() {
+    let unexamined = left.next().map(|path| {
         let node =
             path.node().map_or_else(String::new, |node| format!("; nodes from {node} on were not examined"));
-        findings.push(finding(
-            Rule::ForwardUnclear,
-            format!("there are too many firewall rules to trace the packets of every node{node}"),
-            "run `hostgw rehearse`, which sends packets through a copy of the rules",
-        ));
         for path in std::iter::once(path).chain(left) {
             effects.on_path(&path, Effect::Unclear);
         }
-    }
+        finding(
+            Rule::ForwardUnclear,
+            format!("there are too many firewall rules to trace the packets of every node{node}"),
+            "run `hostgw rehearse`, which sends packets through a copy of the rules",
+        )
+    });
     // Pods that cannot ping each other can still talk.
     let is_ping = |transport: &Transport| *transport == Transport::Icmp;
     for (trouble, Affected { samples, protocols }) in &found {
@@ -230,9 +308,7 @@ fn between_pods<'a>(
             effects.on_path(path, effect);
         }
     }
-    let dropping = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
-    let unclear = found.iter().filter_map(|(trouble, _)| trouble.maybe_dropping()).collect();
-    FilterFindings { findings, dropping, unclear }
+    PodTroubles { found, all, unexamined }
 }
 
 /// Reports rules that drop the packets with which the node itself opens connections to pods on other nodes, or the replies. The
@@ -283,23 +359,14 @@ fn of_node<'a>(
             Direction::Out => format!("packets from this node to pods on {peers}"),
             Direction::In => format!("replies from pods on {peers} to this node"),
         };
-        let remedy = match spot.rule {
-            Some(_) if !is_main_chain(spot.chain) => remove(&spot, "packets between this node and pods"),
-            _ => allow(affected.iter(), &spot),
+        let remedy = match is_open(&spot) {
+            true => accept(&allow(affected.iter(), &spot)),
+            false => remove(&spot, "packets between this node and pods"),
         };
         let message = format!("{} drops {packets} (traced for TCP port {SAMPLE_PORT})", spot_text(&spot));
         finding(Rule::OwnPacketsBlocked, message, remedy)
     };
     found.into_iter().map(diagnostic).collect()
-}
-
-/// Describes other nodes, out of `all`.
-fn peers(nodes: &[&Untrusted], all: usize, represent_all: bool) -> String {
-    match nodes.len() {
-        some if represent_all || some >= all => "other nodes".to_owned(),
-        1 => format!("node {}", nodes[0]),
-        some => format!("{} ({})", count(some, "node"), list(nodes, 6)),
-    }
 }
 
 /// Returns the troubles of a packet.
@@ -326,11 +393,11 @@ fn troubles<'a>(treatment: &Treatment<'a>, rules: &'a [PolicyRule]) -> Vec<Troub
 }
 
 fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<Diagnostic> {
-    let direction = direction(&affected.samples, all);
+    let direction = direction(&affected.samples, all, Vec::new());
     let packets = &packets(&affected.protocols);
     Some(match trouble {
-        Trouble::Filtered(Filtering::Passed) => return None,
-        Trouble::Filtered(Filtering::Dropped(spot)) => dropped(affected, &direction, spot),
+        // Those that are certainly dropped are reported with others.
+        Trouble::Filtered(Filtering::Passed | Filtering::Dropped(_)) => return None,
         Trouble::Filtered(Filtering::DroppedUnless(spot, by)) => unclear(packets, &direction, spot, Some(by)),
         Trouble::Filtered(Filtering::MaybeDropped(by)) => unclear(packets, &direction, by, None),
         Trouble::Partly(conditional) => partly(packets, &direction, conditional),
@@ -361,21 +428,12 @@ fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<
     })
 }
 
-/// Returns a name for packets of these protocols.
-fn packets(protocols: &BTreeSet<Transport>) -> String {
-    if protocols.len() == Transport::ALL.len() {
-        return "packets".to_owned();
-    }
-    let names: Vec<&str> = protocols.iter().map(|protocol| protocol.name()).collect();
-    format!("{} packets", names.join(" and "))
-}
-
-/// Describes the direction of the affected packets, and the affected nodes out of `all` other nodes.
-fn direction(samples: &[PodSample], all: usize) -> String {
+/// Describes the direction of the affected packets, and the affected nodes out of `all` other nodes. `ends` are further ends.
+fn direction(samples: &[PodSample], all: usize, ends: Vec<String>) -> String {
     // A trouble of most pods is one of their parts, too.
     let is_whole = samples.iter().any(PodSample::is_whole);
     let samples: Vec<&PodSample> = samples.iter().filter(|sample| !is_whole || sample.is_whole()).collect();
-    let goes = |direction| samples.iter().any(|sample| sample.path.direction == direction);
+    let directions: BTreeSet<Direction> = samples.iter().map(|sample| sample.path.direction).collect();
     let nodes: BTreeSet<&Untrusted> = samples.iter().filter_map(|sample| sample.path.node()).collect();
     let nodes: Vec<&Untrusted> = nodes.into_iter().collect();
     let peers = peers(&nodes, all, false);
@@ -389,29 +447,39 @@ fn direction(samples: &[PodSample], all: usize) -> String {
     };
     let own = format!("this node's pods{}", within(|sample| sample.own));
     let others = within(|sample| sample.other);
-    let [those, pods] = ["those", "pods"].map(|pods| format!("{pods}{others} on {peers}"));
-    match (goes(Direction::Out), goes(Direction::In)) {
-        (true, true) => format!("between {own} and {those}"),
-        (true, false) => format!("from {own} to {those}"),
-        (false, _) => format!("from {pods} to {own}"),
-    }
+    let pods = if directions.contains(&Direction::Out) { "those" } else { "pods" };
+    let pods = format!("{pods}{others} on {peers}");
+    let ends = match ends.as_slice() {
+        [] => pods,
+        [end] => format!("{pods} as well as {end}"),
+        _ => all_of(&[vec![pods], ends].concat()),
+    };
+    between(&directions, &own, &ends)
 }
 
-fn dropped(Affected { samples, protocols }: &Affected, direction: &str, spot: &Spot<'_>) -> Diagnostic {
+/// Reports a rule or policy that drops packets, also those in `others` to what is not a pod.
+fn dropped<'a>(
+    Affected { samples, protocols }: &Affected,
+    all: usize,
+    spot: Spot<'a>,
+    others: &mut Others<'a>,
+) -> Diagnostic {
     let is_icmp = protocols.iter().all(|protocol| *protocol == Transport::Icmp);
     let (rule, effect) = match is_icmp {
         true => (Rule::PartlyBlocked, ": pods cannot ping each other or learn the MTU of a path"),
         false => (Rule::ForwardBlocked, ""),
     };
-    finding(
-        rule,
-        format!("{} drops {} {direction}{effect}", spot_text(spot), packets(protocols)),
-        match spot.rule {
-            // Users add their own rules to these chains, so adding one is better than removing one.
-            Some(_) if !is_main_chain(spot.chain) => remove(spot, "traffic between pods"),
-            _ => allow(samples.iter().map(|sample| &sample.path), spot),
-        },
-    )
+    let paths = || samples.iter().map(|sample| &sample.path);
+    let mut blockage = Blockage {
+        directions: paths().map(|path| path.direction).collect(),
+        protocols: protocols.clone(),
+        commands: allow(paths(), &spot),
+        ..Blockage::new(spot)
+    };
+    let ends = others.take(&mut blockage, all);
+    let direction = direction(samples, all, ends);
+    let message = format!("{} drops {} {direction}{effect}", spot_text(&spot), packets(protocols));
+    finding(rule, message, blockage.remedy("traffic between pods"))
 }
 
 /// Reports a rule that drops some of the packets.

@@ -5,7 +5,9 @@
 //! - `filter.rs`: what firewalls and the NAT of other programs do with pod packets
 //! - `samples.rs`: the packets that represent all those between pods
 //! - `conditions.rs`: firewall rules, and their conditions that hostgw cannot decide, as text
+//! - `hosts.rs`: the same for packets between pods and other nodes themselves
 //! - `outside.rs`: the same for packets that leave the cluster
+//! - `blockage.rs`: the packets that a firewall drops, by the rule or policy that does so
 //! - `remedy.rs`: the command that makes a firewall accept pod packets
 //! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
 //! - `journey.rs`: the path of one packet, step by step, for `hostgw explain`
@@ -24,11 +26,13 @@
 
 mod addresses;
 mod arp;
+mod blockage;
 mod cloud;
 mod conditions;
 mod destination;
 mod effects;
 mod filter;
+mod hosts;
 mod journey;
 mod neighbors;
 mod other_cni;
@@ -118,6 +122,8 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     if findings.iter().any(|found| found.rule == Rule::OwnAddressUnreachable) {
         faults.retain(|fault| !fault.is_only_to_node());
     }
+    let is_known = |found: &Diagnostic| faults.iter().any(|fault| fault.remedy == found.remedy);
+    findings.retain(|found| found.rule != Rule::OtherNodesBlocked || !is_known(found));
     let culprits: HashSet<&RouteKey> = faults.iter().filter_map(|fault| fault.culprit.as_ref()).collect();
     let of_nobody: HashSet<RouteKey> = of_nobody.into_iter().map(Route::key).collect();
     let is_known = |route: &Route| culprits.contains(&route.key()) || of_nobody.contains(&route.key());

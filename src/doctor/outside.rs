@@ -1,9 +1,10 @@
 //! Examines what firewalls and the NAT of other programs do with packets between pods and destinations outside the cluster.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     Examination,
+    blockage::{Blockage, packets},
     conditions::{is_for_ipset, partial_property, spot_text, undecided, undecoded},
     finding,
     remedy::{accept, allow_outside, remove},
@@ -16,23 +17,21 @@ use crate::{
     },
     model::{Family, pod_address},
     state::{FirewallRule, MatchedChains, NatTable, Term},
-    text::{Untrusted, list},
+    text::{Untrusted, all_of, list},
 };
 
-pub(super) fn examine<'a>(
+/// The other ends of packets to the outside.
+pub(super) const ENDS: &str = "destinations outside the cluster";
+
+/// Reports masquerade rules of other programs for traffic that leaves the cluster and that the configuration does not masquerade.
+pub(super) fn excluded(
     examination: &Examination<'_>,
     paths: &Paths<'_>,
-    chains: &ChainIndex<'a>,
+    chains: &ChainIndex<'_>,
     model: &ForwardingModel<'_>,
-    dropping: Vec<Spot<'a>>,
-    unclear: Vec<Spot<'a>>,
 ) -> Vec<Diagnostic> {
-    let mut findings = Vec::new();
-    for path in paths.samples().into_iter().filter(|path| path.direction == Direction::Out) {
-        findings.extend(excluded(examination, &path, chains, model));
-    }
-    findings.extend(lost_outside(paths, chains, model, dropping, unclear));
-    findings
+    let out = paths.samples().into_iter().filter(|path| path.direction == Direction::Out);
+    out.filter_map(|path| excluded_from(examination, &path, chains, model)).collect()
 }
 
 /// Reports gateways of the default route that did not answer the kernel's last request.
@@ -63,8 +62,8 @@ pub(super) fn silent_gateways(examination: &Examination<'_>, paths: &Paths<'_>) 
     })
 }
 
-/// Reports a masquerade rule of another program for traffic that leaves the cluster and that the configuration does not masquerade.
-fn excluded(
+/// Reports such a rule for packets from the pod of a path.
+fn excluded_from(
     examination: &Examination<'_>,
     path: &Path,
     chains: &ChainIndex<'_>,
@@ -141,7 +140,7 @@ fn no_reply<'a>(
     let passage = Passage {
         packet: &packet,
         transport: Transport::Tcp,
-        port: HTTPS,
+        port: port(Transport::Tcp),
         way: Way::In,
         output,
         is_reply: true,
@@ -183,96 +182,184 @@ fn new_source(rule: &FirewallRule) -> Option<(IpAddr, IpAddr)> {
     })
 }
 
-/// Returns the rule that may drop packets, and the finding.
-fn may_be_lost<'a>(treatment: &Treatment<'a>, whose: &str) -> Option<(Spot<'a>, Diagnostic)> {
-    let because = |by: &Spot<'_>| format!("hostgw cannot tell, because it cannot decode {}", undecoded(by));
-    let (spot, message) = match (&treatment.filter, &treatment.partly) {
-        (Filtering::MaybeDropped(spot), _) => {
-            (*spot, format!("{} may drop {whose}: {}", spot_text(spot), because(spot)))
-        }
-        (Filtering::DroppedUnless(spot, by), _) => {
-            let unless = format!("unless {} accepts them: {}", spot_text(by), because(by));
-            (*spot, format!("{} drops {whose} {unless}", spot_text(spot)))
-        }
-        (_, Some(Conditional { spot, depends_on })) => {
-            let property = [depends_on, spot].into_iter().find_map(partial_property)?;
-            let message = format!("{} drops some {whose}, depending on {property}", spot_text(spot));
-            return Some((*spot, finding(Rule::OutsideBlocked, message, remove(spot, "pod packets"))));
-        }
-        _ => return None,
-    };
-    let remedy = "try a connection from a pod to the outside, or run `hostgw rehearse`";
-    Some((spot, finding(Rule::ForwardUnclear, message, remedy)))
+/// Returns the port of a service that most firewalls allow: HTTPS, or DNS.
+const fn port(transport: Transport) -> u16 {
+    match transport {
+        Transport::Udp => 53,
+        _ => 443,
+    }
 }
 
-/// The port of a service that most firewalls allow.
-const HTTPS: u16 = 443;
+/// What happens to packets to the outside, or to the replies.
+#[derive(PartialEq)]
+enum Loss<'a> {
+    Dropped(Spot<'a>),
+    /// Excluded from connection tracking.
+    Untracked(Spot<'a>),
+    /// The node does not recognize the replies.
+    NoReply(Spot<'a>, Diagnostic),
+    /// Dropped, if conditions that cannot be decoded are met.
+    Unclear(Filtering<'a>, Spot<'a>),
+    /// Dropped or passed, depending on a property that differs between packets.
+    Partly(Conditional<'a>),
+}
 
-/// Reports rules that block traffic that leaves the cluster and that the configuration masquerades. The sample is a
-/// connection to a service that most firewalls allow. The rules in `known` and in `unclear`, which may apply, are already reported.
-fn lost_outside<'a>(
-    paths: &Paths<'_>,
-    chains: &ChainIndex<'a>,
-    model: &ForwardingModel<'_>,
-    mut known: Vec<Spot<'a>>,
-    mut unclear: Vec<Spot<'a>>,
-) -> Vec<Diagnostic> {
-    let mut lost = |path: &Path| {
+impl<'a> Loss<'a> {
+    fn of(
+        path: &Path,
+        transport: Transport,
+        chains: &ChainIndex<'a>,
+        model: &ForwardingModel<'_>,
+    ) -> Option<Self> {
         let is_reply = path.direction == Direction::In;
         let passage = Passage {
             packet: &path.packet,
-            transport: Transport::Tcp,
-            port: HTTPS,
+            transport,
+            port: port(transport),
             // A reply arrives with the node's address as its destination; firewalls see it with the address of the pod.
             way: if is_reply { Way::Returning } else { Way::Through },
             output: &path.expected.device,
             is_reply,
         };
         let treatment = chains.follow(model, &passage, MatchedChains::All);
-        let Treatment { filter, untracked, .. } = &treatment;
-        let whose = match is_reply {
-            true => "replies from outside the cluster to this node's pods",
-            false => "packets from this node's pods to destinations outside the cluster",
-        };
-        let dropped = match filter {
-            Filtering::Dropped(spot) => Some(*spot),
-            _ => None,
-        };
-        let blocking = dropped.or(untracked.filter(|_| !is_reply));
-        let Some(spot) = blocking else {
-            let lost = no_reply(path, &treatment, chains, model).filter(|_| !is_reply);
-            let Some((spot, finding)) = lost else {
-                let (spot, finding) = may_be_lost(&treatment, whose)?;
-                let is_new = !known.contains(&spot) && !unclear.contains(&spot);
-                unclear.push(spot);
-                return is_new.then_some(finding);
-            };
-            let is_new = !known.contains(&spot);
-            known.push(spot);
-            return is_new.then_some(finding);
-        };
-        if known.contains(&spot) {
-            return None;
+        if let Filtering::Dropped(spot) = treatment.filter {
+            return Some(Self::Dropped(spot));
         }
-        known.push(spot);
-        Some(match dropped {
-            Some(_) => finding(
-                Rule::OutsideBlocked,
-                format!("{} drops {whose} (traced for TCP port {HTTPS})", spot_text(&spot)),
+        if !is_reply {
+            if let Some(spot) = treatment.untracked {
+                return Some(Self::Untracked(spot));
+            }
+            // Connections of other protocols share the address.
+            let no_reply = (transport == Transport::Tcp).then(|| no_reply(path, &treatment, chains, model));
+            if let Some((spot, finding)) = no_reply.flatten() {
+                return Some(Self::NoReply(spot, finding));
+            }
+        }
+        match treatment.filter {
+            filter @ (Filtering::MaybeDropped(spot) | Filtering::DroppedUnless(spot, _)) => {
+                Some(Self::Unclear(filter, spot))
+            }
+            _ => treatment.partly.map(Self::Partly),
+        }
+    }
+
+    const fn spot(&self) -> Spot<'a> {
+        match self {
+            Self::Dropped(spot)
+            | Self::Untracked(spot)
+            | Self::NoReply(spot, _)
+            | Self::Unclear(_, spot)
+            | Self::Partly(Conditional { spot, .. }) => *spot,
+        }
+    }
+
+    /// Returns the finding, unless the packets are certainly dropped. `whose` names them.
+    fn finding(&self, whose: &str) -> Option<Diagnostic> {
+        let because =
+            |by: &Spot<'_>| format!("hostgw cannot tell, because it cannot decode {}", undecoded(by));
+        let spot_text = spot_text(&self.spot());
+        let message = match self {
+            Self::Dropped(_) | Self::Unclear(Filtering::Passed | Filtering::Dropped(_), _) => return None,
+            Self::NoReply(_, finding) => return Some(finding.clone()),
+            Self::Untracked(spot) => {
+                let message = format!(
+                    "{spot_text} excludes {whose} from connection tracking, so they keep the pod's source address and get no reply"
+                );
+                return Some(finding(Rule::OutsideBlocked, message, remove(spot, "pod packets")));
+            }
+            Self::Partly(Conditional { spot, depends_on }) => {
+                let property = [depends_on, spot].into_iter().find_map(partial_property)?;
+                let message = format!("{spot_text} drops some {whose}, depending on {property}");
+                return Some(finding(Rule::OutsideBlocked, message, remove(spot, "pod packets")));
+            }
+            Self::Unclear(Filtering::MaybeDropped(by), _) => {
+                format!("{spot_text} may drop {whose}: {}", because(by))
+            }
+            Self::Unclear(Filtering::DroppedUnless(_, by), _) => {
                 format!(
-                    "{}; if pods must not reach the outside, set nat.masquerade: false",
-                    accept(allow_outside(&spot, path))
-                ),
-            ),
-            None => finding(
-                Rule::OutsideBlocked,
-                format!(
-                    "{} excludes {whose} from connection tracking, so they keep the pod's source address and get no reply",
-                    spot_text(&spot)
-                ),
-                remove(&spot, "pod packets"),
-            ),
-        })
+                    "{spot_text} drops {whose} unless {} accepts them: {}",
+                    self::spot_text(by),
+                    because(by)
+                )
+            }
+        };
+        let remedy = "try a connection from a pod to the outside, or run `hostgw rehearse`";
+        Some(finding(Rule::ForwardUnclear, message, remedy))
+    }
+}
+
+/// Returns the rules and policies that drop traffic that leaves the cluster and that the configuration masquerades, and other
+/// findings about such traffic. The samples are packets to services that most firewalls allow. The rules and policies in
+/// `known` are already reported.
+pub(super) fn lost<'a>(
+    paths: &Paths<'_>,
+    chains: &ChainIndex<'a>,
+    model: &ForwardingModel<'_>,
+    mut known: Vec<Spot<'a>>,
+) -> (Vec<Blockage<'a>>, Vec<Diagnostic>) {
+    let mut dropped: Vec<Blockage<'a>> = Vec::new();
+    let mut findings = Vec::new();
+    for path in paths.with_outside() {
+        let mut losses: Vec<(Loss<'a>, BTreeSet<Transport>)> = Vec::new();
+        for transport in Transport::ALL {
+            let Some(loss) = Loss::of(&path, transport, chains, model) else { continue };
+            match losses.iter_mut().find(|(known, _)| *known == loss) {
+                Some((_, protocols)) => drop(protocols.insert(transport)),
+                None => losses.push((loss, BTreeSet::from([transport]))),
+            }
+        }
+        // Many networks do not answer pings, and nothing else depends on them.
+        losses.retain(|(_, protocols)| protocols.iter().any(|transport| *transport != Transport::Icmp));
+        for (loss, protocols) in losses {
+            let spot = loss.spot();
+            if let Loss::Dropped(spot) = loss {
+                let at = Blockage::at(&mut dropped, spot);
+                let blockage = &mut dropped[at];
+                protocols.iter().for_each(|transport| blockage.add(path.direction, *transport));
+                let command = allow_outside(&spot, &path);
+                blockage.commands.extend(command.filter(|command| !blockage.commands.contains(command)));
+                continue;
+            }
+            let whose = match path.direction {
+                Direction::In => replies(&protocols),
+                Direction::Out => format!("{} from this node's pods to {ENDS}", packets(&protocols)),
+            };
+            if !known.contains(&spot) {
+                known.push(spot);
+                findings.extend(loss.finding(&whose));
+            }
+        }
+    }
+    (dropped, findings)
+}
+
+/// Returns a name for replies of these protocols from the outside.
+fn replies(protocols: &BTreeSet<Transport>) -> String {
+    let replies = match packets(protocols).strip_suffix("packets") {
+        Some(names) => format!("{names}replies"),
+        None => "replies".to_owned(),
     };
-    paths.with_outside().filter_map(|path| lost(&path)).collect()
+    format!("{replies} from outside the cluster to this node's pods")
+}
+
+/// Returns the finding about a rule or policy that drops traffic to the outside.
+pub(super) fn finding_of(blockage: &Blockage<'_>) -> Diagnostic {
+    let is_only_reply = !blockage.directions.contains(&Direction::Out);
+    let message = match is_only_reply {
+        true => format!("{} drops {}", spot_text(&blockage.spot), replies(&blockage.protocols)),
+        false => blockage.message("this node's pods", ENDS),
+    };
+    let traced = blockage.protocols.iter().map(|transport| match transport {
+        Transport::Tcp | Transport::Udp => format!("{} port {}", transport.name(), port(*transport)),
+        _ => transport.name().to_owned(),
+    });
+    let traced = all_of(&traced.collect::<Vec<_>>());
+    finding(
+        Rule::OutsideBlocked,
+        format!("{message} (traced for {traced})"),
+        format!(
+            "{}; if pods must not reach the outside, set nat.masquerade: false",
+            accept(&blockage.commands)
+        ),
+    )
 }

@@ -6,8 +6,9 @@ use ipnet::IpNet;
 
 use crate::{
     forwarding::{Direction, Packet, Path, Spot},
+    model::Family,
     state::{FirewallChain, Hook, Operator, PacketPart, RuleVerdict, TableFamily, Term},
-    text::{ShellCommand, Untrusted},
+    text::{ShellCommand, Untrusted, all_of},
 };
 
 /// Returns the table as `nft` names it.
@@ -15,100 +16,136 @@ fn table(chain: &FirewallChain) -> String {
     format!("{} {}", chain.family.name(), chain.table)
 }
 
-const ACCEPT: &str = "accept them in the program that manages this firewall";
-
-/// Says to accept packets, with a command as an example.
-pub(super) fn accept(command: Option<String>) -> String {
-    ACCEPT.to_owned() + &command.map_or_else(String::new, |command| format!(", for example with `{command}`"))
+/// Says to accept packets, with commands as an example.
+pub(super) fn accept(commands: &[String]) -> String {
+    let commands: Vec<String> = commands.iter().map(|command| format!("`{command}`")).collect();
+    let example = match commands.as_slice() {
+        [] => String::new(),
+        commands => format!(", for example with {}", all_of(commands)),
+    };
+    format!("accept them in the program that manages this firewall{example}")
 }
 
-/// Returns the commands that accept packets between pods: with a rule before the one that drops them or, if the policy of the
-/// chain does, with a rule at the end.
-pub(super) fn allow<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) -> String {
-    let chain = spot.chain;
-    let is_policy = spot.rule.is_none();
-    let prefixes: BTreeSet<(IpNet, IpNet)> = paths.map(|path| (path.from_cluster, path.cluster)).collect();
-    let commands = prefixes.iter().map(|(from, to)| {
-        let is_v4 = from.addr().is_ipv4();
-        if is_main_chain(chain) {
-            let program = if is_v4 { "iptables" } else { "ip6tables" };
-            let option = if is_policy { "-A" } else { "-I" };
-            return format!("`{program} {option} {} -s {from} -d {to} -j ACCEPT`", chain.name);
+/// A rule that accepts packets, as options of iptables and as expressions of nft.
+#[derive(Debug, Clone)]
+pub(super) struct Acceptance {
+    family: Family,
+    options: Vec<String>,
+    expressions: Vec<String>,
+}
+
+impl Acceptance {
+    /// Returns a rule that accepts packets of a family.
+    pub(super) const fn of(family: Family) -> Self {
+        Self { family, options: Vec::new(), expressions: Vec::new() }
+    }
+
+    /// Returns a rule for packets from a prefix to another.
+    pub(super) fn between(from: IpNet, to: IpNet) -> Self {
+        Self::of(from.into()).with_source(from).with_destination(to)
+    }
+
+    pub(super) fn with_source(self, from: IpNet) -> Self {
+        self.prefix("-s", "saddr", from)
+    }
+
+    pub(super) fn with_destination(self, to: IpNet) -> Self {
+        self.prefix("-d", "daddr", to)
+    }
+
+    pub(super) fn with_input(self, input: &Untrusted) -> Self {
+        self.add(&["-i", input.as_raw()], &["iifname", input.as_raw()])
+    }
+
+    pub(super) fn with_output(self, output: &Untrusted) -> Self {
+        self.add(&["-o", output.as_raw()], &["oifname", output.as_raw()])
+    }
+
+    pub(super) fn replies(self) -> Self {
+        self.add(
+            &["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"],
+            &["ct", "state", "established,related"],
+        )
+    }
+
+    fn prefix(self, option: &str, field: &str, prefix: IpNet) -> Self {
+        let (family, prefix) = (self.family.nft(), prefix.to_string());
+        self.add(&[option, &prefix], &[family, field, &prefix])
+    }
+
+    fn add(mut self, options: &[&str], expressions: &[&str]) -> Self {
+        self.options.extend(options.iter().copied().map(str::to_owned));
+        self.expressions.extend(expressions.iter().copied().map(str::to_owned));
+        self
+    }
+
+    /// Returns the command that adds the rule before the one that drops the packets or, if the policy of the chain does, at the
+    /// end.
+    pub(super) fn command(&self, spot: &Spot<'_>) -> String {
+        let FirewallChain { family, table, name, .. } = spot.chain;
+        let is_policy = spot.rule.is_none();
+        if is_main_chain(spot.chain) {
+            let program = match self.family {
+                Family::V4 => "iptables",
+                Family::V6 => "ip6tables",
+            };
+            let words = [program, if is_policy { "-A" } else { "-I" }, name.as_raw()];
+            let options = self.options.iter().map(String::as_str);
+            return ShellCommand::new(words.into_iter().chain(options).chain(["-j", "ACCEPT"])).to_string();
         }
         let verb = if is_policy { "add" } else { "insert" };
-        let family = if is_v4 { "ip" } else { "ip6" };
-        let (table, name) = (table(chain), &chain.name);
-        format!("`nft {verb} rule {table} {name} {family} saddr {from} {family} daddr {to} accept`")
-    });
-    let commands: Vec<String> = commands.collect();
-    format!("{ACCEPT}, for example with {}", commands.join(" and "))
+        let words = ["nft", verb, "rule", family.name(), table.as_raw(), name.as_raw()];
+        let expressions = self.expressions.iter().map(String::as_str);
+        ShellCommand::new(words.into_iter().chain(expressions).chain(["accept"])).to_string()
+    }
 }
 
-/// Returns the command that accepts packets from pods to the outside, or the replies to them: with a rule before the one that
-/// drops them or, if the policy of the chain does, with a rule at the end.
+/// Returns the commands that accept packets between pods.
+pub(super) fn allow<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) -> Vec<String> {
+    let prefixes: BTreeSet<(IpNet, IpNet)> = paths.map(|path| (path.from_cluster, path.cluster)).collect();
+    prefixes.into_iter().map(|(from, to)| Acceptance::between(from, to).command(spot)).collect()
+}
+
+/// Returns the command that accepts packets from pods to the outside, or the replies to them.
 pub(super) fn allow_outside(spot: &Spot<'_>, path: &Path) -> Option<String> {
-    let chain = spot.chain;
-    let is_reply = path.direction == Direction::In;
-    let pods = if is_reply { &path.expected.device } else { path.packet.input.as_ref()? };
+    let all = Acceptance::of(path.own.into());
     // The interfaces of single pods come and go.
-    let (own, is_v4) = (path.own.to_string(), path.own.addr().is_ipv4());
-    let end = if path.is_alone { &own } else { pods.as_raw() };
-    let (family, program) = if is_v4 { ("ip", "iptables") } else { ("ip6", "ip6tables") };
-    let (option, matches) = match (path.is_alone, is_reply) {
-        (false, true) => ("-o", vec!["oifname"]),
-        (false, false) => ("-i", vec!["iifname"]),
-        (true, true) => ("-d", vec![family, "daddr"]),
-        (true, false) => ("-s", vec![family, "saddr"]),
+    let accepted = match path.direction {
+        Direction::In if path.is_alone => all.with_destination(path.own).replies(),
+        Direction::In => all.with_output(&path.expected.device).replies(),
+        Direction::Out if path.is_alone => all.with_source(path.own),
+        Direction::Out => all.with_input(path.packet.input.as_ref()?),
     };
-    if is_main_chain(chain) {
-        let verb = if spot.rule.is_none() { "-A" } else { "-I" };
-        let state = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"];
-        let words = [program, verb, chain.name.as_raw(), option, end].into_iter();
-        let state = state.into_iter().filter(|_| is_reply);
-        return Some(ShellCommand::new(words.chain(state).chain(["-j", "ACCEPT"])).to_string());
-    }
-    let verb = if spot.rule.is_none() { "add" } else { "insert" };
-    let table = [chain.family.name(), chain.table.as_raw(), chain.name.as_raw()];
-    let state = ["ct", "state", "established,related"].into_iter().filter(|_| is_reply);
-    let words = ["nft", verb, "rule"].into_iter().chain(table).chain(matches).chain([end]).chain(state);
-    Some(ShellCommand::new(words.chain(["accept"])).to_string())
+    Some(accepted.command(spot))
+}
+
+/// Returns `true` if the remedy for a rule or policy that drops packets is another rule that accepts them. Users add their own
+/// rules to the chains of iptables, so adding one is better than removing one.
+pub(super) fn is_open(spot: &Spot<'_>) -> bool {
+    spot.rule.is_none() || is_main_chain(spot.chain)
 }
 
 /// Returns `true` for a chain of iptables to which users add their own rules.
-pub(super) fn is_main_chain(chain: &FirewallChain) -> bool {
+fn is_main_chain(chain: &FirewallChain) -> bool {
     is_iptables(chain) && ["FORWARD", "INPUT", "OUTPUT"].contains(&chain.name.as_raw())
 }
 
-/// Returns the command that accepts packets between pods of this node: with a rule before the one that drops them or, if the
-/// policy of the chain does, with a rule at the end.
+/// Returns the command that accepts packets between pods of this node.
 pub(super) fn allow_between_own(
     spot: &Spot<'_>,
     packet: &Packet,
     output: &Untrusted,
     pods: IpNet,
 ) -> Option<String> {
-    let chain = spot.chain;
-    let (input, output) = (packet.input.as_ref()?.as_raw(), output.as_raw());
+    let input = packet.input.as_ref()?;
     // The interfaces of single pods come and go, and before routing, packets have no outgoing interface.
-    let hook = chain.base.as_ref().map(|base| base.hook);
+    let hook = spot.chain.base.as_ref().map(|base| base.hook);
     let is_bridged = input == output && hook != Some(Hook::Prerouting);
-    let (from, to) = (pods.to_string(), pods.to_string());
-    if is_main_chain(chain) {
-        let program = if packet.source.is_ipv4() { "iptables" } else { "ip6tables" };
-        let option = if spot.rule.is_none() { "-A" } else { "-I" };
-        let ends = if is_bridged { ["-i", input, "-o", output] } else { ["-s", &from, "-d", &to] };
-        let words = [program, option, chain.name.as_raw()].into_iter().chain(ends);
-        return Some(ShellCommand::new(words.chain(["-j", "ACCEPT"])).to_string());
-    }
-    let verb = if spot.rule.is_none() { "add" } else { "insert" };
-    let table = [chain.family.name(), chain.table.as_raw(), chain.name.as_raw()];
-    let family = if packet.source.is_ipv4() { "ip" } else { "ip6" };
-    let ends: Vec<&str> = match is_bridged {
-        true => vec!["iifname", input, "oifname", output],
-        false => vec![family, "saddr", &from, family, "daddr", &to],
+    let accepted = match is_bridged {
+        true => Acceptance::of(packet.source.into()).with_input(input).with_output(output),
+        false => Acceptance::between(pods, pods),
     };
-    let words = ["nft", verb, "rule"].into_iter().chain(table).chain(ends);
-    Some(ShellCommand::new(words.chain(["accept"])).to_string())
+    Some(accepted.command(spot))
 }
 
 pub(super) fn is_iptables(chain: &FirewallChain) -> bool {

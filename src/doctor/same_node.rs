@@ -8,7 +8,7 @@ use super::{
     Examination,
     conditions::spot_text,
     finding,
-    remedy::{accept, allow_between_own, is_main_chain, remove},
+    remedy::{accept, allow_between_own, is_open, remove},
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -55,9 +55,12 @@ pub(super) fn filtered<'a>(
             let because = pair.because.as_ref().map_or_else(String::new, |because| {
                 format!("; they pass the firewall, although they are only bridged, because {because}")
             });
-            let remedy = match spot.rule {
-                Some(_) if !is_main_chain(spot.chain) => remove(&spot, "traffic between pods"),
-                _ => accept(allow_between_own(&spot, &pair.packet, &pair.output, pair.pods)),
+            let remedy = match is_open(&spot) {
+                true => {
+                    let command = allow_between_own(&spot, &pair.packet, &pair.output, pair.pods);
+                    accept(command.as_slice())
+                }
+                false => remove(&spot, "traffic between pods"),
             };
             let message = format!("{} drops packets between pods of this node{because}", spot_text(&spot));
             findings.push(finding(Rule::ForwardBlocked, message, remedy));

@@ -8,6 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::{ForwardingModel, Packet};
 use crate::{
     model::{Family, PerFamily, address_at, address_number, prefix_bounds},
     state::{Firewall, Host, KeyRange, Operator, PacketPart, Term},
@@ -150,10 +151,11 @@ impl Distinctions {
         (!self.is_scattered).then(|| points.chain(bounds))
     }
 
-    /// Returns `true` if a rule depends on the return route.
+    /// Returns whether a packet has a return route: any, and one by its input interface. `None` if no rule depends on that.
     #[must_use]
-    pub const fn depends_on_routes(&self) -> bool {
-        self.depends_on_routes
+    pub fn return_routes(&self, model: &ForwardingModel<'_>, packet: &Packet) -> Option<[bool; 2]> {
+        let has_route = |by_input| model.has_return_route(packet, by_input);
+        self.depends_on_routes.then(|| [false, true].map(has_route))
     }
 }
 

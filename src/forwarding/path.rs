@@ -247,6 +247,25 @@ impl<'a> Paths<'a> {
         refs.filter(|path| path.own.local_end == LocalEnd::Pod).map(|path| self.path(path))
     }
 
+    /// Iterates over the paths between this node's pods and other nodes themselves, as far as their addresses are known. The
+    /// planned next hops are those to their pods.
+    pub fn with_hosts(&self) -> impl Iterator<Item = Path> + '_ {
+        let hosts = self.others.iter().filter_map(|(route, node)| {
+            Some((*route, *node, *self.cluster.nodes[*node].addresses.get(route.family())?))
+        });
+        let refs = hosts.flat_map(move |(route, node, address)| {
+            let pods = self.pods_of(route.family());
+            pods.filter_map(move |own| self.both(own, route, Some(node), address)).flatten()
+        });
+        refs.map(|path| {
+            let is_out = path.direction == Direction::Out;
+            let host = IpNet::from(if is_out { path.destination } else { path.source });
+            let path = self.path(path);
+            let (cluster, from_cluster) = if is_out { (host, path.own) } else { (path.own, host) };
+            Path { other: host, cluster, from_cluster, ..path }
+        })
+    }
+
     /// Returns the paths between this node's pods and those of another node, out and in for each family, which represent all
     /// others where nothing diverts them.
     #[must_use]

@@ -25,7 +25,8 @@ const DISEASES: [(&str, &str, &str, &str); 54] = [
         "established-only",
         "iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables-nft -A FORWARD -j REJECT",
         "",
-        "iptables-nft -I FORWARD -i cni0 -o eth0 -j ACCEPT; iptables-nft -I FORWARD -s 10.244.0.0/16 -d 10.244.0.0/24 -j ACCEPT",
+        "iptables-nft -I FORWARD -i cni0 -o eth0 -j ACCEPT; iptables-nft -I FORWARD -s 10.244.0.0/16 -d 10.244.0.0/24 -j ACCEPT
+         iptables-nft -I FORWARD -s 172.30.0.0/24 -d 10.244.0.0/24 -j ACCEPT",
     ),
     (
         "inet",
@@ -33,7 +34,8 @@ const DISEASES: [(&str, &str, &str, &str); 54] = [
          nft add rule inet fw forward ct state established,related accept
          nft add rule inet fw forward iifname eth0 oifname cni0 ip saddr 10.244.0.0/16 accept",
         "",
-        "nft add rule inet fw forward iifname cni0 accept",
+        "nft add rule inet fw forward iifname cni0 accept
+         nft add rule inet fw forward ip saddr 172.30.0.0/24 ip daddr 10.244.0.0/24 accept",
     ),
     (
         "unclear",
@@ -140,7 +142,8 @@ const DISEASES: [(&str, &str, &str, &str); 54] = [
         "",
         "nft insert rule ip fw pre iifname cni0 ip daddr 10.244.0.0/24 accept
          nft insert rule ip fw pre iifname cni0 ip daddr 10.244.1.0/24 accept
-         nft insert rule ip fw pre iifname cni0 ip daddr 10.244.2.0/24 accept",
+         nft insert rule ip fw pre iifname cni0 ip daddr 10.244.2.0/24 accept
+         nft insert rule ip fw pre iifname cni0 ip daddr 172.30.0.0/24 accept; nft insert rule ip fw pre ip saddr 172.30.0.0/24 accept",
     ),
     (
         "rule-part",
@@ -866,9 +869,9 @@ fn rules_for_other_packets_are_no_finding() {
                  nft add table inet fw; nft 'add chain inet fw forward { type filter hook forward priority 10; policy drop; }'
                  nft 'add rule inet fw forward ct state vmap { established : accept, related : accept, invalid : drop }'
                  nft 'add rule inet fw forward meta l4proto { tcp, udp } th dport { 135, 445 } drop'
-                 nft 'add rule inet fw forward ip saddr { 192.168.0.0/16, 172.16.0.0/12 } ip daddr 10.244.0.0/16 drop'
+                 nft 'add rule inet fw forward ip saddr { 192.168.0.0/16, 172.16.0.0/13 } ip daddr 10.244.0.0/16 drop'
                  nft 'add rule inet fw forward iifname \"cni*\" oifname != \"docker0\" accept'
-                 nft 'add rule inet fw forward ip saddr 10.244.0.0/16 accept'
+                 nft 'add rule inet fw forward ip saddr { 10.244.0.0/16, 172.30.0.0/24 } accept'
                  nft add table ip sleeping '{ flags dormant; }'
                  nft 'add chain ip sleeping forward { type filter hook forward priority 0; policy drop; }'
                  ip -6 rule add from fd00:1::/64 blackhole pref 9

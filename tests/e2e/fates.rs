@@ -43,6 +43,8 @@ print "$protocol\n";
 
 const PODS: [&str; 2] = ["pod of linux-1", "pod of linux-2"];
 const POD: &str = "10.244.1.10";
+const OWN_POD: &str = "10.244.0.10";
+const NODE: &str = "172.30.0.12";
 const OUTSIDE: &str = "203.0.113.10";
 
 /// A table for the rules of a case, with chains at the hooks that packets pass.
@@ -363,7 +365,7 @@ impl Bench {
             let mut command = cluster.command(place, "perl");
             command.args(["-e", SERVE]).stdin(Stdio::piped()).spawn().expect("perl")
         };
-        let servers = [PODS[1], "outside"].into_iter().map(serve).collect();
+        let servers = [PODS[0], PODS[1], "node linux-2", "outside"].into_iter().map(serve).collect();
         let bench = Self { cluster, servers };
         bench.cluster.machine().wait_until("the servers answer", || bench.lost().is_empty());
         bench
@@ -402,6 +404,30 @@ impl Bench {
         );
         (!is_right || seen != lost)
             .then(|| format!("{case}: lost {seen:?} instead of {lost:?}, expected {says:?} in\n{doctor}\n"))
+    }
+
+    /// Returns which connections between the pod of linux-1 and linux-2 itself get no answer, and whether UDP to the outside does.
+    fn lost_to_others(&self) -> String {
+        self.cluster.machine().write("try.pl", TRY);
+        let script =
+            format!("(perl try.pl {NODE} TCP | sed s/TCP/to-node/) & (perl try.pl {OUTSIDE} UDP) & wait");
+        let mut answered = self.cluster.sh(PODS[0], &script);
+        let script = format!("perl try.pl {OWN_POD} TCP | sed s/TCP/from-node/");
+        answered += &self.cluster.sh("node linux-2", &script);
+        let is_lost = |what: &&str| !answered.lines().any(|line| line == *what);
+        ["to-node", "from-node", "UDP"].into_iter().filter(is_lost).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs the commands that doctor prints, after which it finds nothing.
+    fn follow_remedies(&self) {
+        let node = "node linux-1";
+        let doctor = self.cluster.try_sh(node, "\"$HOSTGW\" doctor").stdout;
+        let quoted = doctor.lines().filter(|line| line.contains("  help:"));
+        let quoted = quoted.flat_map(|line| line.split('`').skip(1).step_by(2));
+        for command in quoted {
+            self.cluster.sh(node, &command.replacen("iptables ", "iptables-nft ", 1));
+        }
+        self.cluster.sh(node, "\"$HOSTGW\" doctor");
     }
 
     fn assert_right(&self, failures: Vec<String>) {
@@ -451,18 +477,69 @@ fn pods_reach_the_outside_with_the_commands_that_doctor_prints() {
         ] {
             bench.cluster.sh(node, block);
             assert_eq!(bench.lost(), "outside", "{block}");
-            for _ in 0..2 {
-                let doctor = bench.cluster.try_sh(node, "\"$HOSTGW\" doctor").stdout;
-                let Some((_, rest)) = doctor.split_once("for example with `") else { break };
-                let (command, _) = rest.split_once('`').expect("the end of the command");
-                bench.cluster.sh(node, &command.replace("iptables ", "iptables-nft "));
-            }
-            bench.cluster.sh(node, "\"$HOSTGW\" doctor");
+            bench.follow_remedies();
             assert_eq!(bench.lost(), "", "{block}");
             bench.cluster.sh(
                 node,
                 "iptables-nft -P FORWARD ACCEPT; iptables-nft -F FORWARD; nft delete table inet fw || true",
             );
+        }
+    });
+}
+
+/// What lets pods talk may cut them off from other nodes, or only from UDP services outside.
+#[test]
+fn packets_to_other_nodes_and_udp_to_the_outside_are_followed() {
+    each(|privilege| {
+        let bench = Bench::new(privilege);
+        let node = "node linux-1";
+        bench.cluster.machine().wait_until("all answer", || bench.lost_to_others().is_empty());
+        for (block, says, lost) in [
+            (
+                "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT
+                 iptables-nft -A FORWARD -i cni0 -j ACCEPT
+                 iptables-nft -A FORWARD -o cni0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+                "[HG1028]: the policy of chain `FORWARD` in table `ip filter` drops packets from other nodes themselves to this",
+                "from-node",
+            ),
+            (
+                "iptables-nft -P FORWARD DROP",
+                "between this node's pods and those on other nodes, other nodes themselves, and destinations outside the cluster",
+                "to-node from-node UDP",
+            ),
+            (
+                "iptables-nft -A FORWARD -s 10.244.0.0/16 -d 172.16.0.0/12 -j REJECT",
+                "[HG1028]: the rule with handle",
+                "to-node from-node",
+            ),
+            (
+                "ip rule add from 172.30.0.12 to 10.244.0.0/24 blackhole",
+                "from 172.30.0.12/32 to 10.244.0.0/24 blackhole` drops packets from node linux-2 itself",
+                "to-node from-node",
+            ),
+            (
+                "ip rule add from 10.244.0.0/24 to 172.30.0.0/24 blackhole",
+                "drops packets from this node's pods to other nodes themselves",
+                "to-node from-node",
+            ),
+            (
+                "ip route add blackhole 172.30.0.12",
+                "[HG1028]: the route `blackhole 172.30.0.12",
+                "to-node from-node",
+            ),
+            (
+                "iptables-nft -A FORWARD -i cni0 ! -d 10.244.0.0/16 -p udp -j DROP",
+                "drops UDP packets from this node's pods to destinations outside the cluster (traced for UDP port 53)",
+                "UDP",
+            ),
+        ] {
+            bench.cluster.sh(node, block);
+            assert_eq!(bench.lost_to_others(), lost, "{block}");
+            let doctor = bench.cluster.try_sh(node, "\"$HOSTGW\" doctor");
+            assert!(doctor.code == 11 && doctor.stdout.contains(says), "{block}: {doctor}");
+            bench.follow_remedies();
+            assert_eq!(bench.lost_to_others(), "", "{block}");
+            bench.cluster.sh(node, "iptables-nft -P FORWARD ACCEPT; iptables-nft -F FORWARD");
         }
     });
 }

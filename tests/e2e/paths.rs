@@ -488,13 +488,12 @@ fn pods_can_have_an_interface_each() {
                      iptables-nft -A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT",
             );
             let found = node.hostgw(&["doctor"]).expect(11);
-            found.says("`iptables -A FORWARD -s 10.244.0.0/24 -j ACCEPT`");
-            node.sh("iptables-nft -A FORWARD -s 10.244.0.0/24 -j ACCEPT");
-            let found = node.hostgw(&["doctor"]).expect(11);
             let replies =
                 "iptables -A FORWARD -d 10.244.0.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
-            found.says(&format!("`{replies}`"));
+            found.says(&format!("`iptables -A FORWARD -s 10.244.0.0/24 -j ACCEPT` and `{replies}`"));
+            node.sh("iptables-nft -A FORWARD -s 10.244.0.0/24 -j ACCEPT");
             node.sh(&replies.replace("iptables", "iptables-nft"));
+            node.sh("iptables-nft -A FORWARD -s 172.30.0.0/24 -d 10.244.0.0/24 -j ACCEPT");
             node.hostgw(&["doctor"]).expect(0).says("no findings");
             // The next hop of a route can be of another family.
             node.sh("ip route add 10.244.1.0/26 via inet6 fe80::99 dev eth0");
