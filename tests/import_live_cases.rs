@@ -155,20 +155,7 @@ fn is_harmless(change: &RouteChange) -> bool {
 }
 
 pub fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
-    Link {
-        name: name.into(),
-        index,
-        up: true,
-        carrier: None,
-        kind: kind.map(Into::into),
-        no_arp: false,
-        master: None,
-        mtu: None,
-        group: 0,
-        isolated: false,
-        filters: Vec::new(),
-        altnames: Vec::new(),
-    }
+    Link { kind: kind.map(Into::into), ..Link::new(name, index) }
 }
 
 /// Values of which any combination can be a route, most of them of a cluster.

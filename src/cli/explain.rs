@@ -248,20 +248,7 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
     let node = &cluster.nodes[index];
     let egress: Untrusted =
         cluster.egress_interface_of(node).map_or_else(Untrusted::default, |name| name.as_str().into());
-    let link = |name: &Untrusted, index| Link {
-        name: name.clone(),
-        index,
-        up: true,
-        carrier: Some(true),
-        kind: None,
-        no_arp: false,
-        master: None,
-        mtu: None,
-        group: 0,
-        isolated: false,
-        filters: Vec::new(),
-        altnames: Vec::new(),
-    };
+    let link = |name: &Untrusted, index| Link { carrier: Some(true), ..Link::new(name.clone(), index) };
     let bridge: Untrusted = BRIDGE.into();
     let mut host = Host { links: vec![link(&egress, 1), link(&bridge, 2)], ..Host::default() };
     let mut add = |device: &Untrusted, address: IpAddr, prefix: IpNet| {

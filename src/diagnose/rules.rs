@@ -184,6 +184,7 @@ rules! {
     HG1051 NewInterfacesDoNotForward Warning "new interfaces do not forward",
     HG1052 PodsIsolated Warning "pods of this node are isolated from each other",
     HG1053 SecondInterface Warning "pod traffic may arrive on another interface",
+    HG1054 PortsNotForwarding Warning "bridge port does not forward",
     HG1100 NotNodes Error "not a list of nodes",
     HG1101 NodeUnreadable Error "node that cannot be imported",
     HG1102 NodeListedTwice Error "node listed twice with different values",

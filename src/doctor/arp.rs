@@ -8,7 +8,7 @@ use std::{
 use super::{
     Effect, Examination, TrafficEffects, asked_for,
     conditions::spot_text,
-    egress, finding,
+    egress, finding, outer_carriers,
     reception::{Call, calls},
     set_sysctls,
 };
@@ -29,10 +29,11 @@ pub(super) fn examine(
     model: &ForwardingModel<'_>,
     effects: &mut TrafficEffects,
 ) -> Vec<Diagnostic> {
-    let no_arp = no_arp(examination, paths);
+    let mut no_arp = no_arp(examination, paths);
     if !no_arp.is_empty() {
         effects.on_everything(Effect::Lost);
     }
+    no_arp.extend(no_arp_outside(examination, paths));
     let mut ignored: Vec<Diagnostic> = Vec::new();
     for call in calls(examination, paths, Family::V4) {
         let found = arp_ignore(examination, &call).or_else(|| arp_filter(examination, model, &call));
@@ -47,11 +48,34 @@ pub(super) fn examine(
     no_arp.into_iter().chain(ignored).chain(blocked).collect()
 }
 
-/// Reports Ethernet interfaces without ARP and neighbor discovery. Some virtual interfaces have the flag `NOARP` and resolve
-/// addresses differently.
+/// Returns `true` for an Ethernet interface without ARP and neighbor discovery. Some virtual interfaces have the flag `NOARP` and
+/// resolve addresses differently.
+fn is_off(link: &Link) -> bool {
+    link.no_arp && !["ipvlan", "dummy", "vrf"].iter().any(|served| link.is_a(served))
+}
+
+fn arp_disabled(link: &Link, message: String) -> Diagnostic {
+    let on = ShellCommand::new(["ip", "link", "set", link.name.as_raw(), "arp", "on"]);
+    finding(Rule::ArpDisabled, message, format!("run `{on}`"))
+}
+
+/// Reports other interfaces to gateways of the default route without ARP and neighbor discovery.
+fn no_arp_outside(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+    let mut devices: Vec<Untrusted> =
+        paths.gateways().filter(|hop| hop.gateway.is_some()).map(|hop| hop.device).collect();
+    devices.dedup();
+    let links = outer_carriers(examination, paths).into_iter();
+    let off = links.filter(|link| is_off(link) && devices.contains(&link.name));
+    let diagnostic = |link: &Link| {
+        let effect = "this node cannot resolve the gateway of the default route";
+        arp_disabled(link, format!("ARP is off on {}: {effect}", link.name))
+    };
+    off.map(diagnostic).collect()
+}
+
+/// Reports interfaces that carry packets between pods without ARP and neighbor discovery.
 fn no_arp(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
-    let is_served = |kind: &Untrusted| ["ipvlan", "dummy", "vrf"].iter().any(|served| kind == *served);
-    let is_off = |link: &&Link| link.no_arp && !link.kind.as_ref().is_some_and(is_served);
+    let is_off = |link: &&Link| is_off(link);
     let on_egress = egress(examination).filter(is_off).map(|link| {
         let effect = "this node cannot resolve next hops and does not answer other nodes";
         (link, format!("ARP is off on egress interface {}: {effect}", link.name))
@@ -60,11 +84,7 @@ fn no_arp(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
         let effect = "this node cannot deliver packets to its pods and does not answer them";
         (link, format!("ARP is off on {}, an interface to pods: {effect}", link.name))
     });
-    let found = on_egress.into_iter().chain(on_pods).map(|(link, message)| {
-        let on = ShellCommand::new(["ip", "link", "set", link.name.as_raw(), "arp", "on"]);
-        finding(Rule::ArpDisabled, message, format!("run `{on}`"))
-    });
-    found.collect()
+    on_egress.into_iter().chain(on_pods).map(|(link, message)| arp_disabled(link, message)).collect()
 }
 
 /// Returns the interfaces to this node's pods: the bridge, or the interfaces that have routes to single pods.

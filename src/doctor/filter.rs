@@ -7,7 +7,7 @@ use super::{
     blockage::{Blockage, between, packets, peers},
     carriers,
     conditions::{TRY, is_for_ipset, partial_property, spot_text, undecided, undecoded},
-    finding, hosts, outside,
+    finding, hosts, outer_carriers, outside,
     remedy::{accept, allow, is_open, remove},
     same_node,
     samples::{PodSample, PodSampler},
@@ -20,7 +20,7 @@ use crate::{
         Treatment, Way,
     },
     model::Family,
-    state::{Firewall, Host, LowerChain, MatchedChains, PolicyRule},
+    state::{Firewall, Host, Link, LowerChain, MatchedChains, PolicyRule},
     text::{ShellCommand, Untrusted, all_of, list},
 };
 
@@ -588,13 +588,11 @@ fn below_ip(
     if firewall.lower.is_empty() {
         return Vec::new();
     }
-    let carriers = carriers(examination, paths);
-    let sees = |chain: &&LowerChain| match chain.family.as_raw() {
-        "bridge" => carriers.iter().any(|link| link.is_a("bridge")),
-        _ => {
-            let mut devices = chain.devices.iter();
-            chain.devices.is_empty() || devices.any(|name| carriers.iter().any(|link| link.name == *name))
-        }
+    let inner = carriers(examination, paths);
+    let outer = outer_carriers(examination, paths);
+    let sees = |chain: &LowerChain, links: &[&Link]| match chain.family.as_raw() {
+        "bridge" => links.iter().any(|link| link.is_a("bridge")),
+        _ => chain.devices.iter().any(|name| links.iter().any(|link| link.name == *name)),
     };
     let diagnostic = |chain: &LowerChain| {
         let LowerChain { family, table, name, devices } = chain;
@@ -610,7 +608,10 @@ fn below_ip(
             ),
         )
     };
-    let seeing: Vec<&LowerChain> = firewall.lower.iter().filter(sees).collect();
+    let is_everywhere = |chain: &LowerChain| chain.devices.is_empty() && chain.family.as_raw() != "bridge";
+    let (seeing, others): (Vec<&LowerChain>, Vec<&LowerChain>) =
+        firewall.lower.iter().partition(|chain| is_everywhere(chain) || sees(chain, &inner));
+    let outside = others.into_iter().filter(|chain| sees(chain, &outer));
     for chain in &seeing {
         match chain.family.as_raw() {
             "arp" => [Direction::Out, Direction::In]
@@ -619,5 +620,5 @@ fn below_ip(
             _ => effects.on_everything(Effect::Unclear),
         }
     }
-    seeing.into_iter().map(diagnostic).collect()
+    seeing.into_iter().chain(outside).map(diagnostic).collect()
 }

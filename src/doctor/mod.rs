@@ -15,6 +15,7 @@
 //! - `effects.rs`: what the findings mean for the packets of pods
 //! - `reception.rs`: whether the node receives packets to its own addresses
 //! - `same_node.rs`: what keeps pods of this node from each other
+//! - `ports.rs`: bridge ports that forward no packets
 //! - `second_interface.rs`: other interfaces in the network of the egress interface
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
@@ -39,6 +40,7 @@ mod other_cni;
 mod outside;
 mod paths;
 mod plan;
+mod ports;
 mod programs;
 mod reception;
 mod remedy;
@@ -59,7 +61,7 @@ use crate::{
     forwarding::{Direction, ForwardingModel, PathFault, Paths},
     model::{Cluster, Family, NextHopKind, Node, SysctlKey},
     plan::{Desired, Observed, Prepared},
-    state::{Firewall, InterfaceAddress, Link, Route, RouteKey},
+    state::{Firewall, Host, InterfaceAddress, Link, Route, RouteKey},
     text::{ShellCommand, Untrusted, count},
 };
 
@@ -110,6 +112,7 @@ pub fn symptoms(examination: &Examination<'_>, paths: &Paths<'_>) -> Symptoms {
     findings.extend(programs::examine(examination, paths, &mut effects));
     findings.extend(arp::examine(examination, paths, &model, &mut effects));
     findings.extend(same_node::isolated(examination, paths));
+    findings.extend(ports::examine(examination, paths, &mut effects));
     findings.extend(second_interface::examine(examination, paths, &model, &mut effects));
     findings.extend(reception::examine(examination, paths, &model, &mut effects));
     let of_nobody = surroundings::routes_of_nobody(examination);
@@ -216,15 +219,39 @@ fn own_gateways(examination: &Examination<'_>, paths: &Paths<'_>, family: Family
     gateways.collect()
 }
 
-/// Returns the interfaces that carry pod packets: the pod interface, the egress interface, and the ports of a bridge among them.
+/// Returns the interfaces that carry packets between pods: the pod interface, the egress interface, and those below them.
 fn carriers<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
-    let links = &examination.observed.host.links;
     let mut used: Vec<Untrusted> = paths.samples().into_iter().filter_map(|path| path.packet.input).collect();
     used.extend(egress(examination).map(|link| link.name.clone()));
-    let carries = |link: &&Link| {
-        used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))
-    };
-    links.iter().filter(carries).collect()
+    with_lower(&examination.observed.host, used)
+}
+
+/// Returns the other interfaces that carry packets to the outside, with those below them.
+fn outer_carriers<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
+    let inner = carriers(examination, paths);
+    let used = paths.gateways().map(|hop| hop.device).collect();
+    let mut outer = with_lower(&examination.observed.host, used);
+    outer.retain(|link| inner.iter().all(|known| known.name != link.name));
+    outer
+}
+
+/// Adds the interfaces below: the ports of a bridge or bond, and the parent of a VLAN or macvlan interface.
+fn with_lower(host: &Host, mut used: Vec<Untrusted>) -> Vec<&Link> {
+    loop {
+        let is_below = |link: &&Link| {
+            let is_parent = || {
+                let mut upper = host.links.iter().filter(|upper| used.contains(&upper.name));
+                upper.any(|upper| upper.parent.as_ref() == Some(&link.name))
+            };
+            link.master.as_ref().is_some_and(|master| used.contains(master)) || is_parent()
+        };
+        let below = host.links.iter().filter(|link| !used.contains(&link.name)).filter(is_below);
+        let below: Vec<Untrusted> = below.map(|link| link.name.clone()).collect();
+        if below.is_empty() {
+            return host.links.iter().filter(|link| used.contains(&link.name)).collect();
+        }
+        used.extend(below);
+    }
 }
 
 /// Creates a finding with a remedy.

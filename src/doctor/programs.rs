@@ -1,19 +1,23 @@
 //! Programs and filters that see pod packets besides the firewall.
 
-use super::{Effect, Examination, TrafficEffects, carriers, finding};
+use super::{Effect, Examination, TrafficEffects, carriers, finding, outer_carriers};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::Paths,
-    state::{FirewallRule, PacketProgram, PacketProgramKind, RuleVerdict, Term},
+    state::{FirewallRule, Link, PacketProgram, PacketProgramKind, RuleVerdict, Term},
     text::{ShellCommand, Untrusted, list},
 };
 
-/// Returns the programs and filters that see pod packets.
-fn relevant<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> Vec<&'a PacketProgram> {
-    let carriers = carriers(examination, paths);
-    let sees = |device: &Untrusted| carriers.iter().any(|link| link.name == *device);
-    let programs = examination.observed.host.programs.iter();
-    programs.filter(|program| program.device.as_ref().is_none_or(sees)).collect()
+/// Returns the programs and filters that see packets between pods, and those that only see packets to the outside.
+fn relevant<'a>(examination: &Examination<'a>, paths: &Paths<'_>) -> [Vec<&'a PacketProgram>; 2] {
+    let programs = &examination.observed.host.programs;
+    let on = |links: Vec<&Link>| -> Vec<&'a PacketProgram> {
+        let is_on = |device: &Untrusted| links.iter().any(|link| link.name == *device);
+        programs.iter().filter(|program| program.device.as_ref().is_some_and(is_on)).collect()
+    };
+    let inner = on(carriers(examination, paths)).into_iter();
+    let everywhere = programs.iter().filter(|program| program.device.is_none());
+    [inner.chain(everywhere).collect(), on(outer_carriers(examination, paths))]
 }
 
 pub(super) fn examine(
@@ -52,10 +56,12 @@ pub(super) fn examine(
             _ => return None,
         })
     };
-    let findings: Vec<Diagnostic> = relevant(examination, paths).into_iter().filter_map(diagnostic).collect();
+    let [inner, outer] = relevant(examination, paths);
+    let mut findings: Vec<Diagnostic> = inner.into_iter().filter_map(diagnostic).collect();
     if !findings.is_empty() {
         effects.on_everything(Effect::Unclear);
     }
+    findings.extend(outer.into_iter().filter_map(diagnostic));
     findings
 }
 
@@ -64,7 +70,7 @@ pub(super) fn notes(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Str
     let is_usual = |program: &&&PacketProgram| {
         !matches!(program.kind, PacketProgramKind::Netem | PacketProgramKind::TcFilter)
     };
-    let relevant = relevant(examination, paths);
+    let relevant = relevant(examination, paths).concat();
     let programs: Vec<String> = relevant.iter().filter(is_usual).map(ToString::to_string).collect();
     let unseen = (!programs.is_empty())
         .then(|| format!("not examined: {} (they can drop or divert pod traffic)", list(&programs, 6)));

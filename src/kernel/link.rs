@@ -31,6 +31,9 @@ const IFF_UP: u32 = 1;
 const IFF_NOARP: u32 = 1 << 7;
 const IFF_LOWER_UP: u32 = 1 << 16;
 
+/// `BR_STATE_FORWARDING` (linux/if_bridge.h).
+const FORWARDING: u8 = 3;
+
 /// A link with Ethernet addresses (linux/if_arp.h).
 const ARPHRD_ETHER: u16 = 1;
 
@@ -50,16 +53,20 @@ mod attribute {
     pub const ADDRESS: u16 = 1;
     pub const IFNAME: u16 = 3;
     pub const MTU: u16 = 4;
+    pub const LINK: u16 = 5;
     pub const MASTER: u16 = 10;
     pub const LINKINFO: u16 = 18;
     pub const GROUP: u16 = 27;
+    pub const LINK_NETNSID: u16 = 37;
     pub const PROP_LIST: u16 = 52;
     pub const ALT_IFNAME: u16 = 53;
     pub const INFO_KIND: u16 = 1;
     pub const INFO_DATA: u16 = 2;
     pub const INFO_SLAVE_KIND: u16 = 4;
     pub const INFO_SLAVE_DATA: u16 = 5;
-    /// `IFLA_BRPORT_ISOLATED`, `IFLA_BR_NF_CALL_IPTABLES`, `IFLA_BR_NF_CALL_IP6TABLES`.
+    /// `IFLA_BRPORT_STATE`, `IFLA_BR_STP_STATE`, `IFLA_BRPORT_ISOLATED`, `IFLA_BR_NF_CALL_IPTABLES`, `IFLA_BR_NF_CALL_IP6TABLES`.
+    pub const PORT_STATE: u16 = 1;
+    pub const BRIDGE_STP: u16 = 5;
     pub const PORT_ISOLATED: u16 = 33;
     pub const BRIDGE_CALLS_IPTABLES: u16 = 36;
     pub const BRIDGE_CALLS_IP6TABLES: u16 = 37;
@@ -83,17 +90,17 @@ impl Links {
     /// Returns the kernel's error.
     pub fn read(socket: &mut Socket) -> Result<Self, KernelError> {
         let mut links = Self::default();
-        let mut masters: Vec<(usize, u32)> = Vec::new();
+        let mut relatives: Vec<Relatives> = Vec::new();
         for (_, payload) in socket.dump(RTM_GETLINK, 0, &[0; LINK_HEADER])?.iter() {
-            let Some((link, master)) = link(payload) else { continue };
+            let Some((link, related)) = link(payload) else { continue };
             links.hardware.extend(hardware_address(payload).map(|address| (link.name.clone(), address)));
             links.indexes.insert(link.name.as_raw().to_owned(), link.index);
             links.names.insert(link.index, link.name.clone());
-            masters.extend(master.map(|master| (links.all.len(), master)));
+            relatives.push(related);
             links.all.push(link);
         }
-        for (at, master) in masters {
-            links.all[at].master = links.names.get(&master).cloned();
+        for (link, Relatives { master, parent }) in links.all.iter_mut().zip(relatives) {
+            [link.master, link.parent] = [master, parent].map(|number| links.names.get(&number?).cloned());
         }
         Ok(links)
     }
@@ -111,31 +118,33 @@ impl Links {
     }
 }
 
-/// Decodes an interface, and the number of the one that it is a port of.
-fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
+/// The numbers of the interfaces that one depends on.
+struct Relatives {
+    /// The one that it is a port of.
+    master: Option<u32>,
+    /// The one below it.
+    parent: Option<u32>,
+}
+
+/// Decodes an interface.
+fn link(payload: &[u8]) -> Option<(Link, Relatives)> {
     let (header, attributes) = payload.split_at_checked(LINK_HEADER)?;
     let word = |bytes: &[u8]| Some(u32::from_ne_bytes(*bytes.first_chunk()?));
     let flags = word(&header[8..])?;
     let mut link = Link {
-        name: Untrusted::default(),
-        index: word(&header[4..])?,
         up: flags & IFF_UP != 0,
         carrier: Some(flags & IFF_LOWER_UP != 0),
-        kind: None,
         no_arp: flags & IFF_NOARP != 0 && header[2..4] == ARPHRD_ETHER.to_ne_bytes(),
-        master: None,
-        mtu: None,
-        group: 0,
-        isolated: false,
-        filters: Vec::new(),
-        altnames: Vec::new(),
+        ..Link::new(Untrusted::default(), word(&header[4..])?)
     };
-    let mut master = None;
+    let (mut master, mut parent, mut is_local) = (None, None, true);
     for (kind, payload) in Attributes::new(attributes).flatten() {
         match kind {
             attribute::IFNAME => link.name = text(payload).into(),
             attribute::MTU => link.mtu = word(payload),
             attribute::MASTER => master = word(payload),
+            attribute::LINK => parent = word(payload),
+            attribute::LINK_NETNSID => is_local = false,
             attribute::GROUP => link.group = word(payload)?,
             attribute::LINKINFO => {
                 let inner = |wanted| {
@@ -149,9 +158,17 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
                     options
                         .any(|(kind, value)| kind == option && value.first().is_some_and(|value| *value != 0))
                 };
-                link.isolated = is(attribute::INFO_SLAVE_KIND, b"bridge")
-                    && is_set(attribute::INFO_SLAVE_DATA, attribute::PORT_ISOLATED);
+                if is(attribute::INFO_SLAVE_KIND, b"bridge") {
+                    link.isolated = is_set(attribute::INFO_SLAVE_DATA, attribute::PORT_ISOLATED);
+                    let mut options =
+                        Attributes::new(inner(attribute::INFO_SLAVE_DATA).unwrap_or_default()).flatten();
+                    let state = options.find(|(kind, _)| *kind == attribute::PORT_STATE);
+                    let is_used = link.up && link.carrier == Some(true);
+                    link.not_forwarding =
+                        is_used && state.is_some_and(|(_, state)| state.first() != Some(&FORWARDING));
+                }
                 if is(attribute::INFO_KIND, b"bridge") {
+                    link.stp = is_set(attribute::INFO_DATA, attribute::BRIDGE_STP);
                     let options = [
                         (Family::V4, attribute::BRIDGE_CALLS_IPTABLES),
                         (Family::V6, attribute::BRIDGE_CALLS_IP6TABLES),
@@ -168,7 +185,10 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
             _ => {}
         }
     }
-    (!link.name.is_empty()).then_some((link, master))
+    // For an interface with a peer, this is the peer.
+    let is_peer = link.is_a("veth") || link.is_a("netkit");
+    let parent = parent.filter(|parent| is_local && !is_peer && ![0, link.index].contains(parent));
+    (!link.name.is_empty()).then_some((link, Relatives { master, parent }))
 }
 
 /// Returns the MAC address of an Ethernet interface, as `ip link` prints it.

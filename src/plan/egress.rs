@@ -94,18 +94,9 @@ mod tests {
     #[test]
     fn a_port_and_a_member_are_named_as_in_the_documentation_of_linux() {
         let link = |name: &str, kind: Option<&str>, master: Option<&str>| Link {
-            name: name.into(),
-            index: 1,
-            up: true,
-            carrier: None,
             kind: kind.map(Into::into),
-            no_arp: false,
             master: master.map(Into::into),
-            mtu: None,
-            group: 0,
-            isolated: false,
-            filters: Vec::new(),
-            altnames: Vec::new(),
+            ..Link::new(name, 1)
         };
         for (kind, expected) in [
             ("bridge", Some("is a port of the bridge top")),

@@ -127,6 +127,15 @@ pub struct Link {
     /// The bridge, bond or VRF that the interface belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<Untrusted>,
+    /// The interface below this one, such as that of a VLAN or a macvlan interface; absent if it is in another namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Untrusted>,
+    /// Whether the bridge forwards no packets through this port, although the port is up and has a carrier.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_forwarding: bool,
+    /// Whether this bridge uses the Spanning Tree Protocol (`stp_state`), so that a new port forwards no packets at first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stp: bool,
     /// Whether the bridge forwards no packets between this port and other isolated ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
@@ -214,6 +223,28 @@ impl fmt::Display for AddressFlag {
 }
 
 impl Link {
+    /// Creates an interface that is up, without other properties.
+    #[must_use]
+    pub fn new(name: impl Into<Untrusted>, index: u32) -> Self {
+        Self {
+            name: name.into(),
+            index,
+            up: true,
+            carrier: None,
+            kind: None,
+            no_arp: false,
+            master: None,
+            parent: None,
+            not_forwarding: false,
+            stp: false,
+            isolated: false,
+            filters: Vec::new(),
+            mtu: None,
+            group: 0,
+            altnames: Vec::new(),
+        }
+    }
+
     /// Returns `true` if the interface is of this kind, such as `bridge`.
     #[must_use]
     pub fn is_a(&self, kind: &str) -> bool {

@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 54] = [
+const DISEASES: [(&str, &str, &str, &str); 56] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -307,6 +307,14 @@ const DISEASES: [(&str, &str, &str, &str); 54] = [
         "iptables-nft -F FORWARD",
     ),
     (
+        "bridge-port",
+        "ip link add vp1 type veth peer name pod1; ip link set pod1 up; ip link set vp1 master cni0 up
+         bridge link set dev vp1 state 0",
+        "",
+        "bridge link set dev vp1 state 3",
+    ),
+    ("stp", "ip link set cni0 type bridge stp_state 1", "", "ip link set cni0 type bridge stp_state 0"),
+    (
         "second-interface",
         "ip link add eth1 type veth peer name lan1; ip link set lan1 up; ip link set eth1 up
          ip address add 172.30.0.21/24 dev eth1; sysctl -qw net.ipv4.conf.eth1.forwarding=0",
@@ -365,6 +373,37 @@ nodes:
             "error[HG1026]: no interface has this node's pod gateway fd00:244::1 (cni0 has fd00:244::2)",
         );
         assert!(!doctor.stdout.contains("10.244.0.1 "), "{doctor}");
+    });
+}
+
+/// Pod packets pass the parent of a macvlan interface, and packets to the outside the interface of the default route.
+#[test]
+fn interfaces_below_and_beside_the_egress_interface_are_examined() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("ip address flush dev eth0; ip link add mv0 link eth0 type macvlan mode bridge; ip link set mv0 up
+                 ip address add 172.30.0.11/24 dev mv0
+                 ip link add wan0 type veth peer name wan1; ip link set wan0 up; ip link set wan1 up
+                 ip address add 192.0.2.2/24 dev wan0; ip route add default via 192.0.2.1");
+        node.write(
+            "hostgw.yaml",
+            &cluster("", &[NODE_1, NODE_2, NODE_3]).replace("egressInterface: eth0", "egressInterface: mv0"),
+        );
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        for device in ["eth0", "wan0"] {
+            node.sh(&format!(
+                "nft add table netdev fw; nft 'add chain netdev fw in {{ type filter hook ingress device {device} priority 0; policy drop; }}'"
+            ));
+            let found = node.hostgw(&["doctor"]).expect(11);
+            found.says(&format!("warning[HG1024]: chain `in` in table `netdev fw` on {device} can drop"));
+            node.sh("nft delete table netdev fw");
+        }
+        node.sh("ip link set wan0 arp off");
+        let found = node.hostgw(&["doctor"]).expect(11);
+        found.says("[HG1044]: ARP is off on wan0: this node cannot resolve the gateway of the default route");
+        node.sh("ip link set wan0 arp on");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
     });
 }
 
