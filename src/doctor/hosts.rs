@@ -135,8 +135,9 @@ pub(super) fn unrouted(paths: &Paths<'_>, model: &ForwardingModel<'_>) -> Vec<Di
         let (cause, remedy) = match model.trace(&path.packet).stop {
             Some(Stop::Rule(rule)) => (format!("the policy rule `{rule}`"), remove_rule(rule)),
             Some(Stop::Route(route)) => {
-                let remedy = format!("if it is not needed, remove it with `{}`", delete_route(route));
-                (format!("the route `{route}`"), remedy)
+                let with =
+                    delete_route(route).map_or_else(String::new, |command| format!(" with `{command}`"));
+                (format!("the route `{route}`"), format!("if it is not needed, remove it{with}"))
             }
             _ => continue,
         };

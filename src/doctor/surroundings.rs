@@ -212,14 +212,14 @@ pub(super) fn routes_of_nobody<'a>(examination: &Examination<'a>) -> Vec<&'a Rou
 }
 
 fn of_nobody(route: &Route) -> Diagnostic {
+    let with = delete_route(route).map_or_else(String::new, |command| format!(" with `{command}`"));
     finding(
         Rule::RouteOfNobody,
         format!(
             "the route `{route}` leads to a part of the cluster prefix that belongs to no node in the configuration"
         ),
         format!(
-            "if its node has left the cluster, remove it with `{}`; otherwise, add the node to the configuration",
-            delete_route(route)
+            "if its node has left the cluster, remove it{with}; otherwise, add the node to the configuration"
         ),
     )
 }

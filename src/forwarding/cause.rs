@@ -553,18 +553,13 @@ fn by_route(
             let remedy = match route.protocol {
                 // The kernel's route belongs to an address, and the address does not work without it.
                 protocol::KERNEL => Some(belongs_to_address(path, route, addresses)),
-                _ => (!route.is_owned() && !is_default && is_deletable(route))
-                    .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route))),
+                _ if route.is_owned() || is_default => None,
+                _ => delete_route(route)
+                    .map(|command| format!("if it is not needed, remove it with `{command}`")),
             };
             (Rule::PathByRoute, format!("the route {shown} {does}"), remedy)
         }
     }
-}
-
-/// Returns `true` if [`delete_route`] identifies the route: it can omit next hops, but no other part.
-fn is_deletable(route: &Route) -> bool {
-    let parts = route.opaque.iter().flat_map(|opaque| &opaque.attributes).map(Untrusted::as_raw);
-    parts.into_iter().all(|part| part.contains(" next hop") || part.starts_with("nhid "))
 }
 
 /// Returns what to do about a route that the kernel added together with an address.
@@ -659,17 +654,28 @@ pub fn delete_rule(rule: &PolicyRule) -> Option<String> {
     Some(ip(rule.family, &command))
 }
 
-/// Returns the command that deletes a route.
+/// Returns the command that deletes a route. The kernel compares only what the command names (`fib_table_delete`,
+/// net/ipv4/fib_trie.c; `ip6_route_del`, net/ipv6/route.c), so metrics, encapsulation and several next hops can be left out. `None` if
+/// the route has parts that hostgw does not know.
 #[must_use]
-pub fn delete_route(route: &Route) -> String {
+pub fn delete_route(route: &Route) -> Option<String> {
+    let parts = || route.opaque.iter().flat_map(|opaque| &opaque.attributes).map(Untrusted::as_raw);
+    if parts().any(|part| ["more", "from"].contains(&part)) {
+        return None;
+    }
+    let is_shared = parts().any(|part| part.contains(" next hop") || part.starts_with("nhid "));
+    // The kernel has no default for these two.
+    let tos = route.tos.map_or_else(String::new, |tos| format!(" tos {tos:#x}"));
+    let from =
+        parts().find(|part| part.starts_with("from ")).map_or_else(String::new, |from| format!(" {from}"));
     let kind = match route.kind {
         RouteType::Unicast => String::new(),
         // The kernel stores the type with the nexthop object, and finds no route of that type.
-        _ if route.opaque.is_some() => String::new(),
+        _ if is_shared => String::new(),
         kind => format!("{kind} "),
     };
     // For a nexthop object, the kernel compares neither address nor interface.
-    let gateway = route.next_hop.gateway.filter(|_| route.opaque.is_none());
+    let gateway = route.next_hop.gateway.filter(|_| !is_shared);
     let via = gateway.map_or_else(String::new, |gateway| match Family::from(gateway) == route.family() {
         true => format!(" via {gateway}"),
         false => format!(" via inet6 {gateway}"),
@@ -681,8 +687,8 @@ pub fn delete_route(route: &Route) -> String {
         (0, _) | (1024, Family::V6) => String::new(),
         (metric, _) => format!(" metric {metric}"),
     };
-    let words = format!("{kind}{}{via}{table}{metric}", route.destination);
-    ip(route.family(), &["route", "del", &words])
+    let words = format!("{kind}{}{from}{tos}{via}{table}{metric}", route.destination);
+    Some(ip(route.family(), &["route", "del", &words]))
 }
 
 fn asks(path: &Path) -> String {

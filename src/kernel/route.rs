@@ -328,7 +328,10 @@ fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize], links: &Links
     let others = unsupported.iter().filter_map(|at| parsed.attributes.get(*at));
     let others = others.filter(|attribute| !matches!(attribute, RouteAttribute::Source(_)));
     let names = others.flat_map(attribute_names);
-    let parts = from.into_iter().chain(names).map(Into::into).collect();
+    let mut parts: Vec<String> = from.into_iter().chain(names).collect();
+    // The type of an encapsulation is an attribute of its own.
+    parts.dedup();
+    let parts = parts.into_iter().map(Into::into).collect();
     Some(OpaqueRoute { attributes: parts, hops, raw: hex(&message(&canonical(parsed))) })
 }
 

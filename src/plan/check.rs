@@ -434,9 +434,8 @@ fn shadow(node: &Node, desired: &Desired, foreign: &Route) -> Option<Diagnostic>
 
 /// Returns the warning about a foreign route that takes precedence.
 fn shadowed(foreign: &Route, message: String) -> Diagnostic {
-    let remedy = foreign.opaque.is_none().then(|| {
-        format!("if it is not needed, remove it with `{}`", crate::forwarding::delete_route(foreign))
-    });
+    let remedy = crate::forwarding::delete_route(foreign)
+        .map(|command| format!("if it is not needed, remove it with `{command}`"));
     Diagnostic::new(Rule::ShadowedByForeign, message).with_remedy_if(remedy)
 }
 

@@ -579,3 +579,28 @@ fn replies_that_are_not_tracked_are_found() {
         }
     });
 }
+
+/// The kernel deletes a route without being told all of its attributes.
+#[test]
+fn routes_with_attributes_are_deleted_by_the_command_in_their_finding() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        for attributes in [
+            "via 172.30.0.99 mtu lock 1400",
+            "via 172.30.0.99 hoplimit 1 realm 7",
+            "via 172.30.0.99 initcwnd 20 rtt 100ms advmss 1200 quickack 1",
+            "encap ip id 1 dst 10.0.0.9 dev eth0",
+            "nexthop via 172.30.0.98 nexthop via 172.30.0.99 weight 5",
+            "via 172.30.0.99 metric 77 congctl cubic",
+        ] {
+            node.sh(&format!("ip route add 10.244.1.0/26 {attributes}"));
+            let doctor = node.hostgw(&["doctor"]).expect(11);
+            doctor.says("HG0852");
+            let (_, rest) = doctor.stdout.split_once("remove it with `").expect("a remedy");
+            let (command, _) = rest.split_once('`').expect("the end of the command");
+            node.sh(command);
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
+        }
+    });
+}
