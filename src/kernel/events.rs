@@ -188,10 +188,7 @@ impl NodeEvents {
             seen.has_lost_notifications |= nftables.drain(|Notification { kind, payload, .. }| {
                 let attribute = |wanted: u16| {
                     let attributes = payload.get(GENERIC_HEADER..).unwrap_or_default();
-                    Attributes::new(attributes)
-                        .flatten()
-                        .find(|(kind, _)| *kind == wanted)
-                        .map(|(_, value)| value)
+                    Attributes::find(attributes, wanted)
                 };
                 if kind == NEWGEN {
                     // Ends the notifications of one transaction.

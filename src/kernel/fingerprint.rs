@@ -81,7 +81,7 @@ pub fn fingerprint(scope: &FingerprintScope) -> Result<Fingerprint, Error> {
         nat::observe(&Family::ALL).map_err(|error| Error::unexpected(format!("cannot read NAT: {error}")))?;
     let mut sysctls = match scope {
         FingerprintScope::Everything => sysctl::everything(),
-        FingerprintScope::Within(scope) => sysctl::observe(scope, &[]),
+        FingerprintScope::Within(scope) => sysctl::observe(scope, &Links::default(), &[]),
     }
     .values;
     sysctls.retain(|key, _| !sysctl::is_volatile(&key.to_string()));

@@ -37,6 +37,37 @@ const FORWARDING: u8 = 3;
 /// A link with Ethernet addresses (linux/if_arp.h).
 const ARPHRD_ETHER: u16 = 1;
 
+/// `AF_INET` (linux/socket.h).
+const AF_INET: u16 = 2;
+
+/// The sysctls of an interface with the numbers from 1 on in `IPV4_DEVCONF_*` (linux/ip.h).
+pub(super) const IPV4_SETTINGS: [&str; 24] = [
+    "forwarding",
+    "mc_forwarding",
+    "proxy_arp",
+    "accept_redirects",
+    "secure_redirects",
+    "send_redirects",
+    "shared_media",
+    "rp_filter",
+    "accept_source_route",
+    "bootp_relay",
+    "log_martians",
+    "tag",
+    "arp_filter",
+    "medium_id",
+    "disable_xfrm",
+    "disable_policy",
+    "force_igmp_version",
+    "arp_announce",
+    "arp_ignore",
+    "promote_secondaries",
+    "arp_accept",
+    "arp_notify",
+    "accept_local",
+    "src_valid_mark",
+];
+
 /// `IFA_F_*` (linux/if_addr.h).
 const ADDRESS_FLAGS: [(u32, AddressFlag); 4] = [
     (0x01, AddressFlag::Temporary),
@@ -56,10 +87,12 @@ mod attribute {
     pub const LINK: u16 = 5;
     pub const MASTER: u16 = 10;
     pub const LINKINFO: u16 = 18;
+    pub const AF_SPEC: u16 = 26;
     pub const GROUP: u16 = 27;
     pub const LINK_NETNSID: u16 = 37;
     pub const PROP_LIST: u16 = 52;
     pub const ALT_IFNAME: u16 = 53;
+    pub const INET_CONF: u16 = 1;
     pub const INFO_KIND: u16 = 1;
     pub const INFO_DATA: u16 = 2;
     pub const INFO_SLAVE_KIND: u16 = 4;
@@ -81,6 +114,8 @@ pub struct Links {
     pub hardware: BTreeMap<Untrusted, Untrusted>,
     names: HashMap<u32, Untrusted>,
     indexes: HashMap<String, u32>,
+    /// The IPv4 settings of the interfaces that have any, in the order of [`IPV4_SETTINGS`].
+    ipv4: HashMap<String, Vec<i32>>,
 }
 
 impl Links {
@@ -93,6 +128,7 @@ impl Links {
         let mut relatives: Vec<Relatives> = Vec::new();
         for (_, payload) in socket.dump(RTM_GETLINK, 0, &[0; LINK_HEADER])?.iter() {
             let Some((link, related)) = link(payload) else { continue };
+            links.ipv4.extend(ipv4_settings(payload).map(|values| (link.name.as_raw().to_owned(), values)));
             links.hardware.extend(hardware_address(payload).map(|address| (link.name.clone(), address)));
             links.indexes.insert(link.name.as_raw().to_owned(), link.index);
             links.names.insert(link.index, link.name.clone());
@@ -109,6 +145,18 @@ impl Links {
     #[must_use]
     pub fn name(&self, index: u32) -> Option<&Untrusted> {
         self.names.get(&index)
+    }
+
+    /// Returns the value of `net.ipv4.conf.INTERFACE.NAME`, which came with the interface: a node has an interface for each of its
+    /// pods, and to read a file for each takes much longer. `None` if it did not.
+    pub(super) fn ipv4_setting(&self, interface: &str, name: &str) -> Option<i32> {
+        let at = IPV4_SETTINGS.iter().position(|known| *known == name)?;
+        self.ipv4.get(interface)?.get(at).copied()
+    }
+
+    /// Iterates over the names of the interfaces that have IPv4 settings.
+    pub(super) fn with_ipv4(&self) -> impl Iterator<Item = &str> {
+        self.ipv4.keys().map(String::as_str)
     }
 
     /// Returns the number of the interface called `name`.
@@ -147,9 +195,7 @@ fn link(payload: &[u8]) -> Option<(Link, Relatives)> {
             attribute::LINK_NETNSID => is_local = false,
             attribute::GROUP => link.group = word(payload)?,
             attribute::LINKINFO => {
-                let inner = |wanted| {
-                    Attributes::new(payload).flatten().find(|(kind, _)| *kind == wanted).map(|(_, data)| data)
-                };
+                let inner = |wanted| Attributes::find(payload, wanted);
                 link.kind = inner(attribute::INFO_KIND).map(|kind| text(kind).into());
                 let is =
                     |of, name: &[u8]| inner(of).is_some_and(|kind| kind.strip_suffix(&[0]) == Some(name));
@@ -160,12 +206,11 @@ fn link(payload: &[u8]) -> Option<(Link, Relatives)> {
                 };
                 if is(attribute::INFO_SLAVE_KIND, b"bridge") {
                     link.isolated = is_set(attribute::INFO_SLAVE_DATA, attribute::PORT_ISOLATED);
-                    let mut options =
-                        Attributes::new(inner(attribute::INFO_SLAVE_DATA).unwrap_or_default()).flatten();
-                    let state = options.find(|(kind, _)| *kind == attribute::PORT_STATE);
+                    let options = inner(attribute::INFO_SLAVE_DATA).unwrap_or_default();
+                    let state = Attributes::find(options, attribute::PORT_STATE);
                     let is_used = link.up && link.carrier == Some(true);
                     link.not_forwarding =
-                        is_used && state.is_some_and(|(_, state)| state.first() != Some(&FORWARDING));
+                        is_used && state.is_some_and(|state| state.first() != Some(&FORWARDING));
                 }
                 if is(attribute::INFO_KIND, b"bridge") {
                     link.stp = is_set(attribute::INFO_DATA, attribute::BRIDGE_STP);
@@ -191,12 +236,19 @@ fn link(payload: &[u8]) -> Option<(Link, Relatives)> {
     (!link.name.is_empty()).then_some((link, Relatives { master, parent }))
 }
 
+/// Returns the IPv4 settings of an interface: `IFLA_INET_CONF`, an array of `int` (`inet_fill_link_af`, net/ipv4/devinet.c).
+fn ipv4_settings(payload: &[u8]) -> Option<Vec<i32>> {
+    let families = Attributes::find(payload.get(LINK_HEADER..)?, attribute::AF_SPEC)?;
+    let values = Attributes::find(Attributes::find(families, AF_INET)?, attribute::INET_CONF)?;
+    let (values, _) = values.as_chunks();
+    Some(values.iter().map(|bytes| i32::from_ne_bytes(*bytes)).take(IPV4_SETTINGS.len()).collect())
+}
+
 /// Returns the MAC address of an Ethernet interface, as `ip link` prints it.
 fn hardware_address(payload: &[u8]) -> Option<Untrusted> {
     let (header, attributes) = payload.split_at_checked(LINK_HEADER)?;
     let is_ethernet = header[2..4] == ARPHRD_ETHER.to_ne_bytes();
-    let mut attributes = Attributes::new(attributes).flatten().filter(|_| is_ethernet);
-    let (_, bytes) = attributes.find(|(kind, _)| *kind == attribute::ADDRESS)?;
+    let bytes = Attributes::find(attributes, attribute::ADDRESS).filter(|_| is_ethernet)?;
     let is_set = bytes.iter().any(|byte| *byte != 0);
     is_set.then(|| hardware_text(bytes).into())
 }

@@ -70,7 +70,7 @@ impl LiveNode {
     pub fn everything(self) -> Result<Observed, Error> {
         let reading = HostReading::new()?;
         let mac_addresses = reading.links.hardware.clone();
-        let mut observed = reading.read(true, route::everything, |_| sysctl::everything())?;
+        let mut observed = reading.read(true, route::everything, |_, _| sysctl::everything())?;
         observed.host.mac_addresses = mac_addresses;
         observed.host.firewall = nat::firewall();
         if let Some(firewall) = &mut observed.host.firewall {
@@ -121,7 +121,7 @@ impl HostReading {
         self.read(
             !scope.prefixes.is_empty(),
             |socket, links| route::observe(socket, links, scope),
-            |addresses| sysctl::observe(scope, addresses),
+            |links, addresses| sysctl::observe(scope, links, addresses),
         )
     }
 
@@ -130,7 +130,7 @@ impl HostReading {
         mut self,
         with_rules: bool,
         routes: impl FnOnce(&mut Socket, &Links) -> Result<route::ObservedRoutes, KernelError>,
-        sysctls: impl FnOnce(&[InterfaceAddress]) -> sysctl::ObservedSysctls,
+        sysctls: impl FnOnce(&Links, &[InterfaceAddress]) -> sysctl::ObservedSysctls,
     ) -> Result<Observed, Error> {
         let _task = Task::begin("reading the node");
         let routes =
@@ -138,7 +138,7 @@ impl HostReading {
         let rules = if with_rules { policy_rule::all(&mut self.socket) } else { Ok(Vec::new()) };
         let rules = rules.map_err(|error| unreadable("the policy rules", &error))?;
         let (nat, mut unknown) = nat::observe(&Family::ALL).map_err(|error| unreadable_nat(&error))?;
-        let sysctls = sysctls(&self.addresses);
+        let sysctls = sysctls(&self.links, &self.addresses);
         unknown.extend(sysctls.unknown);
         Ok(Observed {
             state: State { routes: routes.routes.into(), nat, sysctls: sysctls.values, unknown },

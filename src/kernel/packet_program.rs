@@ -78,10 +78,7 @@ pub fn all(socket: &mut Socket, links: &Links) -> Vec<PacketProgram> {
 }
 
 fn attribute(payload: &[u8], header: usize, kind: u16) -> Option<&[u8]> {
-    Attributes::new(payload.get(header..)?)
-        .flatten()
-        .find(|(found, _)| *found == kind)
-        .map(|(_, value)| value)
+    Attributes::find(payload.get(header..)?, kind)
 }
 
 fn has_policies() -> bool {

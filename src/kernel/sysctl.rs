@@ -16,6 +16,7 @@ use rustix::{
     io::pread,
 };
 
+use super::link::Links;
 use crate::{
     error::{Error, Kind},
     fault,
@@ -68,10 +69,35 @@ pub struct ObservedSysctls {
     pub unknown: Vec<Unknown>,
 }
 
-/// Reads the sysctls that `scope` asks for.
+/// Reads the sysctls that `scope` asks for, except for those that came with the interfaces.
 #[must_use]
-pub fn observe(scope: &Scope, addresses: &[InterfaceAddress]) -> ObservedSysctls {
-    read(scope.every_sysctl(interfaces, addresses))
+pub fn observe(scope: &Scope, links: &Links, addresses: &[InterfaceAddress]) -> ObservedSysctls {
+    let interfaces = |family: &str| -> Vec<String> {
+        let mut known = links.with_ipv4().peekable();
+        match family {
+            "ipv4" if known.peek().is_some() => known.chain(["all", "default"]).map(str::to_owned).collect(),
+            _ => interfaces(family),
+        }
+    };
+    let is_mounted = root() == Path::new(DEFAULT);
+    let known = |key: &SysctlKey| {
+        let parts: Vec<_> = key.parts().collect();
+        let [net, family, conf, interface, name] = parts.as_slice() else { return None };
+        let is_of_interface = is_mounted && [&**net, &**family, &**conf] == ["net", "ipv4", "conf"];
+        is_of_interface.then(|| links.ipv4_setting(interface, name))?
+    };
+    let (mut values, mut others) = (BTreeMap::new(), Vec::new());
+    for key in scope.every_sysctl(interfaces, addresses) {
+        match known(&key) {
+            Some(value) => {
+                values.insert(key, value.to_string().into());
+            }
+            None => others.push(key),
+        }
+    }
+    let mut found = read(others);
+    found.values.append(&mut values);
+    found
 }
 
 /// Reads every sysctl under `net.`.
@@ -241,4 +267,65 @@ pub(super) fn file(key: &SysctlKey) -> PathBuf {
 /// Returns `true` for sysctls that change on their own or cannot be compared.
 pub fn is_volatile(name: &str) -> bool {
     name.contains("nf_conntrack_count") || name.ends_with(".flush") || name.contains("stable_secret")
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::sys::protocols::NETLINK_ROUTE;
+
+    use super::*;
+    use crate::kernel::{
+        link::{self, IPV4_SETTINGS},
+        netlink::Socket,
+        testing::{in_namespace, sh},
+    };
+
+    /// Each setting changes alone, so a wrong number is noticed.
+    #[test]
+    fn settings_that_come_with_interfaces_are_those_in_their_files() {
+        in_namespace(|| {
+            sh(
+                "ip link set lo up; ip link add name eth.0 type bridge; ip address add 172.30.0.11/24 dev eth.0",
+            );
+            let read_all = || {
+                let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
+                let links = Links::read(&mut socket).expect("links");
+                let key = |name: &str| {
+                    SysctlKey::from_parts(["net", "ipv4", "conf", "eth.0", name]).expect("a key")
+                };
+                for name in IPV4_SETTINGS {
+                    let file = fs::read_to_string(file(&key(name))).expect("a sysctl");
+                    assert_eq!(
+                        links.ipv4_setting("eth.0", name).map(|value| value.to_string()).as_deref(),
+                        Some(file.trim()),
+                        "{name}"
+                    );
+                }
+                links
+            };
+            read_all();
+            // Nobody can write `mc_forwarding`.
+            for name in IPV4_SETTINGS.into_iter().filter(|name| *name != "mc_forwarding") {
+                let key = SysctlKey::from_parts(["net", "ipv4", "conf", "eth.0", name]).expect("a key");
+                let path = file(&key);
+                let before = fs::read_to_string(&path).expect("a sysctl");
+                let other = if before.trim() == "1" { "0" } else { "1" };
+                fs::write(&path, other).expect("writable");
+                read_all();
+                fs::write(&path, before).expect("writable");
+            }
+            let links = read_all();
+            let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
+            let addresses = link::addresses(&mut socket, &links).expect("addresses");
+            let scope = Scope {
+                prefixes: vec!["10.244.0.0/16".parse().expect("a prefix")],
+                sysctls: [SysctlKey::ipv4_forwarding()].into(),
+                ..Scope::default()
+            };
+            let known = observe(&scope, &links, &addresses).values;
+            let from_files = observe(&scope, &Links::default(), &addresses).values;
+            assert!(known.len() > 10, "{known:?}");
+            assert_eq!(known, from_files);
+        });
+    }
 }

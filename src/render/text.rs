@@ -1,6 +1,6 @@
 //! Renders a plan for a terminal: a diff with its symbols in column 0, followed by the totals and the removed names.
 
-use std::{borrow::Borrow, fmt::Write as _};
+use std::{borrow::Borrow, collections::VecDeque, fmt::Write as _};
 
 use console::Style;
 use similar::{Algorithm, DiffTag, capture_diff_slices};
@@ -149,9 +149,9 @@ pub fn text_of(
         let unknown = unknown.map(|unknown| unknown_line(unknown, palette));
         conflicts.chain(unknown).for_each(|line| section.push(&line));
         let section = std::mem::take(section);
-        if !section.ends.is_empty() {
+        if !section.is_empty() {
             let _ = writeln!(text, "{}", palette.head.apply_to(title(*kind)));
-            each_aligned(section.lines(), palette, |line| text.extend([line, "\n"]));
+            section.put(&mut text, palette);
             text.push('\n');
         }
     }
@@ -235,15 +235,23 @@ pub(super) struct Line {
 impl Section {
     pub(super) fn print(&self, title: &str, palette: &Palette) -> String {
         let mut text = format!("{}\n", palette.head.apply_to(title));
-        each_aligned(self.lines(), palette, |line| text.extend([line, "\n"]));
+        let layout = Layout::of(self.lines(), palette);
+        for (object, annotation) in self.lines() {
+            layout.put(&mut text, object, annotation);
+            text.push('\n');
+        }
         text
     }
 
     /// Returns the lines with aligned columns and annotations.
     pub(super) fn aligned(&self, palette: &Palette) -> Vec<String> {
-        let mut lines = Vec::with_capacity(self.lines.len());
-        each_aligned(self.lines(), palette, |line| lines.push(line.to_owned()));
-        lines
+        let layout = Layout::of(self.lines(), palette);
+        let aligned = |(object, annotation)| {
+            let mut text = String::new();
+            layout.put(&mut text, object, annotation);
+            text
+        };
+        self.lines().map(aligned).collect()
     }
 
     fn lines(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
@@ -251,31 +259,69 @@ impl Section {
     }
 }
 
-/// Lines in one text: a large plan has far too many of them for a text each.
+/// Lines in a few texts: a large plan has far too many of them for a text each.
 #[derive(Default)]
 struct LineBuffer {
-    text: String,
-    /// The ends of the object and of the annotation of each line.
-    ends: Vec<(usize, usize)>,
+    blocks: VecDeque<LineBlock>,
     /// Reused for the columns of each route.
     columns: [String; 4],
 }
 
+/// Some lines in one text.
+#[derive(Default)]
+struct LineBlock {
+    text: String,
+    /// The ends of the object and of the annotation of each line.
+    ends: Vec<(usize, usize)>,
+}
+
 impl LineBuffer {
+    /// The length of a block in bytes, from which on lines go to the next one.
+    const BLOCK: usize = 1 << 18;
+
+    fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Returns the block for the next line, and the reused columns.
+    fn last(&mut self) -> (&mut LineBlock, &mut [String; 4]) {
+        if self.blocks.back().is_none_or(|block| block.text.len() >= Self::BLOCK) {
+            self.blocks.push_back(LineBlock::default());
+        }
+        let last = self.blocks.len() - 1;
+        (&mut self.blocks[last], &mut self.columns)
+    }
+
     fn push(&mut self, line: &Line) {
-        self.text.push_str(&line.text);
-        let end = self.text.len();
-        self.text.push_str(&line.annotation);
-        self.ends.push((end, self.text.len()));
+        let (LineBlock { text, ends }, _) = self.last();
+        text.push_str(&line.text);
+        let end = text.len();
+        text.push_str(&line.annotation);
+        ends.push((end, text.len()));
     }
 
     fn push_change(&mut self, entry: &ChangeEntry, palette: &Palette) {
-        put_change(&mut self.text, &mut self.columns, entry, palette);
-        let end = self.text.len();
-        put_reason(&mut self.text, &entry.reason);
-        self.ends.push((end, self.text.len()));
+        let (LineBlock { text, ends }, columns) = self.last();
+        put_change(text, columns, entry, palette);
+        let end = text.len();
+        put_reason(text, &entry.reason);
+        ends.push((end, text.len()));
     }
 
+    /// Appends the lines with aligned columns and annotations. Each block is freed as soon as its lines are in the text, so
+    /// that a large plan is never in memory twice.
+    fn put(mut self, text: &mut String, palette: &Palette) {
+        let layout = Layout::of(self.blocks.iter().flat_map(LineBlock::lines), palette);
+        while let Some(block) = self.blocks.pop_front() {
+            for (object, annotation) in block.lines() {
+                layout.put(text, object, annotation);
+                text.push('\n');
+            }
+        }
+    }
+}
+
+impl LineBlock {
     /// Iterates over the objects and annotations.
     fn lines(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
@@ -284,36 +330,42 @@ impl LineBuffer {
     }
 }
 
-/// Passes lines, given as objects and annotations, with aligned columns and annotations to `take`. An annotation that does
-/// not fit moves to a line of its own.
-fn each_aligned<'a>(
-    lines: impl Iterator<Item = (&'a str, &'a str)> + Clone,
-    palette: &Palette,
-    mut take: impl FnMut(&str),
-) {
-    let columns = Columns::of(lines.clone().map(|(object, _)| object));
-    let widths = lines.clone().map(|(object, _)| columns.width_of(object));
-    let column = widths.filter(|width| *width <= MAX_ALIGNED_WIDTH).max().unwrap_or(0);
-    let mut text = String::new();
-    for (object, annotation) in lines {
-        text.clear();
-        let width = columns.put(&mut text, object);
-        if !annotation.is_empty() {
-            let column = column.max(width) + 2;
-            let fits = column + "# ".len() + text_width(annotation) <= palette.width;
-            if fits {
-                push_spaces(&mut text, column - width);
-            } else {
-                text.push_str("\n    ");
-            }
-            match palette.paint(&palette.dim) {
-                Some(style) => {
-                    let _ = write!(text, "{}", style.apply_to(format_args!("# {annotation}")));
-                }
-                None => text.extend(["# ", annotation]),
-            }
+/// The positions of columns and annotations in some lines.
+struct Layout<'p> {
+    columns: Columns,
+    /// The width of the widest object whose annotation is aligned with the others.
+    widest: usize,
+    palette: &'p Palette,
+}
+
+impl<'p> Layout<'p> {
+    /// Returns the layout of lines, given as objects and annotations.
+    fn of<'a>(lines: impl Iterator<Item = (&'a str, &'a str)> + Clone, palette: &'p Palette) -> Self {
+        let columns = Columns::of(lines.clone().map(|(object, _)| object));
+        let widths = lines.map(|(object, _)| columns.width_of(object));
+        let widest = widths.filter(|width| *width <= MAX_ALIGNED_WIDTH).max().unwrap_or(0);
+        Self { columns, widest, palette }
+    }
+
+    /// Appends a line. An annotation that does not fit moves to a line of its own.
+    fn put(&self, text: &mut String, object: &str, annotation: &str) {
+        let width = self.columns.put(text, object);
+        if annotation.is_empty() {
+            return;
         }
-        take(&text);
+        let column = self.widest.max(width) + 2;
+        let fits = column + "# ".len() + text_width(annotation) <= self.palette.width;
+        if fits {
+            push_spaces(text, column - width);
+        } else {
+            text.push_str("\n    ");
+        }
+        match self.palette.paint(&self.palette.dim) {
+            Some(style) => {
+                let _ = write!(text, "{}", style.apply_to(format_args!("# {annotation}")));
+            }
+            None => text.extend(["# ", annotation]),
+        }
     }
 }
 

@@ -102,9 +102,8 @@ impl Addressing {
         }
         for dumped in &self.neighbors {
             let Some((header, rest)) = dumped.split_at_checked(NEIGHBOR_HEADER) else { continue };
-            let target = Attributes::new(rest).flatten().find(|(kind, _)| *kind == NDA_DST);
-            let target =
-                target.and_then(|(_, value)| address(value)).map_or_else(String::new, |it| it.to_string());
+            let target = Attributes::find(rest, NDA_DST).and_then(address);
+            let target = target.map_or_else(String::new, |it| it.to_string());
             let index =
                 header.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |index| u32::from_ne_bytes(*index));
             let object = format!("neighbor entry {target} on {}", name(index));

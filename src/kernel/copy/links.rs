@@ -136,10 +136,11 @@ impl LinkImage {
                 attribute::LINK_NETNSID => is_elsewhere = true,
                 attribute::CARRIER => link.has_carrier = value.first() != Some(&0),
                 attribute::LINKINFO => {
-                    link.kind = find(value, attribute::INFO_KIND).map(text);
+                    link.kind = Attributes::find(value, attribute::INFO_KIND).map(text);
                 }
                 attribute::XDP => {
-                    link.has_xdp = find(value, attribute::XDP_ATTACHED).is_some_and(|mode| mode != [0]);
+                    link.has_xdp =
+                        Attributes::find(value, attribute::XDP_ATTACHED).is_some_and(|mode| mode != [0]);
                 }
                 _ => {}
             }
@@ -165,11 +166,11 @@ impl LinkImage {
     }
 
     fn get(&self, kind: u16) -> Option<&[u8]> {
-        find(&self.attributes, kind)
+        Attributes::find(&self.attributes, kind)
     }
 
     fn info(&self, kind: u16) -> Option<&[u8]> {
-        find(self.get(attribute::LINKINFO)?, kind)
+        Attributes::find(self.get(attribute::LINKINFO)?, kind)
     }
 
     fn header(&self, flags: u32, change: u32) -> Vec<u8> {
@@ -209,10 +210,6 @@ impl LinkImage {
     }
 }
 
-fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    Attributes::new(bytes).flatten().find(|(found, _)| *found == kind).map(|(_, value)| value)
-}
-
 /// The name of the far end of an interface that nothing answers on.
 fn void_name(link: &LinkImage) -> String {
     format!("far{}", link.index)
@@ -234,7 +231,7 @@ impl LinkImages {
         let mut with_tc = BTreeSet::new();
         for (_, payload) in dump.iter().flat_map(super::super::netlink::Dump::iter) {
             let Some((header, rest)) = payload.split_at_checked(QDISC_HEADER) else { continue };
-            let kind = find(rest, attribute::TCA_KIND).map(text);
+            let kind = Attributes::find(rest, attribute::TCA_KIND).map(text);
             if matches!(kind.as_deref(), Some("clsact" | "ingress"))
                 && let Some(index) = header.get(4..).and_then(<[u8]>::first_chunk)
             {
@@ -466,7 +463,8 @@ fn port_options(link: &LinkImage) -> Result<Option<Vec<u8>>, Malformed> {
 }
 
 fn bridge_omissions(link: &LinkImage, options: &[u8]) -> Vec<Omission> {
-    let is_on = |option| find(options, option).is_some_and(|value| value.iter().any(|byte| *byte != 0));
+    let is_on =
+        |option| Attributes::find(options, option).is_some_and(|value| value.iter().any(|byte| *byte != 0));
     let mut omissions = Vec::new();
     if is_on(BRIDGE_STP) {
         omissions.push(Omission::new(

@@ -278,16 +278,12 @@ fn nexthop(dumped: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn priority(rule: &[u8]) -> u32 {
-    let mut attributes = Attributes::new(rule.get(ROUTE_HEADER..).unwrap_or_default()).flatten();
-    let found = attributes.find(|(kind, _)| *kind == attribute::RULE_PRIORITY);
-    found.and_then(|(_, value)| Some(u32::from_ne_bytes(value.try_into().ok()?))).unwrap_or(0)
+    let found = Attributes::find(rule.get(ROUTE_HEADER..).unwrap_or_default(), attribute::RULE_PRIORITY);
+    found.and_then(|value| Some(u32::from_ne_bytes(value.try_into().ok()?))).unwrap_or(0)
 }
 
 fn destination(route: &[u8]) -> String {
-    let mut attributes = Attributes::new(route.get(ROUTE_HEADER..).unwrap_or_default()).flatten();
-    let found = attributes.find(|(kind, _)| *kind == attribute::DST);
+    let found = Attributes::find(route.get(ROUTE_HEADER..).unwrap_or_default(), attribute::DST);
     let length = route.get(1).copied().unwrap_or(0);
-    found
-        .and_then(|(_, value)| address(value))
-        .map_or_else(|| "default".to_owned(), |address| format!("{address}/{length}"))
+    found.and_then(address).map_or_else(|| "default".to_owned(), |address| format!("{address}/{length}"))
 }

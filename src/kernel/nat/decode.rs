@@ -69,7 +69,7 @@ fn fields<const N: usize>(data: &[u8], kinds: [u16; N]) -> Option<[Option<&[u8]>
 
 /// Returns an attribute of an expression.
 pub(super) fn get(data: &[u8], kind: u16) -> Option<&[u8]> {
-    Attributes::new(data).flatten().find(|(found, _)| *found == kind).map(|(_, payload)| payload)
+    Attributes::find(data, kind)
 }
 
 /// Decodes an nftables number, which is in network byte order.

@@ -227,6 +227,12 @@ impl<'a> Attributes<'a> {
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
+
+    /// Returns the payload of the first attribute of this kind in `bytes`.
+    #[must_use]
+    pub fn find(bytes: &'a [u8], wanted: u16) -> Option<&'a [u8]> {
+        Self::new(bytes).flatten().find(|(kind, _)| *kind == wanted).map(|(_, payload)| payload)
+    }
 }
 
 impl<'a> Iterator for Attributes<'a> {
