@@ -276,7 +276,7 @@ proptest! {
     /// Packets between two nodes must fit both ends, whichever of them sends.
     #[test]
     fn routes_between_two_nodes_have_the_smaller_mtu_of_both((cluster, _) in two()) {
-        let mtu = |index: usize| cluster.nodes[index].mtu.or(cluster.routes.mtu);
+        let mtu = |index: usize| cluster.nodes[index].mtu().or(cluster.routes.mtu);
         for index in 0..cluster.nodes.len() {
             let Ok(desired) = plan::desired(&cluster, index, &OriginalSysctls::default()) else { continue };
             for route in &desired.state.routes {

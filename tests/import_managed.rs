@@ -276,7 +276,7 @@ fn check(cluster: &Cluster, index: usize, surroundings: &Surroundings) -> Result
 /// nodes, and routers hide the nodes behind them, as the gateway to other links does.
 fn are_recognizable(cluster: &Cluster) -> bool {
     let has_routers = !cluster.routers.is_empty()
-        || cluster.nodes.iter().any(|node| node.next_hop.as_ref().is_some_and(|hop| !hop.routers.is_empty()));
+        || cluster.nodes.iter().any(|node| node.next_hop().is_some_and(|hop| !hop.routers.is_empty()));
     let is_plain = |node: &Node| {
         let is_single = |family| node.pods.of(family).count() < 2;
         !node.addresses.is_empty() && Family::ALL.into_iter().all(is_single)

@@ -160,8 +160,9 @@ fn rename(cluster: &mut Cluster, names: &[String], value: &str) {
     let many = names.len();
     for (at, node) in cluster.nodes.iter_mut().enumerate() {
         node.name = format!("{}{}", names[at % many], node.name.as_raw()).into();
-        if node.egress_interface.is_some() {
-            node.egress_interface = InterfaceName::windows(&format!("{} x", names[(at + 1) % many])).ok();
+        if node.egress_interface().is_some() {
+            node.overrides_mut().egress_interface =
+                InterfaceName::windows(&format!("{} x", names[(at + 1) % many])).ok();
         }
     }
     cluster.egress_interface = InterfaceName::windows(&names[0]).ok();

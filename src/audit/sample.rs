@@ -251,7 +251,7 @@ impl Landmarks {
     fn of(&self, cluster: &Cluster, node: &Node) -> Option<Likeness> {
         let mut kind = Likeness::new();
         kind.push(node.os as u64);
-        kind.push(node.mtu.map_or(0, |mtu| u64::from(mtu) + 1));
+        kind.push(node.mtu().map_or(0, |mtu| u64::from(mtu) + 1));
         let mut add = |address: IpAddr| {
             kind.push(self.region(address) as u64);
         };

@@ -8,7 +8,7 @@ const ETHERNET: u64 = 1500;
 
 pub(super) fn check(plugin: &Plugin, node: Option<&Node>, cluster: &Cluster) -> Option<Finding> {
     let expected = u64::from(node.map_or(cluster.routes.mtu, |node| cluster.mtu_of(node))?);
-    let key = if node.is_some_and(|node| node.mtu.is_some()) { "the node's mtu" } else { "routes.mtu" };
+    let key = if node.is_some_and(|node| node.mtu().is_some()) { "the node's mtu" } else { "routes.mtu" };
     let entry = plugin.entry("mtu");
     let makes_interfaces = ["bridge", "ptp"].contains(&plugin.kind()?.as_str()) && !plugin.is_delegate;
     // 0 selects the kernel's default.

@@ -53,7 +53,7 @@ fn the_mtu_of_pods_is_compared_with_that_of_their_node() {
     let mtu = |severity| vec![(FindingKind::Mtu, severity, "plugins[0].mtu".to_owned())];
     let pods = json!({ "mtu": 1450 });
     assert_eq!(bridge(&cluster, Some(0), &pods), mtu(Severity::Error));
-    cluster.nodes[0].mtu = Some(1450);
+    cluster.nodes[0].overrides_mut().mtu = Some(1450);
     assert_eq!(bridge(&cluster, Some(0), &pods), []);
     assert_eq!(bridge(&cluster, Some(0), &json!({ "mtu": 1400 })), mtu(Severity::Warning));
 }

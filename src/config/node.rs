@@ -13,7 +13,7 @@ use super::{
 use crate::{
     diagnose::Rule,
     model::{
-        ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, NextHopOverride, Node,
+        ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, NextHopOverride, Node, NodeOverrides,
         OperatingSystem, PerFamily, PodCidr, PodNetwork, PrefixList, RouteSource,
     },
     text::shortened,
@@ -33,17 +33,14 @@ pub(super) struct NodeDraft {
     pub has_egress_interface: bool,
     /// Whether the node has an address, valid or not.
     pub has_address: bool,
-    overrides: Option<Box<NodeOverrides>>,
+    rare: Option<Box<RareSettings>>,
 }
 
 /// Settings that few nodes have.
 #[derive(Debug, Default)]
-struct NodeOverrides {
+struct RareSettings {
     gateways: LocatedList<IpAddr>,
-    next_hop: Option<Box<NextHopOverride>>,
-    egress_interface: Option<InterfaceName>,
-    default_gateway: Option<IpAddr>,
-    mtu: Option<u32>,
+    overrides: NodeOverrides,
 }
 
 /// The node as messages name it.
@@ -72,7 +69,7 @@ impl NodeDraft {
 
     /// `nextHop` of the node.
     pub fn next_hop(&self) -> Option<&NextHopOverride> {
-        self.overrides.as_ref()?.next_hop.as_deref()
+        self.rare.as_ref()?.overrides.next_hop.as_ref()
     }
 
     /// The path of `address` under `key`, whose values are `all`.
@@ -81,16 +78,14 @@ impl NodeDraft {
     }
 
     pub fn finish(self) -> Option<Node> {
-        let overrides = self.overrides.map(|overrides| *overrides).unwrap_or_default();
+        let RareSettings { gateways, overrides } = self.rare.map(|rare| *rare).unwrap_or_default();
+        let has_any = overrides != NodeOverrides::default();
         Some(Node {
             name: self.name?.into(),
             os: self.os?,
-            pods: pods(&self.cidrs, &overrides.gateways),
+            pods: pods(&self.cidrs, &gateways),
             addresses: map(&self.addresses, |located| located.value),
-            next_hop: overrides.next_hop,
-            egress_interface: overrides.egress_interface,
-            default_gateway: overrides.default_gateway,
-            mtu: overrides.mtu,
+            overrides: has_any.then(|| overrides.into()),
         })
     }
 }
@@ -126,11 +121,10 @@ impl Validator<'_> {
             let default_gateway =
                 raw.default_gateway.and_then(|gateway| self.default_gateway(&gateway.0, &draft, context));
             let gateways = gateways.unwrap_or_default();
-            let next_hop = next_hop.map(Box::new);
             let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
             self.mtu(mtu, &context.prefixes, || draft.path().key("mtu"));
-            draft.overrides =
-                Some(NodeOverrides { gateways, next_hop, egress_interface, default_gateway, mtu }.into());
+            let overrides = NodeOverrides { next_hop, egress_interface, default_gateway, mtu };
+            draft.rare = Some(RareSettings { gateways, overrides }.into());
         }
         if !addresses_given || addresses_complete {
             self.required_addresses(&draft, addresses_given, context);

@@ -170,7 +170,7 @@ pub fn nodes_as_routers(cluster: &Cluster) -> Option<Diagnostic> {
                 v4: node.pods.has(Family::V4).then_some(()),
                 v6: node.pods.has(Family::V6).then_some(()),
             },
-            next_hop: node.next_hop.as_deref(),
+            next_hop: node.next_hop(),
         })
     };
     let mut found = through_nodes(&cluster.routers, nodes);

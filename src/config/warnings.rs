@@ -19,7 +19,7 @@ pub fn is_ipv6_pod_gateway(cluster: &Cluster, node: &Node) -> bool {
 pub fn ipv6_pod_gateways(cluster: &Cluster) -> Option<Diagnostic> {
     let node = cluster.nodes.iter().find(|node| is_ipv6_pod_gateway(cluster, node))?;
     let message = "IPv6 routes through pod gateways do not work between Linux nodes without an NDP proxy";
-    let own = node.next_hop.as_deref().map(|own| &own.routers);
+    let own = node.next_hop().map(|own| &own.routers);
     let has_router = own.unwrap_or(&cluster.routers).get(Family::V4).is_some();
     let has_addresses = cluster
         .nodes

@@ -67,14 +67,24 @@ pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Obse
         };
         let mut selection = dump(socket, family, links, new, Selection::take)?;
         selection.end_key();
-        found.routes.append(&mut selection.found.routes);
-        found.foreign.append(&mut selection.found.foreign);
-        found.others.append(&mut selection.found.others);
+        let ObservedRoutes { routes, foreign, others } = selection.found;
+        extend(&mut found.routes, routes);
+        extend(&mut found.foreign, foreign);
+        extend(&mut found.others, others);
     }
     found.others.sort_by_key(Route::key);
     // The sort is stable, so routes with the same key stay in the kernel's order.
     found.routes.sort_by_key(Route::key);
     Ok(found)
+}
+
+/// Appends routes. The first ones stay where they are: there can be one for each node of the cluster.
+fn extend(all: &mut Vec<Route>, mut more: Vec<Route>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.append(&mut more);
+    }
 }
 
 /// Selects the routes in scope from a dump, key by key: the kernel dumps the routes of a key in a row.
@@ -146,9 +156,9 @@ pub fn everything(socket: &mut Socket, links: &Links) -> Result<ObservedRoutes, 
     let mut found = ObservedRoutes::default();
     for family in Family::ALL {
         let routes = dump(socket, family, links, Vec::new, Vec::push)?;
-        let (mut owned, mut foreign) = routes.into_iter().partition(Route::is_owned);
-        found.routes.append(&mut owned);
-        found.foreign.append(&mut foreign);
+        let (owned, foreign) = routes.into_iter().partition(Route::is_owned);
+        extend(&mut found.routes, owned);
+        extend(&mut found.foreign, foreign);
     }
     Ok(found)
 }

@@ -85,7 +85,7 @@ impl Cluster {
         if let Some(found) = self.found_egress.as_ref().filter(|found| found.node == node.name) {
             return Some(&found.interface);
         }
-        match (&node.egress_interface, node.os) {
+        match (node.egress_interface(), node.os) {
             (Some(interface), _) => Some(interface),
             (None, OperatingSystem::Linux) => self.egress_interface.as_ref(),
             (None, OperatingSystem::Windows) => None,
@@ -95,7 +95,7 @@ impl Cluster {
     /// Returns the next hop that other nodes use for the pods of `node`: the node's own `nextHop`, or else the cluster's.
     #[must_use]
     pub fn next_hop_of(&self, node: &Node, family: Family) -> NextHopKind {
-        let own = node.next_hop.as_deref();
+        let own = node.next_hop();
         if let Some(router) = own.and_then(|own| own.routers.get(family)) {
             return NextHopKind::Router(*router);
         }
@@ -114,7 +114,7 @@ impl Cluster {
     #[must_use]
     pub fn uses_pod_gateways(&self, family: Family) -> bool {
         let is_default = self.next_hop_mode == NextHopMode::PodGateway && self.routers.get(family).is_none();
-        let overrides = || self.nodes.iter().filter(|node| node.next_hop.is_some());
+        let overrides = || self.nodes.iter().filter(|node| node.next_hop().is_some());
         is_default || overrides().any(|node| self.next_hop_of(node, family) == NextHopKind::PodGateway)
     }
 
@@ -122,7 +122,7 @@ impl Cluster {
     /// or else `routes.mtu`. `None` if only its interface limits them.
     #[must_use]
     pub fn mtu_of(&self, node: &Node) -> Option<u32> {
-        node.mtu.or(self.routes.mtu)
+        node.mtu().or(self.routes.mtu)
     }
 
     /// Returns whether hostgw masquerades packets of `family`.
@@ -150,8 +150,15 @@ pub struct Node {
     pub pods: PrefixList<PodNetwork>,
     /// `address`. It is outside the cluster prefix.
     pub addresses: PerFamily<IpAddr>,
+    /// Settings that few nodes have.
+    pub overrides: Option<Box<NodeOverrides>>,
+}
+
+/// Settings of a node that few nodes have, most of which override those of the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeOverrides {
     /// `nextHop`, which overrides the cluster's.
-    pub next_hop: Option<Box<NextHopOverride>>,
+    pub next_hop: Option<NextHopOverride>,
     /// `egressInterface`, which overrides the cluster's.
     pub egress_interface: Option<InterfaceName>,
     /// `defaultGateway` of a Windows node.
@@ -161,6 +168,35 @@ pub struct Node {
 }
 
 impl Node {
+    /// Returns `nextHop` of the node.
+    #[must_use]
+    pub fn next_hop(&self) -> Option<&NextHopOverride> {
+        self.overrides.as_ref()?.next_hop.as_ref()
+    }
+
+    /// Returns `egressInterface` of the node.
+    #[must_use]
+    pub fn egress_interface(&self) -> Option<&InterfaceName> {
+        self.overrides.as_ref()?.egress_interface.as_ref()
+    }
+
+    /// Returns `defaultGateway` of the node.
+    #[must_use]
+    pub fn default_gateway(&self) -> Option<IpAddr> {
+        self.overrides.as_ref()?.default_gateway
+    }
+
+    /// Returns `mtu` of the node.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        self.overrides.as_ref()?.mtu
+    }
+
+    /// Returns the settings to change them.
+    pub fn overrides_mut(&mut self) -> &mut NodeOverrides {
+        self.overrides.get_or_insert_default()
+    }
+
     /// The maximum length of a node name in bytes. As in Kubernetes, it is that of a DNS subdomain (RFC 1123).
     pub const MAX_NAME_LEN: usize = 253;
 

@@ -103,7 +103,7 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
     let node = &cluster.nodes[index];
     let name = cluster.egress_interface_of(node)?.as_str();
     let own = ConfigPath::root().key("nodes").index(index);
-    let path = match (&node.egress_interface, &cluster.egress_interface) {
+    let path = match (node.egress_interface(), &cluster.egress_interface) {
         (Some(_), _) => own.key("egressInterface"),
         (None, Some(_)) => ConfigPath::root().key("egressInterface"),
         (None, None) => own.key("address"),
@@ -332,7 +332,7 @@ fn mtu_above_interface(
     let limit = observed.host.link(interface.as_str())?.mtu?;
     let routes = desired.state.routes.iter();
     let mtu = routes.filter_map(|route| route.mtu).filter(|mtu| *mtu > limit).max()?;
-    let path = match node.mtu {
+    let path = match node.mtu() {
         Some(_) => ConfigPath::root().key("nodes").index(index).key("mtu"),
         None => ConfigPath::root().key("routes").key("mtu"),
     };

@@ -69,7 +69,7 @@ impl Origin {
         path.known_key(match cluster.next_hop_of(node, destination.into()) {
             NextHopKind::NodeAddress => "address",
             NextHopKind::PodGateway if has_gateway() => "gateway",
-            NextHopKind::Router(_) if node.next_hop.is_some() => "nextHop",
+            NextHopKind::Router(_) if node.next_hop().is_some() => "nextHop",
             NextHopKind::PodGateway | NextHopKind::Router(_) => "podCIDR",
         })
     }

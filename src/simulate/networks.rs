@@ -150,7 +150,7 @@ impl Networks {
     pub fn configured_routers(&mut self, cluster: &Cluster, family: Family, number: usize) -> Vec<IpNet> {
         let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));
         let Some(network) = network else { return Vec::new() };
-        let own = cluster.nodes.iter().filter_map(|node| node.next_hop.as_deref());
+        let own = cluster.nodes.iter().filter_map(|node| node.next_hop());
         let routers = own.map(|own| &own.routers).chain([&cluster.routers]);
         let addresses: BTreeSet<IpAddr> = routers
             .filter_map(|routers| routers.get(family).copied())

@@ -204,7 +204,7 @@ fn machine(
     let egress = simulated.egress_interface.clone();
     let node = &mut simulated.nodes[index];
     let interface = match node.os {
-        OperatingSystem::Linux => node.egress_interface.clone().or(egress),
+        OperatingSystem::Linux => node.egress_interface().cloned().or(egress),
         OperatingSystem::Windows => None,
     };
     let interface = interface.filter(|name| !name.is_alternative());
@@ -238,7 +238,7 @@ fn machine(
     node.pods = in_use.collect();
     node.os = OperatingSystem::Linux;
     if !is_named {
-        node.egress_interface = InterfaceName::linux(&interface).ok();
+        node.overrides_mut().egress_interface = InterfaceName::linux(&interface).ok();
     }
     let (name, router) = (node.name.clone(), PerFamily::default());
     Ok((Machine { index, name, os, interface, addresses, router, segment: 0, pods }, numbers))

@@ -136,7 +136,7 @@ proptest! {
         }
         // Aliases with invisible characters are rejected.
         let alias = alias.replace(hostgw::text::is_hidden, "x") + "y";
-        cluster.nodes[1].egress_interface = Some(InterfaceName::windows(&alias).unwrap());
+        cluster.nodes[1].overrides_mut().egress_interface = Some(InterfaceName::windows(&alias).unwrap());
         let desired = plan::windows_desired(&cluster, 1).unwrap();
         let provenance = Provenance { file: &file, ..PROVENANCE };
         check_script(&cluster, 1, &desired);

@@ -310,7 +310,7 @@ fn first_override(pairing: &NodePairing<'_>) -> Option<ConfigKey> {
 
 /// Returns whether the node's own `nextHop` differs.
 fn is_override_changed(pairing: &NodePairing<'_>, member: Member) -> bool {
-    let own = |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.next_hop.as_deref().copied());
+    let own = |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.next_hop().copied());
     own(pairing.before(member)) != own(pairing.after(member))
 }
 
@@ -407,7 +407,7 @@ fn mtu_keys(pairing: &NodePairing<'_>, owner: Option<Member>, members: &[Member]
     };
     let mut keys = Vec::new();
     for (member, members) in [(owner, owner.as_slice()), (first, members)] {
-        let own = |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.mtu);
+        let own = |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.mtu());
         let is_own = |member: &Member| own(pairing.before(*member)) != own(pairing.after(*member));
         if !matters(member) {
             continue;
@@ -446,7 +446,7 @@ pub(super) fn moved_cause(owners: [Option<Member>; 2]) -> Cause {
 pub(super) fn egress_cause(pairing: &NodePairing<'_>, members: &[Member]) -> Cause {
     let key = "egressInterface";
     let has_own =
-        |node: Option<(&Cluster, &Node)>| node.is_some_and(|(_, node)| node.egress_interface.is_some());
+        |node: Option<(&Cluster, &Node)>| node.is_some_and(|(_, node)| node.egress_interface().is_some());
     let has_override = |member: &Member| has_own(pairing.before(*member)) || has_own(pairing.after(*member));
     let key = if members.iter().any(has_override) { node_key(members, key) } else { Some(global(&[key])) };
     Cause::Changed(key.into_iter().collect())

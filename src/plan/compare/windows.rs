@@ -397,7 +397,7 @@ impl WindowsPart<'_> {
             return vec![global(&["masterAddress"])];
         }
         let gateway = |side: Option<(&Cluster, &Node)>| -> Option<IpAddr> {
-            side.and_then(|(_, node)| node.default_gateway)
+            side.and_then(|(_, node)| node.default_gateway())
         };
         let gateway_changed =
             members.iter().any(|member| gateway(pairing.before(*member)) != gateway(pairing.after(*member)));

@@ -119,7 +119,7 @@ pub(in crate::plan) fn to_own_pods(pods: &PodNetwork) -> WindowsRoute {
 /// Returns the node's route to the master through the gateway of its external adapter.
 pub(in crate::plan) fn to_master(cluster: &Cluster, node: &Node, family: Family) -> Option<WindowsRoute> {
     let master = cluster.master_address.filter(|master| Family::from(*master) == family)?;
-    let gateway = node.default_gateway.filter(|gateway| Family::from(*gateway) == family);
+    let gateway = node.default_gateway().filter(|gateway| Family::from(*gateway) == family);
     let is_local = node.addresses.get(family) == Some(&master) || gateway == Some(master);
     (!is_local).then(|| route(host(master), gateway, WindowsRoute::DEFAULT_METRIC))
 }
