@@ -113,7 +113,8 @@
 //! | how a route is read and written | `src/kernel/route.rs` | `src/kernel/netlink`; NAT: `src/kernel/nat`, sysctls: `src/kernel/sysctl.rs` |
 //! | how netlink requests are sent, repeated and refused | `src/kernel/netlink/socket.rs` | `src/kernel/netlink/error.rs`, `src/kernel/nat.rs` (repeats a read while the ruleset changes); `tests/e2e/faults.rs`, `tests/e2e/churn.rs` |
 //! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs` |
-//! | the reason for a change | `src/plan/reason.rs` | `src/plan/compare/cause.rs` |
+//! | the reason for a change | `src/plan/reason.rs` | `routes.rs`, `nat.rs` and `sysctls.rs` in `src/plan/compare` (which cause), `src/plan/compare/cause.rs` (its words) |
+//! | the remedy for an error of the kernel | `hint` in `src/kernel/route.rs`, `src/kernel/nat.rs` and `src/kernel/sysctl.rs` | `src/text/os_error.rs` (the names of errors); `tests/e2e/faults.rs` |
 //! | the order of writes, in a commit and in an undo | `src/plan/diff.rs` | `src/kernel/mod.rs`, and `tests/support/model.rs`, which imitates it |
 //! | how a plan looks | `src/render/text.rs` | `src/render/report.rs`, `src/render/markdown`; `tests/cases/plan` |
 //! | how a comparison looks | `src/render/comparison/text.rs` | `src/render/comparison/collapse.rs`, `src/render/markdown`; `tests/cases/diff` |
@@ -135,7 +136,7 @@
 //! | rollouts with Ansible | `examples/ansible/roles/hostgw` | `src/guide/ansible.md`; `tests/ansible`, which rolls out to six nodes |
 //! | a guide | `src/guide` | `tests/guides.rs`, which runs its commands |
 //!
-//! `hostgw validate` reports only errors: a configuration that violates a rule is invalid, and warnings require a plan.
+//! `hostgw validate` reports errors, and the few warnings that need no node (`src/config/warnings.rs`). All others require a plan.
 //!
 //! On Windows nodes, hostgw manages routes and forwarding. The CNI plugin masquerades, and `src/cni/masquerade.rs` checks it.
 //!

@@ -657,8 +657,8 @@ pub(super) struct ExplainOptions {
     /// Trace through a snapshot instead of this machine: the output of `hostgw snapshot`. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Trace through a node as the configuration describes it, without reading any live state. Ignores firewalls and
-    /// neighbors. Requires --node or HOSTGW_NODE.
+    /// Trace through a node as the configuration describes it, without reading any live state. Knows only hostgw's routes and
+    /// the route to the node's own pods, not the node's other routes, firewalls or neighbors. Requires --node or HOSTGW_NODE.
     #[arg(long, conflicts_with = "state")]
     pub planned: bool,
     /// Print the result as JSON.

@@ -17,7 +17,7 @@ use crate::{
     config::Loaded,
     doctor::{Guidepost, Journey, JourneyEnd, JourneyStep, StepKind},
     error::{Error, Kind},
-    forwarding::{ForwardingModel, OwnPod, owner},
+    forwarding::{ForwardingModel, OwnPod, Packet, Stop, owner},
     model::{Cluster, Family, InterfaceName, Prefixed},
     plan::{self, Desired, Observed, OriginalSysctls},
     render::Locator,
@@ -69,6 +69,20 @@ pub(super) fn run(options: &ExplainOptions, output: &Output) -> VerbResult {
     explain(options, &session.loaded, session.index, &session.prepared.desired, &observed, output)
 }
 
+/// Checks that the configuration decides about a packet: it describes neither the default route of a node nor its other networks.
+fn check_planned(model: &ForwardingModel<'_>, packet: Packet) -> Result<(), Error> {
+    if model.trace(&packet).stop != Some(Stop::NoRoute) {
+        return Ok(());
+    }
+    let message = format!(
+        "--planned cannot trace packets to {}: the configuration does not describe the other routes of this node, such as its default \
+         route",
+        packet.destination
+    );
+    let hint = "run `hostgw explain` on the node, or pass --state with a snapshot of it";
+    Err(Error::new(Kind::Usage, message).with_hint(hint))
+}
+
 fn planned_node(loaded: &Loaded, node: Option<&str>) -> Result<usize, Error> {
     let Some(name) = node else {
         return Err(Error::new(Kind::Usage, "--planned needs the name of a node")
@@ -102,6 +116,9 @@ fn explain(
         is_planned: options.planned,
     };
     let (source, input) = origin(options, &guidepost, &model)?;
+    if options.planned {
+        check_planned(&model, Packet { source, destination: options.address, input: input.clone() })?;
+    }
     let locator = Locator::new(&loaded.document);
     let describe = |route: &Route| {
         let line = desired.route_origin(&loaded.cluster, &route.key()).and_then(|path| locator.source(&path));
@@ -183,11 +200,9 @@ fn origin(
             let is_usable = |local: &&InterfaceAddress| {
                 Family::from(local.address) == family && !local.address.is_loopback() && local.is_used()
             };
-            let found = addresses.find(is_usable).ok_or_else(|| missing("address"))?;
-            // The route can prefer another address.
-            let route = model.trace_own(found.address, options.address).route;
-            let preferred = route.and_then(|route| route.source);
-            Ok((preferred.unwrap_or(found.address), None))
+            let chosen = model.own_source(options.address);
+            let source = chosen.or_else(|| addresses.find(is_usable).map(|local| local.address));
+            source.map(|source| (source, None)).ok_or_else(|| missing("address"))
         }
         PacketSource::Address(address) if Family::from(address) != family => Err(Error::new(
             Kind::Usage,

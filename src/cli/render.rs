@@ -124,7 +124,7 @@ fn form(program: PersistArgument, id: Option<&NetplanId>, interface: &str) -> Re
 
 fn unnamed_interface(node: &Untrusted) -> Error {
     Error::new(Kind::Invalid, format!("the configuration does not name the egress interface of node {node}"))
-        .with_hint("set egressInterface, which a boot file needs; use the interface name from `ip link`, not an altname")
+        .with_hint("set egressInterface, which this file needs; use the interface name from `ip link`, not an altname")
 }
 
 fn depends_on_links() -> Error {

@@ -451,7 +451,7 @@ fn direction(samples: &[PodSample], all: usize, ends: Vec<String>) -> String {
     let pods = format!("{pods}{others} on {peers}");
     let ends = match ends.as_slice() {
         [] => pods,
-        [end] => format!("{pods} as well as {end}"),
+        [end] => format!("both {pods} and {end}"),
         _ => all_of(&[vec![pods], ends].concat()),
     };
     between(&directions, &own, &ends)

@@ -66,7 +66,7 @@ fn default_forwarding(examination: &Examination<'_>, paths: &Paths<'_>) -> Optio
     let has_interface_for_each = || host.foreign.iter().chain(&host.others).any(|route| is_of_pod(&route));
     let is_off = examination.observed.state.sysctls.get(&key).is_some_and(|value| *value == "0");
     let what = match is_off {
-        true if is_missing => "the pod interface will not forward packets when it is created",
+        true if is_missing => "the pod interface, once created, will not forward packets",
         true if has_interface_for_each() => "the interfaces of new pods will not forward packets",
         _ => return None,
     };

@@ -5,15 +5,15 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
 
 use super::{CLIENT_PORT, Hop, Packet, Refusal, SAMPLE_PORT, Transport, Verdict};
 use crate::{
-    model::{Family, SysctlKey},
-    state::{Host, PolicyRule, Route, RouteType, RuleAction, RuleSelector, State},
+    model::{Family, SysctlKey, address_number, is_link_local},
+    state::{Host, InterfaceAddress, PolicyRule, Route, RouteType, RuleAction, RuleSelector, State},
     text::Untrusted,
 };
 
@@ -187,6 +187,39 @@ impl<'a> ForwardingModel<'a> {
     #[must_use]
     pub fn trace_own(&self, source: IpAddr, destination: IpAddr) -> Trace<'_> {
         self.lookup(&self.flow(source, destination, "lo")).trace()
+    }
+
+    /// Returns the source address that the kernel chooses for a packet from the node itself: the preferred one of the route, or one
+    /// of its interface, near the gateway (`inet_select_addr`, net/ipv4/devinet.c) or the destination (`ipv6_dev_get_saddr`,
+    /// net/ipv6/addrconf.c). `None` if there is no route or no address.
+    #[must_use]
+    pub fn own_source(&self, destination: IpAddr) -> Option<IpAddr> {
+        let family = Family::from(destination);
+        let unspecified: IpAddr = match family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let route = self.trace_own(unspecified, destination).route?;
+        if route.source.is_some() {
+            return route.source;
+        }
+        let (gateway, device) = route.hops().next()?;
+        let usable = self.host.addresses.iter().filter(|local| {
+            Family::from(local.address) == family
+                && local.is_used()
+                && !local.address.is_loopback()
+                && (is_link_local(destination) || !is_link_local(local.address))
+        });
+        let distance = |local: &&InterfaceAddress| {
+            let is_near = match family {
+                Family::V4 => u32::from(!gateway.is_some_and(|gateway| local.prefix.contains(&gateway))),
+                Family::V6 => (address_number(local.address) ^ address_number(destination))
+                    .leading_zeros()
+                    .abs_diff(128),
+            };
+            (local.device != *device, is_near)
+        };
+        usable.min_by_key(distance).map(|local| local.address)
     }
 
     /// Returns the path of a packet.

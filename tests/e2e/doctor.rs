@@ -969,6 +969,45 @@ fn without_privileges_the_firewall_is_unknown() {
     assert!(said.ends_with("0 errors, 1 warning.\ncode 11\n"), "{said}");
 }
 
+/// `explain --from node` uses the source address that the kernel would choose.
+#[test]
+fn packets_of_the_node_have_the_source_that_the_kernel_chooses() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("ip link add mgmt0 type veth peer name mgmt1; ip link set mgmt0 up; ip link set mgmt1 up
+                 ip link property add dev mgmt0 altname aaa0
+                 ip address add 192.168.1.5/24 dev mgmt0; ip address add 172.31.0.11/24 dev eth0
+                 ip address add fd00:31::5/64 dev mgmt0 nodad; ip address add fd00:30::11/64 dev eth0 nodad
+                 ip address add fd00:32::11/64 dev eth0 nodad
+                 ip route add 10.9.0.0/16 via 172.31.0.9; ip route add 10.8.0.0/16 via 172.30.0.9 src 192.168.1.5
+                 ip route add 10.7.0.0/16 dev eth0; ip route add default via 192.168.1.1
+                 ip route add fd00:32:1::/48 via fd00:30::9; ip route add default via fd00:31::9");
+        node.await_ipv6_addresses();
+        node.hostgw_ok(&["apply", "--yes"]);
+        for destination in [
+            "10.244.1.10",
+            "10.244.0.10",
+            "10.9.0.1",
+            "10.8.0.1",
+            "10.7.0.1",
+            "192.0.2.7",
+            "192.168.1.9",
+            "172.31.0.77",
+            "172.30.0.12",
+            "fd00:30::12",
+            "fd00:32:1::9",
+            "2001:db8::7",
+            "fd00:31::77",
+        ] {
+            let answer = node.sh(&format!("ip route get {destination}"));
+            let (_, rest) = answer.split_once(" src ").expect("a source");
+            let source = rest.split_whitespace().next().expect("a source");
+            let explained = node.hostgw_ok(&["explain", destination, "--from", "node"]);
+            explained.says(&format!("From {source} (an address of this node"));
+        }
+    });
+}
+
 #[test]
 fn packets_are_explained_step_by_step() {
     let snapshots = Mutex::new(Snapshots::default());
@@ -987,6 +1026,12 @@ fn packets_are_explained_step_by_step() {
         compare("nobody", &["explain", "10.244.77.1"], 0);
         compare("families", &["explain", "10.244.1.10", "--from", "fd00::1"], 64);
         compare("planned", &["explain", "10.244.0.10", "--planned", "--node", "linux-3"], 0);
+        compare(
+            "planned-from-node",
+            &["explain", "10.244.1.10", "--planned", "--node", "linux-1", "--from", "node"],
+            0,
+        );
+        compare("planned-outside", &["explain", "192.0.2.7", "--planned", "--node", "linux-3"], 64);
         compare("planned-of-nobody", &["explain", "10.244.0.10", "--planned"], 64);
         node.sh("iptables-nft -P FORWARD DROP; ip neigh replace 10.244.1.1 dev eth0 nud failed");
         compare("dropped", &["explain", "10.244.1.10"], 0);
