@@ -407,6 +407,25 @@ fn interfaces_below_and_beside_the_egress_interface_are_examined() {
     });
 }
 
+/// The CNI plugin `bandwidth` sends the packets of a pod through an interface that limits their rate.
+#[test]
+fn a_limited_pod_is_no_finding() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        node.sh("ip link add vp1 type veth peer name pod1; ip link set pod1 up; ip link set vp1 master cni0 up
+                 ip link add bwp1 type ifb; ip link set bwp1 up; tc qdisc add dev bwp1 root tbf rate 10mbit burst 32k latency 25ms
+                 tc qdisc add dev vp1 root tbf rate 10mbit burst 32k latency 25ms; tc qdisc add dev vp1 ingress
+                 tc filter add dev vp1 parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev bwp1");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        let says = "warning[HG1024]: a tc filter on vp1 can drop packets";
+        node.sh("ip link set bwp1 down");
+        node.hostgw(&["doctor"]).expect(11).says(says);
+        node.sh("ip link set bwp1 up
+                 tc filter add dev vp1 parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev eth0");
+        node.hostgw(&["doctor"]).expect(11).says(says);
+    });
+}
+
 /// Rules that only name interfaces treat all pods of a family alike, and those of the other family not at all.
 #[test]
 fn rules_without_addresses_apply_to_one_family() {
