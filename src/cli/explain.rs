@@ -181,14 +181,23 @@ fn origin(
         PacketSource::Pod if !guidepost.cluster.nodes[guidepost.index].has_pods() => PacketSource::Node,
         from => from,
     };
-    if from == PacketSource::Pod && is_own {
-        let message = format!(
-            "{} belongs to a pod of this node: traffic between pods of one node is bridged, not routed",
-            options.address
-        );
-        return Err(Error::new(Kind::Usage, message).with_hint(
-            "to trace a packet to it from another node, pass --from with the address of a pod there",
-        ));
+    // Where each pod has an interface of its own, the node routes the packets between them.
+    let is_routed = own.as_ref().is_some_and(|pod| pod.is_alone && pod.address != options.address);
+    if from == PacketSource::Pod && is_own && !is_routed {
+        let (message, hint) = match own.as_ref().is_some_and(|pod| pod.is_alone) {
+            true => (
+                format!("{} is the pod of this node from which the packet would come", options.address),
+                "to trace a packet from another pod to it, pass --from with the address of that pod",
+            ),
+            false => (
+                format!(
+                    "{} belongs to a pod of this node: traffic between pods of one node is bridged, not routed",
+                    options.address
+                ),
+                "to trace a packet to it from another node, pass --from with the address of a pod there",
+            ),
+        };
+        return Err(Error::new(Kind::Usage, message).with_hint(hint));
     }
     match from {
         PacketSource::Pod => {

@@ -475,6 +475,11 @@ fn pods_can_have_an_interface_each() {
                 .says("outcome    forwarded");
             let explained = node.hostgw_ok(&["explain", "10.244.0.11", "--from", "10.244.1.10"]);
             explained.says("dev veth2").says("outcome    forwarded");
+            let explained = node.hostgw_ok(&["explain", "10.244.0.12"]);
+            explained.says("From 10.244.0.10 (a pod of this node) to 10.244.0.12").says("dev veth3");
+            node.hostgw(&["explain", "10.244.0.10"])
+                .expect(64)
+                .warns("10.244.0.10 is the pod of this node from which");
             // What diverts the packets of one pod is found.
             node.sh("ip route del 10.244.0.11; ip route add 10.244.0.11 dev eth0");
             node.hostgw(&["doctor"]).expect(11).says("this node's pods in 10.244.0.11/32");
