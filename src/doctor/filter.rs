@@ -400,7 +400,7 @@ fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<
         Trouble::Filtered(Filtering::Passed | Filtering::Dropped(_)) => return None,
         Trouble::Filtered(Filtering::DroppedUnless(spot, by)) => unclear(packets, &direction, spot, Some(by)),
         Trouble::Filtered(Filtering::MaybeDropped(by)) => unclear(packets, &direction, by, None),
-        Trouble::Partly(conditional) => partly(packets, &direction, conditional),
+        Trouble::Partly(conditional) => partly(affected, &direction, conditional),
         Trouble::Redirected(AddressChange { spot, depends_on: None }) => finding(
             Rule::PodsRedirected,
             format!("{} changes the destination of {packets} {direction}", spot_text(spot)),
@@ -483,7 +483,16 @@ fn dropped<'a>(
 }
 
 /// Reports a rule that drops some of the packets.
-fn partly(packets: &str, direction: &str, Conditional { spot, depends_on }: &Conditional<'_>) -> Diagnostic {
+fn partly(
+    Affected { samples, protocols }: &Affected,
+    direction: &str,
+    Conditional { spot, depends_on }: &Conditional<'_>,
+) -> Diagnostic {
+    let packets = packets(protocols);
+    let remedy = match spot.rule {
+        Some(_) => remove(spot, "traffic between pods"),
+        None => accept(&allow(samples.iter().map(|sample| &sample.path), spot)),
+    };
     let property = [depends_on, spot].into_iter().find_map(partial_property);
     finding(
         Rule::PartlyBlocked,
@@ -492,7 +501,7 @@ fn partly(packets: &str, direction: &str, Conditional { spot, depends_on }: &Con
             spot_text(spot),
             property.unwrap_or_else(|| "what differs between them".to_owned())
         ),
-        remove(spot, "traffic between pods"),
+        remedy,
     )
 }
 

@@ -254,7 +254,7 @@ impl<'a> Loss<'a> {
     }
 
     /// Returns the finding, unless the packets are certainly dropped. `whose` names them.
-    fn finding(&self, whose: &str) -> Option<Diagnostic> {
+    fn finding(&self, whose: &str, path: &Path) -> Option<Diagnostic> {
         let because =
             |by: &Spot<'_>| format!("hostgw cannot tell, because it cannot decode {}", undecoded(by));
         let spot_text = spot_text(&self.spot());
@@ -270,7 +270,11 @@ impl<'a> Loss<'a> {
             Self::Partly(Conditional { spot, depends_on }) => {
                 let property = [depends_on, spot].into_iter().find_map(partial_property)?;
                 let message = format!("{spot_text} drops some {whose}, depending on {property}");
-                return Some(finding(Rule::OutsideBlocked, message, remove(spot, "pod packets")));
+                let remedy = match spot.rule {
+                    Some(_) => remove(spot, "pod packets"),
+                    None => accept(allow_outside(spot, path).as_slice()),
+                };
+                return Some(finding(Rule::OutsideBlocked, message, remedy));
             }
             Self::Unclear(Filtering::MaybeDropped(by), _) => {
                 format!("{spot_text} may drop {whose}: {}", because(by))
@@ -326,7 +330,7 @@ pub(super) fn lost<'a>(
             };
             if !known.contains(&spot) {
                 known.push(spot);
-                findings.extend(loss.finding(&whose));
+                findings.extend(loss.finding(&whose, &path));
             }
         }
     }

@@ -240,6 +240,13 @@ impl<'a> ChainIndex<'a> {
     }
 }
 
+/// Returns `true` for a rule that applies below a rate.
+fn is_below_rate(spot: &Spot<'_>) -> bool {
+    let is_rate =
+        |term: &Term| matches!(term, Term::Varies(name) if *name == "limit" || *name == "hashlimit");
+    spot.rule.is_some_and(|rule| rule.terms.iter().any(is_rate))
+}
+
 /// What a packet meets that could go to any port.
 #[derive(Debug, Default)]
 struct DestinationSurvey<'a> {
@@ -271,6 +278,8 @@ struct Maybe<'a> {
     accepted_by: Option<Spot<'a>>,
     dropped_by: Option<Spot<'a>>,
     returned_by: Option<Spot<'a>>,
+    /// A rule that accepts packets below a rate.
+    limited_by: Option<Spot<'a>>,
 }
 
 /// Follows a packet through the chains.
@@ -316,12 +325,17 @@ impl<'a> Walker<'a, '_> {
         let end = self.walk(chain, 0, Match::Yes);
         let drops = chain.base.as_ref().is_some_and(|base| base.policy == ChainPolicy::Drop);
         let policy = Spot { chain, rule: None };
-        let Maybe { accepted_by, dropped_by, returned_by } = self.maybe;
-        let dropped = |spot| match accepted_by {
-            Some(by) => Filtering::DroppedUnless(spot, by),
-            None => Filtering::Dropped(spot),
-        };
+        let Maybe { accepted_by, dropped_by, returned_by, limited_by } = self.maybe;
         let passed = dropped_by.map_or(Filtering::Passed, Filtering::MaybeDropped);
+        let partly = &mut self.treatment.partly;
+        let mut dropped = |spot| match (accepted_by, limited_by) {
+            (Some(by), _) => Filtering::DroppedUnless(spot, by),
+            (None, Some(depends_on)) => {
+                partly.get_or_insert(Conditional { spot, depends_on });
+                passed
+            }
+            (None, None) => Filtering::Dropped(spot),
+        };
         let filter = match end {
             ChainEnd::Masqueraded(spot) => {
                 self.treatment.masquerade = Some(AddressChange { spot, depends_on: None });
@@ -426,6 +440,10 @@ impl<'a> Walker<'a, '_> {
             RuleVerdict::Drop if applies == Match::Some => {
                 let depends_on = self.gate.unwrap_or(*spot);
                 self.treatment.partly.get_or_insert(Conditional { spot: *spot, depends_on });
+                None
+            }
+            RuleVerdict::Accept if applies == Match::Some && is_below_rate(spot) => {
+                self.maybe.limited_by.get_or_insert(*spot);
                 None
             }
             _ if applies == Match::Some => None,

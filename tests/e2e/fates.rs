@@ -277,7 +277,7 @@ const CASES: [(&str, &str, &str); 72] = [
 ];
 
 /// The same with rules of iptables.
-const IPTABLES: [(&str, &str, &str); 41] = [
+const IPTABLES: [(&str, &str, &str); 42] = [
     ("-A FORWARD -p tcp -j DROP", "HG1004 drops TCP packets between", "TCP outside"),
     ("-A FORWARD -p udp -m udp --dport 1:65535 -j DROP", "HG1004 drops UDP packets between", "UDP"),
     ("-A FORWARD -p icmp -j REJECT", "HG1040 drops ICMP packets between", "ICMP"),
@@ -331,6 +331,11 @@ const IPTABLES: [(&str, &str, &str); 41] = [
         "ICMP TCP UDP outside",
     ),
     ("-A FORWARD -m limit --limit 1000/s -j DROP", "HG1040 depending on `limit`", "?"),
+    (
+        "-N LIMIT; iptables-nft -A FORWARD -j LIMIT; iptables-nft -A LIMIT -m limit --limit 1000/s -j ACCEPT; iptables-nft -A LIMIT -j DROP",
+        "HG1040 drops some packets between this node's pods and those on other nodes, depending on `limit`",
+        "?",
+    ),
     ("-A FORWARD -m hashlimit --hashlimit-above 5/sec --hashlimit-name h -j DROP", "HG1040 `hashlimit`", "?"),
     (
         "-A FORWARD -m hashlimit --hashlimit-above 10000/sec --hashlimit-burst 1000 --hashlimit-name h -j DROP",
