@@ -7,7 +7,7 @@ use super::{
     blockage::{Blockage, between, packets, peers},
     carriers,
     conditions::{TRY, is_for_ipset, partial_property, spot_text, undecided, undecoded},
-    finding, hosts, outer_carriers, outside,
+    finding, hosts, outer_carriers, outside, own_packets,
     remedy::{accept, allow, is_open, remove},
     same_node,
     samples::{PodSample, PodSampler},
@@ -16,8 +16,8 @@ use crate::{
     diagnose::{Diagnostic, Rule, Severity},
     forwarding::{
         AddressChange, ChainIndex, Conditional, Direction, Distinctions, Filtering, ForwardingModel,
-        HeaderPart, Overwriting, Packet, Passage, Path, Paths, Region, SAMPLE_PORT, Spot, Transport,
-        Treatment, Way,
+        HeaderPart, Overwriting, Packet, Passage, Paths, Region, SAMPLE_PORT, Spot, Transport, Treatment,
+        Way,
     },
     model::Family,
     state::{Firewall, Host, Link, LowerChain, MatchedChains, PolicyRule},
@@ -203,7 +203,7 @@ pub(super) fn examine(
     let troubles = between_pods(&chains, &distinctions, host, paths, model, usize::MAX, effects);
     let mut others = Others::of(&chains, &distinctions, paths, model, &troubles);
     findings.extend(troubles.findings(&mut others));
-    findings.extend(of_node(&chains, &distinctions, paths, model));
+    findings.extend(own_packets::examine(&chains, &distinctions, paths, model));
     findings.extend(same_node::filtered(
         examination,
         paths,
@@ -309,64 +309,6 @@ fn between_pods<'a>(
         }
     }
     PodTroubles { found, all, unexamined }
-}
-
-/// Reports rules that drop the packets with which the node itself opens connections to pods on other nodes, or the replies. The
-/// sample is a TCP connection.
-fn of_node<'a>(
-    chains: &ChainIndex<'a>,
-    distinctions: &Distinctions,
-    paths: &Paths<'_>,
-    model: &ForwardingModel<'_>,
-) -> Vec<Diagnostic> {
-    /// As many as are followed at once for pods during an apply.
-    const LIMIT: usize = 2000;
-    let mut alike: HashMap<_, Option<Spot<'a>>> = HashMap::new();
-    let mut found: Vec<(Spot<'a>, Direction, Vec<Path>)> = Vec::new();
-    for path in paths.of_node().take(LIMIT) {
-        let Path { direction, packet, expected, .. } = &path;
-        let way = match direction {
-            Direction::Out => Way::Out,
-            Direction::In => Way::In,
-        };
-        let classes = [packet.source, packet.destination].map(|address| distinctions.class(address));
-        let dropping = alike.entry((classes, *direction, expected.device.clone())).or_insert_with(|| {
-            let passage = Passage {
-                packet,
-                transport: Transport::Tcp,
-                port: SAMPLE_PORT,
-                way,
-                output: &expected.device,
-                is_reply: way == Way::In,
-            };
-            match chains.follow(model, &passage, MatchedChains::Others).filter {
-                Filtering::Dropped(spot) => Some(spot),
-                _ => None,
-            }
-        });
-        let (Some(spot), direction) = (*dropping, *direction) else { continue };
-        match found.iter_mut().find(|(known, along, _)| (*known, *along) == (spot, direction)) {
-            Some((_, _, paths)) => paths.push(path),
-            None => found.push((spot, direction, vec![path])),
-        }
-    }
-    let all = paths.nodes();
-    let diagnostic = |(spot, direction, affected): (Spot<'_>, Direction, Vec<Path>)| {
-        let mut nodes: Vec<&Untrusted> = affected.iter().filter_map(Path::node).collect();
-        nodes.dedup();
-        let peers = peers(&nodes, all, affected.iter().any(|path| path.is_of_all));
-        let packets = match direction {
-            Direction::Out => format!("packets from this node to pods on {peers}"),
-            Direction::In => format!("replies from pods on {peers} to this node"),
-        };
-        let remedy = match is_open(&spot) {
-            true => accept(&allow(affected.iter(), &spot)),
-            false => remove(&spot, "packets between this node and pods"),
-        };
-        let message = format!("{} drops {packets} (traced for TCP port {SAMPLE_PORT})", spot_text(&spot));
-        finding(Rule::OwnPacketsBlocked, message, remedy)
-    };
-    found.into_iter().map(diagnostic).collect()
 }
 
 /// Returns the troubles of a packet.

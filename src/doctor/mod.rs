@@ -7,6 +7,7 @@
 //! - `conditions.rs`: firewall rules, and their conditions that hostgw cannot decide, as text
 //! - `hosts.rs`: the same for packets between pods and other nodes themselves
 //! - `outside.rs`: the same for packets that leave the cluster
+//! - `own_packets.rs`: the same for packets of the node itself to pods
 //! - `blockage.rs`: the packets that a firewall drops, by the rule or policy that does so
 //! - `remedy.rs`: the command that makes a firewall accept pod packets
 //! - `programs.rs`: what else sees pod packets besides the firewall, such as XDP and tc
@@ -38,6 +39,7 @@ mod journey;
 mod neighbors;
 mod other_cni;
 mod outside;
+mod own_packets;
 mod paths;
 mod plan;
 mod ports;

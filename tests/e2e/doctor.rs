@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 56] = [
+const DISEASES: [(&str, &str, &str, &str); 58] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -314,6 +314,14 @@ const DISEASES: [(&str, &str, &str, &str); 56] = [
         "bridge link set dev vp1 state 3",
     ),
     ("stp", "ip link set cni0 type bridge stp_state 1", "", "ip link set cni0 type bridge stp_state 0"),
+    ("own-pods", "iptables-nft -A INPUT -i cni0 -j DROP", "", "iptables-nft -I INPUT -i cni0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+    (
+        "own-pods-out",
+        "nft add table ip fw; nft 'add chain ip fw out { type filter hook output priority 0; policy drop; }'
+         nft add rule ip fw out oifname eth0 accept; nft add rule ip fw out oifname lo accept",
+        "",
+        "nft add rule ip fw out oifname cni0 accept",
+    ),
     (
         "second-interface",
         "ip link add eth1 type veth peer name lan1; ip link set lan1 up; ip link set eth1 up

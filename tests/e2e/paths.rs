@@ -349,9 +349,10 @@ fn packets_of_the_node_itself_are_judged() {
                 let found = node.hostgw(&["doctor"]).expect(11);
                 let name = format!("paths-own-{}-{whose}", chain.to_lowercase());
                 snapshots.lock().expect("no panic").compare(&name, &found);
-                // The remedy is in backquotes, in the last line but one.
-                let remedy = found.stdout.rsplit('`').nth(1).expect("a command");
-                node.sh(&remedy.replace("iptables ", "iptables-nft "));
+                for help in found.stdout.lines().filter(|line| line.contains("help:")) {
+                    let remedy = help.rsplit('`').nth(1).expect("a command in backquotes");
+                    node.sh(&remedy.replace("iptables ", "iptables-nft "));
+                }
                 node.hostgw(&["doctor"]).expect(0).says("no findings");
                 node.sh(&format!("iptables-nft -F {chain}"));
             }
