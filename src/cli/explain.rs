@@ -264,7 +264,7 @@ fn journey(journey: &Journey, output: &Output) -> String {
 }
 
 /// Stands for the egress interface of a planned node that only the node itself knows.
-const UNNAMED: &str = "egress";
+const UNNAMED: &str = "(egress)";
 
 /// The node as it is planned, with a bridge for its pods.
 fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {

@@ -1058,6 +1058,10 @@ fn packets_are_explained_step_by_step() {
             &["explain", "10.244.1.10", "--planned", "--node", "linux-1", "--from", "node"],
             0,
         );
+        let unnamed = cluster("", &[NODE_1, NODE_2, NODE_3]).replace("egressInterface: eth0\n", "");
+        node.write("unnamed.yaml", &unnamed);
+        let arguments = ["explain", "10.244.1.10", "--planned", "--node", "linux-1", "-f", "unnamed.yaml"];
+        compare("planned-without-interface", &arguments, 0);
         compare("planned-outside", &["explain", "192.0.2.7", "--planned", "--node", "linux-3"], 64);
         compare("planned-of-nobody", &["explain", "10.244.0.10", "--planned"], 64);
         node.sh("iptables-nft -P FORWARD DROP; ip neigh replace 10.244.1.1 dev eth0 nud failed");
