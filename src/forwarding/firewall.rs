@@ -396,6 +396,12 @@ impl<'a> Walker<'a, '_> {
         depth: usize,
     ) -> Option<ChainEnd<'a>> {
         let is_certain = applies == Match::Yes;
+        // `NETMAP` changes the destination here, and the source after routing.
+        let is_before_routing = matches!(self.hook, Hook::Prerouting | Hook::Output);
+        let verdict = match verdict {
+            RuleVerdict::Masquerade if is_before_routing => &RuleVerdict::Translate,
+            other => other,
+        };
         if *verdict == RuleVerdict::Translate && applies > Match::Rare {
             self.note_translation(spot, is_certain && self.doubted().is_none());
         }

@@ -277,7 +277,7 @@ const CASES: [(&str, &str, &str); 72] = [
 ];
 
 /// The same with rules of iptables.
-const IPTABLES: [(&str, &str, &str); 42] = [
+const IPTABLES: [(&str, &str, &str); 43] = [
     ("-A FORWARD -p tcp -j DROP", "HG1004 drops TCP packets between", "TCP outside"),
     ("-A FORWARD -p udp -m udp --dport 1:65535 -j DROP", "HG1004 drops UDP packets between", "UDP"),
     ("-A FORWARD -p icmp -j REJECT", "HG1040 drops ICMP packets between", "ICMP"),
@@ -303,6 +303,11 @@ const IPTABLES: [(&str, &str, &str); 42] = [
         "-t nat -A PREROUTING -p tcp -d 10.244.0.0/16 -j REDIRECT --to-ports 15001",
         "HG1041 of TCP packets",
         "TCP",
+    ),
+    (
+        "-t nat -A PREROUTING -d 10.244.1.0/24 -j NETMAP --to 10.99.0.0/24",
+        "HG1041 changes the destination of packets",
+        "ICMP TCP UDP",
     ),
     ("-A FORWARD -m dscp --dscp 0 -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
     ("-A FORWARD -m dscp --dscp 46 -j DROP", "", ""),
