@@ -23,7 +23,7 @@ pub fn two() -> String {
 /// A node with its bridge, as the CNI plugin leaves it.
 pub fn node_with_bridge(privilege: Privilege) -> Namespace {
     let node = node(privilege);
-    node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
+    node.sh("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/24 dev cni0");
     node.write("hostgw.yaml", &three());
     node
 }
@@ -48,7 +48,7 @@ fn lost_state_is_restored() {
         let wanted = state(&node);
         assert!(wanted.contains("10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87"), "{wanted}");
         for event in EVENTS {
-            node.observe(event);
+            node.sh(event);
             agent.await_state(&wanted, event);
         }
         // The history only contains the apply: a rollback undoes the apply, not a repair.
@@ -70,8 +70,8 @@ fn the_agent_waits_for_what_is_missing_when_it_starts() {
         node.write("hostgw.yaml", &three());
         let waiting = agent.await_event("waiting", 1);
         assert!(waiting["message"].to_string().contains("cannot tell which node"), "{waiting}");
-        node.observe("ip link add eth0 type veth peer name lan0; ip link set lan0 up; ip link set eth0 up");
-        node.observe("ip address add 172.30.0.11/24 dev eth0");
+        node.sh("ip link add eth0 type veth peer name lan0; ip link set lan0 up; ip link set eth0 up");
+        node.sh("ip address add 172.30.0.11/24 dev eth0");
         agent.await_event("applied", 1);
         settled(&node);
     });
@@ -87,7 +87,7 @@ fn a_changed_file_is_applied_and_a_bad_one_refused() {
         assert!(!state(&node).contains("10.244.2.0/24"));
         // As an editor saves: a new file replaces the old one.
         node.write(".hostgw.yaml.swp", &three());
-        node.observe("mv .hostgw.yaml.swp hostgw.yaml");
+        node.sh("mv .hostgw.yaml.swp hostgw.yaml");
         agent.await_event("applied", 3);
         let wanted = state(&node);
         node.write("hostgw.yaml", "clusterPrefix: nonsense\n");
@@ -97,11 +97,11 @@ fn a_changed_file_is_applied_and_a_bad_one_refused() {
         assert!(message.starts_with(expected), "{refused}");
         assert!(message.ends_with(" (help: run `hostgw validate hostgw.yaml`)"), "{refused}");
         agent.await_condition("degraded");
-        node.observe("ip route flush proto 87");
+        node.sh("ip route flush proto 87");
         agent.await_state(&wanted, "a flush");
         assert_eq!(agent.count("recovered"), 0, "the file is still invalid");
         node.hostgw_ok(&["status"]).says("hostgw.yaml is invalid");
-        node.observe("rm hostgw.yaml");
+        node.sh("rm hostgw.yaml");
         agent.await_event("refused", 2);
         node.write("hostgw.yaml", &three());
         agent.await_event("recovered", 1);
@@ -129,7 +129,7 @@ fn a_config_map_is_followed() {
 #[test]
 fn a_mass_removal_is_refused_until_a_user_allows_it() {
     let node = node(Privilege::Root);
-    node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.64.0.1/24 dev cni0");
+    node.sh("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.64.0.1/24 dev cni0");
     node.write("hostgw.yaml", &large_cluster(60));
     let agent = Agent::spawn(&node, &["--node", "linux-0"]);
     agent.await_event("applied", 1);
@@ -137,7 +137,7 @@ fn a_mass_removal_is_refused_until_a_user_allows_it() {
     node.write("hostgw.yaml", &large_cluster(20));
     let refused = agent.await_event("refused", 1);
     assert!(refused["message"].to_string().contains("--allow-removals 40"), "{refused}");
-    node.observe("ip route flush proto 87");
+    node.sh("ip route flush proto 87");
     agent.await_state(&wanted, "a flush");
     node.hostgw_ok(&["apply", "--yes", "--node", "linux-0", "--allow-removals", "40"]);
     agent.await_condition("inSync");
@@ -157,7 +157,7 @@ fn other_commands_are_respected() {
         assert_eq!(pinned["pin"]["reason"], "apply", "{pinned}");
         let wanted = state(&node);
         assert!(!wanted.contains("10.244.2.0/24"));
-        node.observe("ip route flush proto 87");
+        node.sh("ip route flush proto 87");
         agent.await_state(&wanted, "a flush");
         node.hostgw_ok(&["status"])
             .says("Pinned: `hostgw apply` applied another configuration, other.yaml, and the agent keeps it");
@@ -227,7 +227,7 @@ fn a_killed_agent_changes_nothing_and_the_next_one_continues() {
         drop(agent);
         assert_eq!(state(&node), wanted);
         node.hostgw_ok(&["status"]).says("Agent: not running");
-        node.observe("ip route flush proto 87");
+        node.sh("ip route flush proto 87");
         let agent = Agent::start(&node);
         agent.await_state(&wanted, "a flush");
         node.hostgw_ok(&["status"]).says("Agent: in sync");
@@ -242,7 +242,7 @@ fn a_repair_is_completed_before_the_agent_stops() {
         let whole = state(&node);
         let is_midway = (1..200).any(|point| {
             node.sh("ip route flush proto 87; nft delete table ip hostgw");
-            let stopped = Stopped::at(&node, &mut node.hostgw_command(&["agent"]), "agent", point);
+            let stopped = Stopped::hostgw(&node, &["agent"], "agent", point);
             let stopped = stopped.unwrap_or_else(|outcome| panic!("the agent ended: {outcome}"));
             let is_midway = is_open(&node) && !node.managed_routes().is_empty();
             if is_midway {
@@ -275,7 +275,7 @@ fn a_foreign_route_is_not_fought_over_and_the_rest_is_repaired() {
     each(|privilege| {
         let node = node_with_bridge(privilege);
         let agent = Agent::start(&node);
-        node.observe(
+        node.sh(
             "ip route replace 10.244.1.0/24 via 172.30.0.99 dev eth0 proto static; ip route del 10.244.2.0/24",
         );
         let conflict = agent.await_event("conflict", 1);
@@ -284,7 +284,7 @@ fn a_foreign_route_is_not_fought_over_and_the_rest_is_repaired() {
         assert!(state(&node).contains("10.244.1.0/24 via 172.30.0.99 dev eth0 proto static"));
         agent.await_condition("degraded");
         node.hostgw_ok(&["status"]).says("Conflict: ");
-        node.observe("ip route del 10.244.1.0/24");
+        node.sh("ip route del 10.244.1.0/24");
         agent.await_event("conflictResolved", 1);
         agent.await_condition("inSync");
         assert!(state(&node).contains("10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87"));
@@ -307,7 +307,7 @@ fn a_contested_route_is_reported_and_costs_little() {
     assert!((5..15).contains(&repairs), "{repairs}");
     node.hostgw_ok(&["status"]).says("Contested: ").says("route 10.244.1.0/24");
     // Other routes are repaired immediately.
-    node.observe("ip route del 10.244.2.0/24");
+    node.sh("ip route del 10.244.2.0/24");
     agent.await_true("another route", || state(&node).contains("10.244.2.0/24"));
     agent.await_true("the contested route", || state(&node).contains("10.244.1.0/24"));
 }
@@ -321,7 +321,7 @@ fn the_last_good_configuration_is_used_at_a_boot_with_a_bad_file() {
         let wanted = state(&node);
         drop(agent);
         // A boot clears the state of the kernel and /run, and the file is invalid.
-        node.observe("ip route flush proto 87; nft flush ruleset; rm -r state");
+        node.sh("ip route flush proto 87; nft flush ruleset; rm -r state");
         node.write("hostgw.yaml", "clusterPrefix: nonsense\n");
         let agent = Agent::spawn(&node, &["--last-good", "good.yaml"]);
         agent.await_event("refused", 1);
@@ -342,14 +342,14 @@ fn both_families_are_restored() {
         let node = node(privilege);
         super::configure_ipv6(&node);
         let agent = Agent::start(&node);
-        let routes = || node.observe("ip -6 route show proto 87; nft -s list ruleset");
+        let routes = || node.sh("ip -6 route show proto 87; nft -s list ruleset");
         let wanted = routes();
         assert!(wanted.contains("fd00:244:0:1::/64"), "{wanted}");
-        node.observe(
+        node.sh(
             "ip link set eth0 down; ip link set eth0 up; ip -6 address add fd00:30::11/64 dev eth0 nodad",
         );
         agent.await_true("the routes", || routes() == wanted);
-        node.observe("nft flush ruleset; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding");
+        node.sh("nft flush ruleset; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding");
         agent.await_true("NAT", || routes() == wanted);
         agent.await_true("forwarding", || node.sysctl("net.ipv6.conf.all.forwarding") == "1");
     });
@@ -362,19 +362,19 @@ fn status_shows_routes_and_lost_paths() {
     let status = node.hostgw_ok(&["status", "--json"]).json();
     assert_eq!(status["agent"]["running"], true, "{status}");
     assert_eq!(status["agent"]["routes"], 3);
-    node.observe("ip rule add to 10.244.1.0/24 blackhole");
+    node.sh("ip rule add to 10.244.1.0/24 blackhole");
     let lost = agent.await_event("pathsLost", 1);
     assert!(lost["nodes"].to_string().contains("linux-2"), "{lost}");
     let status = node.hostgw_ok(&["status", "--json"]).json();
     assert_eq!(status["agent"]["unreachable"], serde_json::json!(["linux-2"]));
-    node.observe("ip rule del to 10.244.1.0/24 blackhole");
+    node.sh("ip rule del to 10.244.1.0/24 blackhole");
     agent.await_event("pathsRestored", 1);
 }
 
 #[test]
 fn a_thousand_nodes_are_restored_quickly() {
     let node = node(Privilege::Root);
-    node.observe("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.64.0.1/24 dev cni0");
+    node.sh("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.64.0.1/24 dev cni0");
     node.write("hostgw.yaml", &large_cluster(1000));
     let agent = Agent::spawn(&node, &["--node", "linux-0"]);
     agent.await_condition("inSync");
@@ -383,7 +383,7 @@ fn a_thousand_nodes_are_restored_quickly() {
     for event in
         ["ip link set eth0 down; ip link set eth0 up", "nft flush ruleset", "ip route flush proto 87"]
     {
-        node.observe(event);
+        node.sh(event);
         agent.await_state(&wanted, event);
     }
     agent.await_condition("inSync");

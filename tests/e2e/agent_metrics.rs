@@ -68,7 +68,7 @@ fn metrics_and_probes_are_served_on_the_loopback_interface() {
             assert!(metrics.split('\n').any(|served| served == line), "no {line} in\n{metrics}");
         }
         assert!(metrics.contains(",node=\"linux-1\",version="), "{metrics}");
-        node.observe("ip route flush proto 87; nft flush ruleset");
+        node.sh("ip route flush proto 87; nft flush ruleset");
         agent.await_event("repaired", 1);
         await_answer(
             &agent,
@@ -118,16 +118,16 @@ fn readiness_depends_on_the_node_and_not_on_the_file() {
         await_answer(&agent, &node, "/healthz", "200", "");
         node.write("hostgw.yaml", &three());
         await_answer(&agent, &node, "/readyz", "200", "In sync");
-        node.observe("ip rule add to 10.244.1.0/24 blackhole");
+        node.sh("ip rule add to 10.244.1.0/24 blackhole");
         await_answer(&agent, &node, "/readyz", "503", "pod traffic to 1 node is lost or diverted");
         await_answer(&agent, &node, "/metrics", "200", "\nhostgw_agent_unreachable_nodes 1\n");
         await_answer(&agent, &node, "/metrics", "200", "\nhostgw_agent_ready 0\n");
-        node.observe("ip rule del to 10.244.1.0/24 blackhole");
+        node.sh("ip rule del to 10.244.1.0/24 blackhole");
         await_answer(&agent, &node, "/readyz", "200", "In sync");
-        node.observe("ip route replace 10.244.1.0/24 via 172.30.0.99 dev eth0 proto static");
+        node.sh("ip route replace 10.244.1.0/24 via 172.30.0.99 dev eth0 proto static");
         await_answer(&agent, &node, "/readyz", "503", "Degraded: 1 conflict\n");
         await_answer(&agent, &node, "/metrics", "200", "\nhostgw_agent_conflicts 1\n");
-        node.observe("ip route del 10.244.1.0/24");
+        node.sh("ip route del 10.244.1.0/24");
         await_answer(&agent, &node, "/readyz", "200", "In sync");
         node.write("hostgw.yaml", "clusterPrefix: nonsense\n");
         await_answer(&agent, &node, "/metrics", "200", "\nhostgw_agent_configuration_refused 1\n");
@@ -237,7 +237,7 @@ fn the_file_is_replaced_atomically_and_readable_for_all_users() {
         });
         assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o644);
         for round in 1..=10 {
-            node.observe("ip route del 10.244.1.0/24; ip route del 10.244.2.0/24");
+            node.sh("ip route del 10.244.1.0/24; ip route del 10.244.2.0/24");
             let repaired = format!("\nhostgw_agent_repaired_objects_total{{kind=\"route\"}} {}\n", round * 2);
             agent.await_true("a repair", || read().contains(&repaired));
             // A reload prevents a contest, which would delay the repair.
@@ -262,13 +262,13 @@ fn a_file_that_cannot_be_written_is_reported_once() {
     let agent = start(&node, &["--metrics-file", "metrics/hostgw.prom"]);
     node.sh("rm -r metrics");
     for round in 1..=2 {
-        node.observe("ip route flush proto 87");
+        node.sh("ip route flush proto 87");
         agent.await_event("repaired", round);
     }
     let failure = agent.await_event("taskFailed", 1);
     assert!(failure["message"].to_string().contains("Cannot write metrics/hostgw.prom"), "{failure}");
     assert_eq!(agent.count("taskFailed"), 1);
     node.sh("mkdir metrics");
-    node.observe("ip route flush proto 87");
+    node.sh("ip route flush proto 87");
     agent.await_true("the file", || node.folder().join("metrics/hostgw.prom").exists());
 }

@@ -10,7 +10,7 @@ const NODES: usize = 300;
 /// The machine linux-0 of a large cluster, with the bridge of its pods.
 fn node_with_pods(privilege: Privilege) -> Namespace {
     let node = node(privilege);
-    node.observe("ip link add cni0 type bridge; ip address add 10.64.0.1/24 dev cni0; ip link set cni0 up");
+    node.sh("ip link add cni0 type bridge; ip address add 10.64.0.1/24 dev cni0; ip link set cni0 up");
     node
 }
 

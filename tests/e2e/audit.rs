@@ -9,7 +9,7 @@ use crate::support::namespace::{Namespace, Outcome, Privilege, each};
 fn applied((name, cidr, address): (&str, &str, &str), privilege: Privilege) -> Namespace {
     let node = Namespace::new(privilege);
     let gateway = cidr.replace(".0/24", ".1/24");
-    node.observe(&format!(
+    node.sh(&format!(
         "ip link set lo up; ip link add eth0 type veth peer name lan0; ip link set eth0 up; ip link set lan0 up
          ip address add {address}/24 dev eth0
          ip link add cni0 type bridge; ip link set cni0 up; ip address add {gateway} dev cni0"
@@ -86,7 +86,7 @@ fn a_wrong_static_neighbor_entry_is_found() {
     each(|privilege| {
         let nodes = [("n1", 0, 11), ("n2", 1, 12)].map(|(name, pods, address)| {
             let node = Namespace::new(privilege);
-            node.observe(&format!(
+            node.sh(&format!(
                 "ip link set lo up; ip link add eth0 type veth peer name lan0; ip link set eth0 up; ip link set lan0 up
                  ip address add 172.30.0.{address}/24 dev eth0; ip address add fd00:30::{address}/64 dev eth0 nodad
                  ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.{pods}.1/24 dev cni0

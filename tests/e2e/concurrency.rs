@@ -127,7 +127,7 @@ fn run_during(first: &str, second: &[&str]) {
             node.hostgw_ok(&["apply", "--yes"]);
         }
         let name = format!("hostgw {first}, stopped at {point}");
-        let stopped = match Stopped::at(&node, &mut node.hostgw_command(&[first, "--yes"]), &name, point) {
+        let stopped = match Stopped::hostgw(&node, &[first, "--yes"], &name, point) {
             Ok(stopped) => stopped,
             Err(outcome) => return drop(outcome.expect(0)),
         };

@@ -1,10 +1,12 @@
 //! Records with every field damaged in turn: every command ends with a message, never with a panic or a hang, and
 //! rollback remains possible unless it needs the damaged part.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::{NODE_1, NODE_2, cluster, node, pending};
-use crate::support::namespace::{Namespace, Outcome, Privilege, each, is_root};
+use crate::support::namespace::{Namespace, Privilege, each, is_root};
 
 /// Every command that reads records.
 const COMMANDS: [&[&str]; 10] = [
@@ -57,8 +59,6 @@ fn paths(value: &Value, here: &str, found: &mut Vec<String>) {
 /// A node with records of every kind: two committed applies, and a pending one without processes or an outcome.
 struct Damaged {
     node: Namespace,
-    /// The command that restores the records before each damage.
-    restore: String,
 }
 
 impl Damaged {
@@ -78,26 +78,40 @@ impl Damaged {
         node.sh("kill -9 $(sed 's/process \\([0-9]*\\).*/\\1/' state/net-*/lock)
                  cp outcome \"$(echo state/net-*)/outcome.json\"
                  cp -a state whole");
-        Self { node, restore: "rm -rf state; cp -a whole state".to_owned() }
+        Self { node }
     }
 
     /// Runs every command with a record that contains `text`. Each one must end on its own.
     fn run(&self, record: &str, text: &[u8], what: &str) {
         let folder = self.node.folder();
         for arguments in COMMANDS {
-            self.node.sh(&self.restore);
-            std::fs::write(folder.join("damaged"), text).expect("our folder");
-            self.node.sh(&format!("cp damaged state/net-*/{record}"));
-            let mut command = self.node.command("timeout");
-            command.args(["20", "sh", "-c", "exec \"$HOSTGW\" \"$@\"", "hostgw"]).args(arguments);
-            let name = format!("hostgw {} # {record}: {what}", arguments.join(" "));
-            let outcome = Outcome::of(&self.node, &name, &mut command);
+            std::fs::remove_dir_all(folder.join("state")).expect("our folder");
+            copy(&folder.join("whole"), &folder.join("state"));
+            let dir = self.node.state_dir().expect("the records");
+            std::fs::write(dir.join(record), text).expect("a record");
+            let mut outcome =
+                self.node.try_sh(&format!("exec timeout 20 \"$HOSTGW\" {}", arguments.join(" ")));
+            outcome.command = format!("hostgw {} # {record}: {what}", arguments.join(" "));
             assert!([0, 1, 3, 4, 5, 6, 7, 8, 9, 10].contains(&outcome.code), "{outcome}");
             assert!(!outcome.stderr.contains("panicked"), "{outcome}");
             assert!(
                 !outcome.stdout.contains('\u{202e}') && !outcome.stderr.contains('\u{202e}'),
                 "{outcome}"
             );
+        }
+    }
+}
+
+/// Copies a folder with its files and their permissions.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("our folder");
+    std::fs::set_permissions(to, from.metadata().expect("a folder").permissions()).expect("our folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let (path, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).expect("readable");
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).expect("a file");
         }
     }
 }

@@ -51,7 +51,7 @@ const DISTURBANCES: [&str; 20] = [
 ];
 
 fn foreign(node: &Namespace) -> String {
-    node.observe("ip route show dev theirs0; ip route show table 99; nft -s list table ip theirs")
+    node.sh("ip route show dev theirs0; ip route show table 99; nft -s list table ip theirs")
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn at_rest_the_node_matches_the_file() {
         let mut random = random(seed);
         let mut below = |limit: usize| usize::try_from(random.next_u32()).expect("32 bits") % limit;
         let node = node_with_bridge(privilege);
-        node.observe(FOREIGN);
-        node.observe(TABLE);
+        node.sh(FOREIGN);
+        node.sh(TABLE);
         let mut agent = Agent::start(&node);
         let with_three = state(&node);
         node.write("hostgw.yaml", &two());
@@ -80,7 +80,7 @@ fn at_rest_the_node_matches_the_file() {
                 }
                 21 => {
                     node.write(".new", &two());
-                    node.observe("mv .new hostgw.yaml");
+                    node.sh("mv .new hostgw.yaml");
                     wanted = &with_two;
                 }
                 22 => {
@@ -89,7 +89,7 @@ fn at_rest_the_node_matches_the_file() {
                     agent = Agent::spawn(&node, &[]);
                 }
                 23 => {
-                    node.observe(TABLE);
+                    node.sh(TABLE);
                 }
                 other => {
                     // Some can fail, such as the removal of a route that does not exist.

@@ -361,7 +361,7 @@ fn every_disease_is_found_and_cured() {
 fn proxy_arp_answers_for_no_ipv6_pod_gateway() {
     each(|privilege| {
         let node = super::node(privilege);
-        node.observe(
+        node.sh(
             "ip link add cni0 type bridge; ip link set cni0 up; sysctl -qw net.ipv6.conf.cni0.accept_dad=0
              ip address add 10.244.0.2/24 dev cni0; ip address add fd00:244::2/64 dev cni0 nodad
              sysctl -qw net.ipv4.conf.eth0.proxy_arp=1",
@@ -439,7 +439,7 @@ fn a_limited_pod_is_no_finding() {
 fn rules_without_addresses_apply_to_one_family() {
     each(|privilege| {
         let node = super::node(privilege);
-        node.observe(
+        node.sh(
             "ip link add cni0 type bridge; ip link set cni0 up; sysctl -qw net.ipv6.conf.cni0.accept_dad=0
              ip address add 10.244.0.1/24 dev cni0; ip address add fd00:244:0:1::1/64 dev cni0 nodad
              ip address add fd00:30::11/64 dev eth0 nodad",
@@ -583,7 +583,7 @@ fn a_pod_interface_that_is_down() {
 #[test]
 fn rules_of_many_services_and_a_rule_for_one_of_many_nodes() {
     let node = super::node(Privilege::User);
-    node.observe("ip link add cni0 type bridge; ip address add 10.64.0.1/24 dev cni0; ip link set cni0 up");
+    node.sh("ip link add cni0 type bridge; ip address add 10.64.0.1/24 dev cni0; ip link set cni0 up");
     node.write("hostgw.yaml", &super::large_cluster(1000));
     node.hostgw_ok(&["apply", "--yes", "--node", "linux-0"]);
     // More at once do not fit the socket of iptables.

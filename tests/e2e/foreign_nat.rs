@@ -113,7 +113,7 @@ fn existing_nat_is_restored_exactly() {
 #[cfg(feature = "fault-injection")]
 fn stop_midway<'a>(node: &'a Namespace, arguments: &[&str]) -> Stopped<'a> {
     for point in 10..200 {
-        let stopped = Stopped::at(node, &mut node.hostgw_command(arguments), "hostgw apply", point);
+        let stopped = Stopped::hostgw(node, arguments, "hostgw apply", point);
         let stopped = stopped.unwrap_or_else(|outcome| panic!("no middle: {outcome}"));
         if is_open(node) && !node.managed_routes().is_empty() {
             return stopped;

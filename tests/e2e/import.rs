@@ -182,9 +182,8 @@ fn a_failed_update_changes_nothing() {
 fn a_full_disk_leaves_the_file() {
     each(|privilege| {
         let machine = machine(privilege);
-        let outcome =
-            machine.try_sh("ulimit -f 0; trap '' XFSZ; \"$HOSTGW\" import three.json --update hostgw.yaml");
-        outcome.expect(1).warns("cannot write hostgw.yaml");
+        let import = "ulimit -f 0; trap '' XFSZ; exec \"$HOSTGW\" import three.json --update hostgw.yaml";
+        machine.try_limited_sh(import).expect(1).warns("cannot write hostgw.yaml");
         assert_eq!(std::fs::read_to_string(machine.folder().join("hostgw.yaml")).unwrap(), CONFIG);
         machine.sh("test $(ls -A | wc -l) = 3");
     });

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, is_open, node, plug_in, stopped::Stopped};
-use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, is_root};
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, is_root, without_counters};
 
 /// An upper bound on the number of points. A test that reaches it is in an endless loop.
 const MAX_POINTS: usize = 200;
@@ -29,8 +29,7 @@ fn at_every_point_of(
     mut judge: impl FnMut(usize, &Outcome),
 ) {
     for point in 1..MAX_POINTS {
-        let mut command = node.hostgw_command(&[verb, "--yes"]);
-        match Stopped::at(node, &mut command, &format!("hostgw {verb} --yes"), point) {
+        match Stopped::hostgw(node, &[verb, "--yes"], &format!("hostgw {verb} --yes"), point) {
             Ok(stopped) => {
                 disturb(node);
                 judge(point, &stopped.resume());
@@ -55,9 +54,10 @@ fn unplug(node: &Namespace) {
 
 /// The managed live state: routes, table, forwarding.
 fn managed_state(node: &Namespace) -> (Vec<String>, String, String) {
-    let table =
-        node.sh("nft list table ip hostgw 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//' || true");
-    (node.managed_routes(), table, node.sysctl("net.ipv4.ip_forward"))
+    let seen = node.sh("ip route show proto 87; echo '#'; nft list table ip hostgw 2>/dev/null || true");
+    let (routes, table) = seen.split_once("#\n").expect("the end of the routes");
+    let routes = routes.lines().map(|line| line.trim_end().to_owned()).collect();
+    (routes, without_counters(table), node.sysctl("net.ipv4.ip_forward"))
 }
 
 /// The interface takes its routes with it. On a node without earlier objects, everything else is restored.

@@ -109,33 +109,29 @@ nodes:
 pub fn node(privilege: Privilege) -> Namespace {
     let node = Namespace::new(privilege);
     plug_in(&node);
-    node.wait_until("both ends of eth0 are up", || {
-        node.run(["ip", "-6", "-o", "address", "show", "scope", "link"]).lines().count() == 2
-    });
-    node.await_ipv6_addresses();
+    // Both ends of eth0 are up.
+    node.await_link_addresses(2);
     node.write("hostgw.yaml", RECIPE);
     node
 }
 
 /// Gives a node its addresses in [`IPV6`], and that configuration.
 fn configure_ipv6(node: &Namespace) {
-    node.observe(
-        "ip link add cni0 type bridge; ip link set cni0 up
+    node.sh("ip link add cni0 type bridge; ip link set cni0 up
              ip -6 address add fd00:244::1/64 dev cni0 nodad
-             ip -6 address add fd00:30::11/64 dev eth0 nodad",
-    );
+             ip -6 address add fd00:30::11/64 dev eth0 nodad");
     node.await_ipv6_addresses();
     node.write("hostgw.yaml", IPV6);
 }
 
 /// Connects a node's eth0.
 fn plug_in(node: &Namespace) {
-    node.observe(
-        "ip link add eth0 type veth peer name lan0
-             ip link set lan0 up
-             ip link set eth0 up
-             ip address add 172.30.0.11/24 dev eth0",
-    );
+    node.sh("ip -batch - <<'END'
+link add eth0 type veth peer name lan0
+link set lan0 up
+link set eth0 up
+address add 172.30.0.11/24 dev eth0
+END");
 }
 
 /// A configuration with these Linux nodes: name, pod CIDR and address.
@@ -224,7 +220,7 @@ fn supervisor(node: &Namespace) -> Option<Pid> {
 /// The IPv4 state that hostgw could change, as other tools print it. Less complete than the witness, but ten times
 /// faster.
 fn live(node: &Namespace) -> String {
-    let objects = node.run(["ip", "route", "show", "table", "all"]) + &node.run(["nft", "list", "ruleset"]);
+    let objects = node.sh("ip route show table all; nft list ruleset");
     let sysctls = node.sysctls(&["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf"]);
     without_counters(&objects) + &sysctls.join("\n")
 }

@@ -7,7 +7,7 @@ use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each};
 /// The node linux-1 of a cluster of three, with the bridge of its pods.
 pub fn node_with_pods(privilege: Privilege) -> Namespace {
     let node = node(privilege);
-    node.observe("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up");
+    node.sh("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up");
     node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
     node
 }
@@ -518,9 +518,7 @@ fn pods_can_have_an_interface_each() {
 fn the_network_of_the_pods_can_be_too_large() {
     each(|privilege| {
         let node = node(privilege);
-        node.observe(
-            "ip link add cni0 type bridge; ip address add 10.244.0.1/16 dev cni0; ip link set cni0 up",
-        );
+        node.sh("ip link add cni0 type bridge; ip address add 10.244.0.1/16 dev cni0; ip link set cni0 up");
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
         let warning = "warning[HG0815]: the network of cni0, 10.244.0.0/16, contains pods of other nodes";
         let remedy = "help: the prefix length must be that of the node's pod CIDR, 24: correct `subnet` in the CNI configuration";
@@ -534,7 +532,7 @@ fn the_network_of_the_pods_can_be_too_large() {
         assert!(!format!("{found}").contains("hostgw apply --adopt"), "{found}");
         node.write("hostgw.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_2, NODE_3]));
         node.hostgw_ok(&["plan"]).says(warning);
-        node.observe("ip address add 10.244.0.1/24 dev cni0; ip address del 10.244.0.1/16 dev cni0");
+        node.sh("ip address add 10.244.0.1/24 dev cni0; ip address del 10.244.0.1/16 dev cni0");
         assert!(!format!("{}", node.hostgw_ok(&["apply", "--yes"])).contains("warning"));
     });
 }

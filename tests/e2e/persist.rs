@@ -382,7 +382,7 @@ fn hooks_apply_the_configuration_in_etc() {
                 "/etc/NetworkManager/dispatcher.d/90-hostgw-apply eth0 dhcp4-change",
             ),
         ] {
-            node.observe("ip route flush proto 87; nft flush ruleset");
+            node.sh("ip route flush proto 87; nft flush ruleset");
             let outcome = run(other).expect(0);
             assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""), "{other}");
             assert_eq!(node.managed_routes(), Vec::<String>::new(), "{other}");

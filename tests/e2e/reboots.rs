@@ -35,7 +35,7 @@ fn new_node() -> Namespace {
 
 /// Routes, NAT and forwarding, as other programs print them.
 fn state(node: &Namespace) -> String {
-    node.observe("ip route; nft -s list ruleset; cat /proc/sys/net/ipv4/ip_forward")
+    node.sh("ip route; nft -s list ruleset; cat /proc/sys/net/ipv4/ip_forward")
 }
 
 fn clear(node: &Namespace) {
@@ -115,7 +115,7 @@ fn an_agent_that_is_killed_in_a_repair_is_followed_by_one_that_repairs() {
     kill_at_every_point(|node| {
         node.write("hostgw.yaml", &three());
         node.hostgw_ok(&["apply", "--yes"]);
-        node.observe("ip route flush proto 87; nft flush ruleset");
+        node.sh("ip route flush proto 87; nft flush ruleset");
     });
 }
 

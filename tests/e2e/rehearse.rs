@@ -11,12 +11,10 @@ use crate::support::namespace::{Namespace, Outcome, Privilege, SimulatedCluster,
 /// A node with the bridge of its pods and a default gateway.
 fn healthy(privilege: Privilege) -> Namespace {
     let node = node(privilege);
-    node.observe(
-        "ip link add cni0 type bridge
+    node.sh("ip link add cni0 type bridge
          ip link set cni0 up
          ip address add 10.244.0.1/24 dev cni0
-         ip route add default via 172.30.0.1",
-    );
+         ip route add default via 172.30.0.1");
     node.await_ipv6_addresses();
     node
 }
@@ -138,6 +136,13 @@ fn a_node_in_another_network_is_behind_the_router() {
     });
 }
 
+/// Waits until the routes of an interface have the flag of a lost carrier, which the kernel sets up to a second later.
+fn await_lost_carrier(node: &Namespace, interface: &str) {
+    node.wait_until("the routes have the flag", || {
+        node.run(["ip", "route", "show", "dev", interface]).contains("linkdown")
+    });
+}
+
 /// Nodes that work, however they are connected.
 #[test]
 fn unusual_nodes_work_in_the_copy() {
@@ -147,6 +152,9 @@ fn unusual_nodes_work_in_the_copy() {
             let node = healthy(privilege);
             node.sh(change);
             node.await_ipv6_addresses();
+            if change.contains("master cni0") {
+                await_lost_carrier(&node, "cni0");
+            }
             rehearse(&node, &[], 0)
         };
         // Another default gateway, in a table that no rule looks up, and a less preferred one.
@@ -185,6 +193,7 @@ fn unusual_nodes_work_in_the_copy() {
         assert!(!outcome.stdout.contains("rejected"), "{outcome}");
         let node = healthy(privilege);
         node.sh("ip link set lan0 down");
+        await_lost_carrier(&node, "eth0");
         rehearse(&node, &[], 1);
         let outcome = node.hostgw(&["rehearse"]);
         outcome.warns("error: egress interface eth0 has no carrier: no packet leaves this node through it");
@@ -210,12 +219,10 @@ fn rules_of_iptables_that_drop_packets_are_named() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe(
-            "iptables-nft -N OTHER
+        node.sh("iptables-nft -N OTHER
              iptables-nft -A FORWARD -i cni0 -m comment --comment first -j OTHER
              iptables-nft -A OTHER -p tcp -m multiport --dports 80,443 -j ACCEPT
-             iptables-nft -A OTHER -d 10.244.1.0/24 -m ttl --ttl-gt 3 -m length --length 0:100 -j DROP",
-        );
+             iptables-nft -A OTHER -d 10.244.1.0/24 -m ttl --ttl-gt 3 -m length --length 0:100 -j DROP");
         let outcome = rehearse(&node, &[], 1);
         let handle = node.run(["nft", "-a", "list", "chain", "ip", "filter", "OTHER"]);
         let rule = handle.lines().find(|line| line.contains("drop")).expect("the rule");
@@ -240,7 +247,7 @@ fn queues_to_programs_are_reported() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe("iptables-nft -A FORWARD -d 10.244.1.0/24 -j NFQUEUE --queue-num 3");
+        node.sh("iptables-nft -A FORWARD -d 10.244.1.0/24 -j NFQUEUE --queue-num 3");
         let json = rehearse(&node, &["--json"], 1);
         assert_eq!(
             json.json()["omissions"][0]["object"],
@@ -256,7 +263,7 @@ fn a_forward_policy_of_drop_is_named() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/24 -d 10.244.2.0/24 -j ACCEPT");
+        node.sh("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/24 -d 10.244.2.0/24 -j ACCEPT");
         let json = rehearse(&node, &["--json"], 1);
         assert_eq!(reasons(&json), ["dropped by the policy of chain `FORWARD` in table `ip filter`"]);
         assert!(failing(&json).contains(&"podToOutside linux-1 outside".to_owned()), "{json}");
@@ -306,7 +313,7 @@ fn marks_that_divert_packets_are_followed() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe(
+        node.sh(
             "iptables-nft -t mangle -A PREROUTING -i cni0 -d 10.244.1.0/24 -m ttl --ttl-gt 3 -j MARK --set-mark 3
              ip rule add pref 50 fwmark 3 lookup 100
              ip route add blackhole default table 100",
@@ -322,7 +329,7 @@ fn a_foreign_policy_rule_is_the_reason() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe(
+        node.sh(
             "ip rule add pref 10 from 10.244.0.0/24 lookup 99; ip route add blackhole 10.244.0.0/15 table 99",
         );
         let json = rehearse(&node, &["--json"], 1);
@@ -338,7 +345,7 @@ fn strict_reverse_path_filtering_is_found() {
     each(|privilege| {
         let node = healthy(privilege);
         // Replies of pods come in where their route does not lead.
-        node.observe("sysctl -qw net.ipv4.conf.eth0.rp_filter=1; ip rule add pref 10 to 10.244.2.0/24 iif eth0 lookup 99
+        node.sh("sysctl -qw net.ipv4.conf.eth0.rp_filter=1; ip rule add pref 10 to 10.244.2.0/24 iif eth0 lookup 99
                       ip route add 10.244.2.0/24 dev cni0 table 99; ip rule add pref 11 to 10.244.2.0/24 iif lo lookup 99");
         let json = rehearse(&node, &["--json"], 1);
         assert!(failing(&json).iter().any(|pair| pair.ends_with("win-1")), "{json}");
@@ -350,7 +357,7 @@ fn nat_that_catches_pod_traffic_is_named() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe("iptables-nft -t nat -A POSTROUTING -s 10.244.0.0/24 -o eth0 -m statistic --mode nth --every 1 --packet 0 -j MASQUERADE");
+        node.sh("iptables-nft -t nat -A POSTROUTING -s 10.244.0.0/24 -o eth0 -m statistic --mode nth --every 1 --packet 0 -j MASQUERADE");
         let json = rehearse(&node, &["--json"], 1);
         assert_eq!(failing(&json), ["podToPod linux-1 linux-2", "podToPod linux-1 win-1"]);
         let reasons = reasons(&json);
@@ -383,16 +390,14 @@ fn a_bridge_with_a_hardware_port_and_a_second_interface() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = Namespace::new(privilege);
-        node.observe(
-            "ip link add eth0 type bridge
+        node.sh("ip link add eth0 type bridge
              ip link add port0 type veth peer name lan0
              ip link add mgmt0 type veth peer name lan1
              ip link set port0 master eth0
              for link in eth0 port0 lan0 mgmt0 lan1; do ip link set $link up; done
              ip address add 172.30.0.11/24 dev eth0
              ip address add 192.168.7.2/24 dev mgmt0
-             ip route add default via 192.168.7.1 dev mgmt0",
-        );
+             ip route add default via 192.168.7.1 dev mgmt0");
         node.write("hostgw.yaml", RECIPE);
         node.await_ipv6_addresses();
         rehearse(&node, &[], 0).says("11 of 11 connections work after the plan");
@@ -405,10 +410,8 @@ fn permanent_neighbor_entries_of_simulated_machines_are_left_out() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe(
-            "ip neigh add 10.244.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent
-             ip neigh add 10.77.0.1 lladdr 02:00:00:00:00:02 dev lan0 nud permanent",
-        );
+        node.sh("ip neigh add 10.244.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent
+             ip neigh add 10.77.0.1 lladdr 02:00:00:00:00:02 dev lan0 nud permanent");
         let json = rehearse(&node, &["--json"], 0).json();
         let left_out: Vec<&str> =
             json["omissions"].as_array().unwrap().iter().filter_map(|it| it["object"].as_str()).collect();
@@ -423,14 +426,12 @@ fn a_pod_behind_a_host_route() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = node(privilege);
-        node.observe(
-            "ip link add cali1 type veth peer name pod1
+        node.sh("ip link add cali1 type veth peer name pod1
              ip link set cali1 up; ip link set pod1 up
              ip route add 10.244.0.7 dev cali1 scope link
              ip route add default via 172.30.0.1
              sysctl -qw net.ipv4.conf.cali1.proxy_arp=1 net.ipv4.neigh.cali1.proxy_delay=0
-             iptables-nft -A FORWARD -i cali1 -d 10.244.2.0/24 -m ttl --ttl-gt 3 -j DROP",
-        );
+             iptables-nft -A FORWARD -i cali1 -d 10.244.2.0/24 -m ttl --ttl-gt 3 -j DROP");
         node.await_ipv6_addresses();
         node.write("hostgw.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_2, NODE_3]));
         let json = rehearse(&node, &["--json"], 1);
@@ -452,7 +453,7 @@ fn both_families_are_rehearsed() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe(
+        node.sh(
             "ip address add 2001:db8::11/64 dev eth0 nodad; ip address add fd00:244:0:1::1/64 dev cni0 nodad
                       ip -6 route add default via 2001:db8::1",
         );
@@ -477,7 +478,7 @@ fn refused_plans_are_refused() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe("ip route add 10.244.1.0/24 via 172.30.0.99 proto static");
+        node.sh("ip route add 10.244.1.0/24 via 172.30.0.99 proto static");
         let applied = node.hostgw(&["apply", "--yes"]).expect(10);
         let rehearsed = rehearse(&node, &[], 10);
         assert_eq!(rehearsed.stdout, "");
@@ -529,7 +530,7 @@ fn a_kept_copy_can_be_entered() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);
-        node.observe(
+        node.sh(
             "iptables-nft -A FORWARD -i eth0 -m ttl --ttl-lt 2 -j DROP; ip rule add pref 70 fwmark 9 lookup 9
                       ip route add 10.99.0.0/16 via 172.30.0.77 table 9",
         );
@@ -538,7 +539,7 @@ fn a_kept_copy_can_be_entered() {
             ["nft -s list table ip filter", "ip rule", "ip route show table 9", "ip -o address show eth0"]
         {
             let strip = |text: String| text.replace(" nodad", "").replace("@lan0", "").replace("@if", " ");
-            let on_node = strip(kept.machine().observe(command));
+            let on_node = strip(kept.machine().sh(command));
             assert_eq!(strip(kept.sh("node linux-1", command)), on_node, "{command}");
         }
         let routes = kept.sh("node linux-1", "ip route show proto 87");

@@ -9,7 +9,7 @@ use proptest::{
 
 use super::node;
 use crate::support::{
-    namespace::{Namespace, Outcome, Privilege, each, without_counters},
+    namespace::{Namespace, Privilege, each, without_counters},
     random::{random, requested_seed},
     sequence::{Command, Drift, End, Fault, Place, SYSCTLS, TABLE, World, follow, sequences},
 };
@@ -38,17 +38,11 @@ impl Real {
 
 impl Place for Real {
     fn observe_state(&mut self) -> World {
-        let seen = self.0.sh(&format!(
-            "ip route show | sed 's/ *$//'
-             nft -s list table ip hostgw 2>/dev/null || true
-             cd /proc/sys; grep -s . {}",
-            SYSCTLS.map(|key| key.replace('.', "/")).join(" ")
-        ));
-        let mut world = World::new();
-        for line in without_counters(&seen).lines() {
-            if let Some((key, value)) = line.strip_prefix("net/").and_then(|rest| rest.split_once(':')) {
-                world.insert(format!("net.{}", key.replace('/', ".")), value.to_owned());
-            } else if line == "table ip hostgw {" {
+        let seen = self.0.sh("ip route show; nft -s list table ip hostgw 2>/dev/null || true");
+        let sysctls = SYSCTLS.map(|key| (key.to_owned(), self.0.sysctl(key)));
+        let mut world = World::from(sysctls);
+        for line in without_counters(&seen).lines().map(str::trim_end) {
+            if line == "table ip hostgw {" {
                 world.insert(TABLE.to_owned(), String::new());
             } else if let Some(rule) = line.strip_prefix("\t\t").filter(|line| !line.starts_with("type ")) {
                 let rules = world.get_mut(TABLE).expect("a rule in the table");
@@ -77,12 +71,9 @@ impl Place for Real {
             Command::Destroy => &["destroy", "--yes"],
             Command::Rollback => &["rollback", "--yes"],
         };
-        let fault = fault.map(|fault| ("HOSTGW_FAULT", Self::fault(fault)));
-        let run = |arguments: &[&str]| {
-            let mut program = self.0.hostgw_command(arguments);
-            program.envs(fault.clone());
-            Outcome::of(&self.0, &arguments.join(" "), &mut program)
-        };
+        let fault = fault.map(Self::fault);
+        let variables: Vec<_> = fault.iter().map(|fault| ("HOSTGW_FAULT", fault.as_str())).collect();
+        let run = |arguments: &[&str]| self.0.hostgw_with(arguments, &variables);
         let mut outcome = run(arguments);
         // Mass removals are always allowed, because they are not the subject here.
         if let Some((_, hint)) = outcome.stderr.clone().rsplit_once("--allow-removals ") {

@@ -50,7 +50,7 @@ fn send(node: &Namespace, signal: i32, process: u32) {
 /// A point at which an apply has made some of its changes.
 fn point_midway(node: &Namespace) -> usize {
     for point in 10..200 {
-        let stopped = Stopped::at(node, &mut node.hostgw_command(&["apply", "--yes"]), "apply", point);
+        let stopped = Stopped::hostgw(node, &["apply", "--yes"], "apply", point);
         stopped.unwrap_or_else(|outcome| panic!("no middle: {outcome}")).kill();
         let is_middle = is_open(node) && !node.managed_routes().is_empty();
         node.hostgw_ok(&["rollback", "--yes"]);
@@ -69,7 +69,7 @@ fn no_signal_leaves_an_apply_incomplete() {
         let point = point_midway(&node);
         for (signal, response) in table(&node) {
             let name = format!("hostgw apply --yes, and signal {signal} midway");
-            let stopped = Stopped::at(&node, &mut node.hostgw_command(&["apply", "--yes"]), &name, point);
+            let stopped = Stopped::hostgw(&node, &["apply", "--yes"], &name, point);
             let stopped = stopped.unwrap_or_else(|outcome| panic!("{outcome}"));
             send(&node, signal, stopped.id());
             match response {
@@ -165,8 +165,8 @@ fn a_file_size_limit_leaves_the_previous_state() {
         let before = live(&node);
         let mut rolled_back = 0;
         for blocks in (1..).map(|step| step * 8) {
-            let outcome =
-                node.try_sh(&format!("ulimit -f {blocks}; exec \"$HOSTGW\" apply --yes --node linux-0"));
+            let outcome = node
+                .try_limited_sh(&format!("ulimit -f {blocks}; exec \"$HOSTGW\" apply --yes --node linux-0"));
             if outcome.code == 0 {
                 break;
             }

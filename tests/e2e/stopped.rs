@@ -29,6 +29,24 @@ impl<'a> Stopped<'a> {
             .stderr(Stdio::piped())
             .spawn()
             .expect("hostgw");
+        Self::wait(node, child, name)
+    }
+
+    /// Same, for a hostgw with these arguments.
+    ///
+    /// # Errors
+    /// Returns its outcome if it ended before that point.
+    pub fn hostgw(
+        node: &'a Namespace,
+        arguments: &[&str],
+        name: &str,
+        point: usize,
+    ) -> Result<Self, Outcome> {
+        let child = node.start_hostgw(arguments, &[("HOSTGW_FAULT", &format!("stop:{point}"))]);
+        Self::wait(node, child, name)
+    }
+
+    fn wait(node: &'a Namespace, child: Child, name: &str) -> Result<Self, Outcome> {
         let stat = format!("/proc/{}/stat", child.id());
         loop {
             // The program's name is in parentheses, followed by its state.

@@ -1,10 +1,11 @@
 //! Network namespaces that exist as long as a test.
 //!
-//! A child process keeps the namespace alive until its standard input ends. When the test ends, or its process ends
-//! for any reason, the pipe closes, the child removes the test's folder and exits, and the kernel removes the
-//! namespace. No names and no mounts are left behind.
+//! A child process keeps the namespace alive until its standard input ends, and runs the programs of the test there. When
+//! the test ends, or its process ends for any reason, the pipe closes, the child removes the test's folder and exits, and
+//! the kernel removes the namespace. No names and no mounts are left behind.
 
 mod booted;
+mod holder;
 mod kept;
 mod machine;
 mod outcome;
@@ -14,13 +15,13 @@ mod witness;
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     os::{
         fd::AsFd,
         unix::fs::{MetadataExt, chown},
     },
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -30,6 +31,7 @@ use std::{
 };
 
 pub use booted::BootedMachine;
+use holder::{Holder, quoted};
 pub use kept::SimulatedCluster;
 pub use machine::Machine;
 pub use outcome::{Outcome, Snapshots, steady};
@@ -59,15 +61,6 @@ impl Privilege {
     }
 }
 
-/// The rights of a program in a namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rights {
-    /// Those of the namespace's user.
-    Own,
-    /// At least those of the namespace's user: possibly those of the suite.
-    Suite,
-}
-
 /// Returns whether the suite runs as root.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0
@@ -94,46 +87,6 @@ pub fn each(test: impl Fn(Privilege) + Sync) {
     });
 }
 
-/// A child process that lives as long as the pipe to it.
-struct Holder {
-    child: Child,
-    pipe: Option<ChildStdin>,
-}
-
-impl Holder {
-    /// Starts `command`, which must run [`HOLD`], and waits until it is ready. Its second argument is the folder to
-    /// remove at the end.
-    fn start(mut command: Command, folder: &Path) -> Self {
-        /// Signals to the terminal's process group only concern the test, which ends this process when it ends.
-        const HOLD: &str = "trap '' INT HUP; echo ready; read -r _; cd /; [ -z \"$1\" ] || rm -rf \"$1\"";
-        let mut child = command
-            .args(["sh", "-c", HOLD, "hold"])
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("text");
-        if ready != "ready\n" {
-            let mut why = String::new();
-            child.stderr.take().expect("piped").read_to_string(&mut why).expect("text");
-            let _ = fs::remove_dir_all(folder);
-            panic!("{}", programs::no_namespaces(&why));
-        }
-        let pipe = child.stdin.take();
-        Self { child, pipe }
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.pipe.take();
-        let _ = self.child.wait();
-    }
-}
-
 /// A network namespace.
 pub struct Namespace {
     privilege: Privilege,
@@ -154,20 +107,17 @@ impl Namespace {
             Privilege::User => clean(&folder, &[as_nobody(), &["unshare", "-rnu"]].concat()),
         };
         let holder = Holder::start(command, &folder);
-        let namespace =
-            |kind| fs::File::open(format!("/proc/{}/ns/{kind}", holder.child.id())).expect("our child");
+        let namespace = |kind| fs::File::open(format!("/proc/{}/ns/{kind}", holder.id())).expect("our child");
         let entrance = is_root().then(|| ["net", "uts"].map(namespace));
         Self::ready(Self { privilege, folder, holder, entrance })
     }
 
     /// Disables automatic IPv6 addresses, which would appear later and look like a change.
     fn ready(self) -> Self {
-        self.observe(
-            "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+        self.sh("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
                  echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
                  ip link set lo up
-                 hostname machine",
-        );
+                 hostname machine");
         self
     }
 
@@ -185,7 +135,7 @@ impl Namespace {
 
     /// A command in the namespace and its folder, with a clean environment.
     pub fn command(&self, program: &str) -> Command {
-        let holder = self.holder.child.id().to_string();
+        let holder = self.holder.id().to_string();
         let words = match self.privilege {
             Privilege::Root => vec!["nsenter", "-t", &holder, "-n", "-u", "--", program],
             Privilege::User => [as_nobody(), &enter_as_user(&holder), &[program]].concat(),
@@ -198,47 +148,28 @@ impl Namespace {
     /// Runs a program in the namespace. Returns its standard output.
     #[track_caller]
     pub fn run<const N: usize>(&self, command: [&str; N]) -> String {
-        let [program, arguments @ ..] = &command[..] else { panic!("no program") };
-        let outcome = match *program {
-            "ip" | "nft" | "sysctl" => {
-                self.run_with(Rights::Suite, &command.join(" "), program, arguments, &[])
-            }
-            _ => self.run_with(Rights::Own, &command.join(" "), program, arguments, &[]),
-        };
-        outcome.expect(0).stdout
-    }
-
-    /// Runs a script that only concerns the network, up to its first failure, which fails the test. Returns its standard
-    /// output. Faster than [`sh`](Self::sh), because it may have the rights of the suite.
-    #[track_caller]
-    pub fn observe(&self, script: &str) -> String {
-        self.run_with(Rights::Suite, script, "sh", &["-ec", script], &[]).expect(0).stdout
+        self.run_program(&command.join(" "), &command, &[]).expect(0).stdout
     }
 
     /// Runs a program with additional environment variables.
-    ///
-    /// Starting a program is what the suite spends most of its time with, so this saves `setpriv` and, where possible,
-    /// `nsenter`: the program inherits the namespaces and the user of a thread. A thread cannot enter a user namespace.
-    fn run_with(
-        &self,
-        rights: Rights,
-        name: &str,
-        program: &str,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-    ) -> Outcome {
-        let run = |mut command: Command| {
-            command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
-            Outcome::of(self, name, &mut command)
-        };
-        if self.entrance.is_some() && rights == Rights::Own && self.privilege == Privilege::User {
-            let holder = self.holder.child.id().to_string();
-            return on_thread(|| {
-                become_nobody();
-                run(clean(&self.folder, &[&enter_as_user(&holder)[..], &[program]].concat()))
-            });
+    fn run_program(&self, name: &str, words: &[&str], variables: &[(&str, &str)]) -> Outcome {
+        let mut script = String::new();
+        for (variable, value) in variables {
+            script.push_str(&format!("export {variable}={}\n", quoted(value)));
         }
-        self.inside(|| run(clean(&self.folder, &[program]))).unwrap_or_else(|| run(self.command(program)))
+        let words: Vec<String> = words.iter().copied().map(quoted).collect();
+        script.push_str(&format!("exec {}\n", words.join(" ")));
+        self.run_script(name, &script)
+    }
+
+    /// Runs a script, and calls it `name`. Starting programs is what the suite spends most of its time with. Therefore the
+    /// shell that keeps the namespace runs it: it saves `setpriv`, `nsenter` and another shell. It only runs one script
+    /// at a time, so concurrent ones get shells of their own.
+    fn run_script(&self, name: &str, script: &str) -> Outcome {
+        match self.holder.run(script) {
+            Some(output) => Outcome::from_output(self, name, output),
+            None => Outcome::of(self, name, self.command("sh").args(["-c", script])),
+        }
     }
 
     /// Runs `work` in the namespace, with the rights of the suite. Returns `None` if it lacks the right to enter.
@@ -253,12 +184,17 @@ impl Namespace {
     /// Runs a script up to its first failure, which fails the test. Returns its standard output.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
-        self.run_with(Rights::Own, script, "sh", &["-ec", script], &[]).expect(0).stdout
+        self.run_script(script, &format!("set -e\n{script}")).expect(0).stdout
     }
 
     /// Runs a script. Returns its outcome, whatever its exit code.
     pub fn try_sh(&self, script: &str) -> Outcome {
-        self.run_with(Rights::Own, script, "sh", &["-c", script], &[])
+        self.run_script(script, script)
+    }
+
+    /// Runs a script that limits the size of files. Returns its outcome, whatever its exit code. Its output is no file.
+    pub fn try_limited_sh(&self, script: &str) -> Outcome {
+        Outcome::of(self, script, self.command("sh").args(["-c", script]))
     }
 
     /// A script on a pseudo-terminal that the test controls.
@@ -276,6 +212,22 @@ impl Namespace {
         command
     }
 
+    /// Starts hostgw with additional environment variables, and with pipes for its output. Root needs no `nsenter` for
+    /// that: the program inherits the namespaces of a thread.
+    pub fn start_hostgw(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
+        let start = |mut command: Command| {
+            command.args(arguments).envs(variables.iter().copied());
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
+        };
+        let program = hostgw().to_str().expect("UTF-8");
+        let inside = match self.privilege {
+            Privilege::Root => self.inside(|| start(clean(&self.folder, &[program]))),
+            Privilege::User => None,
+        };
+        inside.unwrap_or_else(|| start(self.command(program)))
+    }
+
     /// Runs hostgw.
     pub fn hostgw(&self, arguments: &[&str]) -> Outcome {
         self.hostgw_with(arguments, &[])
@@ -284,7 +236,8 @@ impl Namespace {
     /// Runs hostgw with additional environment variables.
     pub fn hostgw_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
         let name = format!("hostgw {}", arguments.join(" "));
-        self.run_with(Rights::Own, &name, hostgw().to_str().expect("UTF-8"), arguments, variables)
+        let program = hostgw().to_str().expect("UTF-8");
+        self.run_program(&name, &[&[program], arguments].concat(), variables)
     }
 
     /// Runs hostgw, and fails the test unless it succeeds.
@@ -336,18 +289,6 @@ fn enter([network, host]: &[fs::File; 2]) {
     for (file, kind) in [network, host].into_iter().zip(kinds) {
         move_into_link_name_space(file.as_fd(), Some(kind)).expect("we are root");
     }
-}
-
-/// Takes the rights of root from this thread, for the rest of its life.
-fn become_nobody() {
-    use rustix::{
-        process::{Gid, Uid},
-        thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
-    };
-    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-    set_thread_groups(&[]).expect("we are root");
-    set_thread_res_gid(group, group, group).expect("we are root");
-    set_thread_res_uid(user, user, user).expect("we are root");
 }
 
 /// The command `words` with a clean environment.

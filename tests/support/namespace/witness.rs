@@ -14,17 +14,33 @@ use super::Namespace;
 
 impl Namespace {
     /// All routes, the entire rule set and every sysctl of the namespace, as `ip`, `nft`, `iptables` and the kernel's
-    /// files show them.
+    /// files show them. Tables of iptables are among those of nft, or are named in a file of the kernel.
     pub fn witness(&self) -> String {
         self.await_duplicate_detection();
-        let seen = self.observe(
-            "exec 2>/dev/null
-             echo '# IPv4'; printf 'route show table all\nrule\nnexthop\n' | ip -d -batch -
-             echo '# IPv6'; printf 'route show table all\nrule\n' | ip -6 -d -batch -
-             echo '# nft list ruleset'; nft list ruleset
+        let seen = self.sh("exec 2>/dev/null
+             set +e
+             echo '# IPv4'; ip -d -batch - <<'END'
+route show table all
+rule
+nexthop
+END
+             echo '# IPv6'; ip -6 -d -batch - <<'END'
+route show table all
+rule
+END
+             ruleset=$(nft list ruleset)
+             printf '# nft list ruleset\\n%s\\n' \"$ruleset\"
+             case $ruleset in
+                 *'table ip filter '* | *'table ip nat '* | *'table ip mangle '* | *'table ip raw '* | \\
+                 *'table ip security '* | *'table ip6 filter '* | *'table ip6 nat '* | *'table ip6 mangle '* | \\
+                 *'table ip6 raw '* | *'table ip6 security '*) ;;
+                 *)
+                     read -r name </proc/net/ip_tables_names || read -r name </proc/net/ip6_tables_names || exit 0
+                     ;;
+             esac
              echo '# iptables-save'; iptables-save
-             echo '# ip6tables-save'; ip6tables-save",
-        );
+             echo '# ip6tables-save'; ip6tables-save
+             exit 0");
         let is_steady = |line: &&str| !line.starts_with("# Generated") && !line.starts_with("# Completed");
         let seen = without_counters(&seen);
         let mut sysctls = self.sysctls(&["/proc/sys/net"]);
@@ -75,12 +91,25 @@ impl Namespace {
 
     /// Waits until every IPv6 address is in effect, because the kernel adds its local route later.
     pub fn await_ipv6_addresses(&self) {
+        self.await_link_addresses(0);
+    }
+
+    /// Same, with at least this number of link-local addresses.
+    pub fn await_link_addresses(&self, number: usize) {
         self.wait_until("every IPv6 address is in effect", || {
-            let addresses = self.run(["ip", "-6", "-o", "address", "show"]);
-            let local = self.run(["ip", "-6", "route", "show", "table", "local"]);
-            let of =
-                |line: &str| line.split_whitespace().nth(3)?.split('/').next().map(|a| format!("local {a} "));
-            addresses.lines().filter_map(of).all(|route| local.contains(&route))
+            let seen = self.sh("ip -6 -o -batch - <<'END'
+address show
+route show table local
+END");
+            let (routes, addresses): (Vec<&str>, Vec<&str>) =
+                seen.lines().partition(|line| line.contains(" dev ") && !line.contains(" inet6 "));
+            let is_in_effect = |line: &&str| {
+                let address = line.split_whitespace().nth(3).and_then(|address| address.split('/').next());
+                let route = address.map(|address| format!("local {address} "));
+                route.is_none_or(|route| routes.iter().any(|line| line.starts_with(&route)))
+            };
+            let of_links = addresses.iter().filter(|line| line.contains(" scope link ")).count();
+            of_links >= number && addresses.iter().all(is_in_effect)
         });
     }
 

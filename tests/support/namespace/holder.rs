@@ -1,0 +1,109 @@
+//! The process that keeps a namespace alive: a shell that runs scripts there.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use super::{new_folder, programs};
+
+/// Removes the folders `$1` and `$2` at the end. Each line is a request to run `$2/script`.
+///
+/// Signals to the terminal's process group only concern the test, which ends this process when it ends. The shell
+/// mentions killed programs on its own standard error.
+const HOLD: &str = r#"
+trap '' INT HUP
+exec 2>/dev/null
+echo ready
+while read -r _; do
+    (trap - INT HUP; . "$2/script") </dev/null >"$2/stdout" 2>"$2/stderr"
+    echo $?
+done
+cd /
+rm -rf "$1" "$2"
+"#;
+
+/// A child process that lives as long as the pipe to it.
+pub struct Holder {
+    child: Child,
+    pipes: Mutex<Option<Pipes>>,
+    /// The script that it runs, and the output.
+    exchange: PathBuf,
+}
+
+struct Pipes {
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Holder {
+    /// Starts `command` with a shell as its last arguments, and waits until it is ready. It removes `folder` at the end.
+    pub fn start(mut command: Command, folder: &Path) -> Self {
+        let exchange = new_folder();
+        let mut child = command
+            .args(["sh", "-c", HOLD, "hold"])
+            .args([folder, &exchange])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        let requests = child.stdin.take().expect("piped");
+        let mut answers = BufReader::new(child.stdout.take().expect("piped"));
+        let mut ready = String::new();
+        answers.read_line(&mut ready).expect("text");
+        if ready != "ready\n" {
+            let mut why = String::new();
+            child.stderr.take().expect("piped").read_to_string(&mut why).expect("text");
+            for folder in [folder, &exchange] {
+                let _ = fs::remove_dir_all(folder);
+            }
+            panic!("{}", programs::no_namespaces(&why));
+        }
+        Self { child, pipes: Mutex::new(Some(Pipes { requests, answers })), exchange }
+    }
+
+    /// The process ID.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a script in a subshell. Returns `None` if it is running another one.
+    pub fn run(&self, script: &str) -> Option<Output> {
+        let mut pipes = self.pipes.try_lock().ok()?;
+        let Pipes { requests, answers } = pipes.as_mut().expect("it runs until it is dropped");
+        fs::write(self.exchange.join("script"), script).expect("our folder");
+        requests.write_all(b"\n").expect("a shell that reads");
+        let mut code = String::new();
+        answers.read_line(&mut code).expect("text");
+        let code: i32 = code.trim_end().parse().unwrap_or_else(|_| panic!("the shell ended: {script}"));
+        // Programs in the background may still write, so the next script has other files.
+        let take = |name| {
+            let path = self.exchange.join(name);
+            let bytes = fs::read(&path).expect("the output");
+            fs::remove_file(&path).expect("our folder");
+            bytes
+        };
+        Some(Output {
+            status: ExitStatus::from_raw(code << 8),
+            stdout: take("stdout"),
+            stderr: take("stderr"),
+        })
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.pipes.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = self.child.wait();
+    }
+}
+
+/// A word of a script.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
