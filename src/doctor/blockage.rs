@@ -7,7 +7,7 @@ use super::{
     remedy::{accept, is_open, remove},
 };
 use crate::{
-    forwarding::{Direction, Spot, Transport},
+    forwarding::{ChainIndex, Direction, SAMPLE_PORT, Spot, Transport},
     text::{Untrusted, count, list},
 };
 
@@ -41,6 +41,15 @@ impl<'a> Blockage<'a> {
     pub(super) fn add(&mut self, direction: Direction, transport: Transport) {
         self.directions.insert(direction);
         self.protocols.insert(transport);
+    }
+
+    /// Returns which port was traced, if other ports may pass.
+    pub(super) fn traced(&self, chains: &ChainIndex<'_>) -> String {
+        let has_ports = self.protocols.iter().any(|protocol| *protocol != Transport::Icmp);
+        match has_ports && chains.accepts_by_port(self.spot.chain) {
+            true => format!(" (traced for port {SAMPLE_PORT})"),
+            false => String::new(),
+        }
     }
 
     /// Describes what the rule or policy drops. `ends` are the other ends.

@@ -97,7 +97,8 @@ pub(super) fn errors(
     let mut ignored = TrafficEffects::default();
     let distinctions = Distinctions::of(firewall, host);
     let troubles = between_pods(&chains, &distinctions, host, paths, model, limit, &mut ignored);
-    let mut findings = troubles.findings(&mut Others::of(&chains, &distinctions, paths, model, &troubles));
+    let mut others = Others::of(&chains, &distinctions, paths, model, &troubles);
+    let mut findings = troubles.findings(&mut others, &chains);
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
@@ -118,9 +119,9 @@ impl<'a> PodTroubles<'a> {
     }
 
     /// Returns the findings. Takes those about the same rules and policies out of `others`, as far as a finding about pods covers them.
-    fn findings(&self, others: &mut Others<'a>) -> Vec<Diagnostic> {
+    fn findings(&self, others: &mut Others<'a>, chains: &ChainIndex<'a>) -> Vec<Diagnostic> {
         let finding = |(trouble, affected): &(Trouble<'a>, Affected)| match trouble.dropping() {
-            Some(spot) => Some(dropped(affected, self.all, spot, others)),
+            Some(spot) => Some(dropped(affected, self.all, spot, others, chains)),
             None => diagnostic(trouble, affected, self.all),
         };
         self.found.iter().filter_map(finding).chain(self.unexamined.clone()).collect()
@@ -175,8 +176,8 @@ impl<'a> Others<'a> {
         ends
     }
 
-    fn into_findings(self, all: usize) -> Vec<Diagnostic> {
-        let hosts = self.hosts.iter().map(|blockage| hosts::finding_of(blockage, all));
+    fn into_findings(self, all: usize, chains: &ChainIndex<'a>) -> Vec<Diagnostic> {
+        let hosts = self.hosts.iter().map(|blockage| hosts::finding_of(blockage, all, chains));
         hosts.chain(self.outside.iter().map(outside::finding_of)).chain(self.findings).collect()
     }
 }
@@ -202,7 +203,7 @@ pub(super) fn examine(
     let distinctions = Distinctions::of(firewall, host);
     let troubles = between_pods(&chains, &distinctions, host, paths, model, usize::MAX, effects);
     let mut others = Others::of(&chains, &distinctions, paths, model, &troubles);
-    findings.extend(troubles.findings(&mut others));
+    findings.extend(troubles.findings(&mut others, &chains));
     findings.extend(own_packets::examine(&chains, &distinctions, paths, model));
     findings.extend(same_node::filtered(
         examination,
@@ -213,7 +214,7 @@ pub(super) fn examine(
         &troubles.dropping(),
     ));
     findings.extend(outside::excluded(examination, paths, &chains, model));
-    findings.extend(others.into_findings(troubles.all));
+    findings.extend(others.into_findings(troubles.all, &chains));
     findings.extend(below_ip(examination, paths, firewall, effects));
     if !firewall.legacy.is_empty() {
         effects.on_everything(Effect::Unclear);
@@ -405,6 +406,7 @@ fn dropped<'a>(
     all: usize,
     spot: Spot<'a>,
     others: &mut Others<'a>,
+    chains: &ChainIndex<'a>,
 ) -> Diagnostic {
     let is_icmp = protocols.iter().all(|protocol| *protocol == Transport::Icmp);
     let (rule, effect) = match is_icmp {
@@ -420,7 +422,8 @@ fn dropped<'a>(
     };
     let ends = others.take(&mut blockage, all);
     let direction = direction(samples, all, ends);
-    let message = format!("{} drops {} {direction}{effect}", spot_text(&spot), packets(protocols));
+    let traced = blockage.traced(chains);
+    let message = format!("{} drops {} {direction}{effect}{traced}", spot_text(&spot), packets(protocols));
     finding(rule, message, blockage.remedy("traffic between pods"))
 }
 

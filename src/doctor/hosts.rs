@@ -122,9 +122,10 @@ pub(super) fn themselves(nodes: &BTreeSet<Untrusted>, all: usize) -> String {
     format!("{peers} {}", if nodes.len() == 1 && all > 1 { "itself" } else { "themselves" })
 }
 
-/// Returns the findings about rules of firewalls, out of `all` other nodes.
-pub(super) fn finding_of(blockage: &Blockage<'_>, all: usize) -> Diagnostic {
+/// Returns the finding about a rule of a firewall, out of `all` other nodes.
+pub(super) fn finding_of(blockage: &Blockage<'_>, all: usize, chains: &ChainIndex<'_>) -> Diagnostic {
     let message = blockage.message("this node's pods", &themselves(&blockage.nodes, all));
+    let message = message + &blockage.traced(chains);
     finding(Rule::OtherNodesBlocked, message, blockage.remedy("traffic between pods and nodes"))
 }
 

@@ -119,6 +119,25 @@ impl<'a> ChainIndex<'a> {
         walker.treatment
     }
 
+    /// Returns `true` if a rule in the table of `chain` accepts packets by their ports, or leads to one that may.
+    #[must_use]
+    pub fn accepts_by_port(&self, chain: &FirewallChain) -> bool {
+        let is_port = |term: &Term| {
+            matches!(term, Term::Load { part: PacketPart::Transport { offset: 0..4, length: 2..=4 }, .. })
+        };
+        let accepts = |term: &Term| {
+            matches!(
+                term,
+                Term::Verdict(RuleVerdict::Accept | RuleVerdict::Jump(_) | RuleVerdict::Goto(_))
+                    | Term::Map { .. }
+            )
+        };
+        let same =
+            self.firewall.chains.iter().filter(|it| it.family == chain.family && it.table == chain.table);
+        same.flat_map(|it| &it.rules)
+            .any(|rule| rule.terms.iter().any(is_port) && rule.terms.iter().any(accepts))
+    }
+
     /// Returns the rules that may change the destination of a packet before it is routed, in the order in which it meets them.
     #[must_use]
     pub fn translations(&self, model: &ForwardingModel<'_>, passage: &Passage<'_>) -> Vec<Translation<'a>> {
