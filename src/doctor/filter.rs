@@ -97,7 +97,11 @@ pub(super) fn errors(
     let mut ignored = TrafficEffects::default();
     let distinctions = Distinctions::of(firewall, host);
     let troubles = between_pods(&chains, &distinctions, host, paths, model, limit, &mut ignored);
-    let mut others = Others::of(&chains, &distinctions, paths, model, &troubles);
+    // They only matter to the remedies for what drops packets between pods.
+    let mut others = match troubles.dropping().is_empty() {
+        true => Others::default(),
+        false => Others::of(&chains, &distinctions, paths, model, &troubles),
+    };
     let mut findings = troubles.findings(&mut others, &chains);
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
@@ -129,6 +133,7 @@ impl<'a> PodTroubles<'a> {
 }
 
 /// The rules and policies that certainly drop packets between this node's pods and what is not a pod.
+#[derive(Default)]
 struct Others<'a> {
     hosts: Vec<Blockage<'a>>,
     outside: Vec<Blockage<'a>>,

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::{
+    MAX_PATHS,
     blockage::{Blockage, between, peers},
     finding,
     remedy::Acceptance,
@@ -13,14 +14,11 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
         ChainIndex, Direction, Distinctions, Filtering, ForwardingModel, Passage, Path, Paths, SAMPLE_PORT,
-        Spot, Stop, Transport, Way, delete_route, remove_rule,
+        Spot, Stop, Transport, Way, remove_route, remove_rule,
     },
     state::{Host, MatchedChains},
     text::Untrusted,
 };
-
-/// The maximum number of paths to follow: as many as are followed at once for pods during an apply.
-const LIMIT: usize = 2000;
 
 /// The own pods and the network of the other node on a path that is blocked.
 type Ends = (Direction, IpNet, IpNet);
@@ -36,7 +34,7 @@ pub(super) fn blocked<'a>(
     let mut alike: HashMap<_, Vec<(Spot<'a>, Transport)>> = HashMap::new();
     let mut found: Vec<Blockage<'a>> = Vec::new();
     let mut ends: Vec<BTreeSet<Ends>> = Vec::new();
-    for path in paths.with_hosts().take(LIMIT) {
+    for path in paths.with_hosts().take(MAX_PATHS) {
         let Path { direction, packet, expected, .. } = &path;
         let classes = [packet.source, packet.destination].map(|address| distinctions.class(address));
         let returns = distinctions.return_routes(model, packet);
@@ -132,13 +130,15 @@ pub(super) fn finding_of(blockage: &Blockage<'_>, all: usize, chains: &ChainInde
 /// Reports policy rules and routes that drop packets between this node's pods and other nodes themselves.
 pub(super) fn unrouted(paths: &Paths<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
     let mut found: Vec<(String, String, BTreeSet<Direction>, BTreeSet<Untrusted>)> = Vec::new();
-    for path in paths.with_hosts().take(LIMIT) {
+    for path in paths.with_hosts().take(MAX_PATHS) {
         let (cause, remedy) = match model.trace(&path.packet).stop {
             Some(Stop::Rule(rule)) => (format!("the policy rule `{rule}`"), remove_rule(rule)),
             Some(Stop::Route(route)) => {
-                let with =
-                    delete_route(route).map_or_else(String::new, |command| format!(" with `{command}`"));
-                (format!("the route `{route}`"), format!("if it is not needed, remove it{with}"))
+                let remedy = remove_route(route);
+                (
+                    format!("the route `{route}`"),
+                    remedy.unwrap_or_else(|| "if it is not needed, remove it".to_owned()),
+                )
             }
             _ => continue,
         };

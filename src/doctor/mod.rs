@@ -67,6 +67,10 @@ use crate::{
     text::{ShellCommand, Untrusted, count},
 };
 
+/// The maximum number of paths to follow through the firewall during an apply, so that it is not noticeably slower, and between what
+/// is not a pod at any time.
+const MAX_PATHS: usize = 2000;
+
 /// A Linux node to examine.
 pub struct Examination<'a> {
     /// The cluster.
@@ -150,11 +154,9 @@ pub fn firewall_errors(
     observed: &Observed,
     firewall: &Firewall,
 ) -> Vec<Diagnostic> {
-    /// The maximum number of paths to follow, so that an apply is not noticeably slower.
-    const LIMIT: usize = 2000;
     let paths = crate::plan::paths(cluster, index, desired, observed);
     let model = ForwardingModel::of(&observed.state, &observed.host);
-    filter::errors(firewall, &observed.host, &paths, &model, LIMIT)
+    filter::errors(firewall, &observed.host, &paths, &model, MAX_PATHS)
 }
 
 /// Returns notes about what hostgw cannot examine on this node: sentences in lower case without a period.

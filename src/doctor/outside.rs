@@ -198,8 +198,8 @@ enum Loss<'a> {
     Untracked(Spot<'a>),
     /// The node does not recognize the replies.
     NoReply(Spot<'a>, Diagnostic),
-    /// Dropped, if conditions that cannot be decoded are met.
-    Unclear(Filtering<'a>, Spot<'a>),
+    /// Dropped, if conditions that cannot be decoded are met, or unless the second rule, which has such conditions, accepts them.
+    Unclear(Spot<'a>, Option<Spot<'a>>),
     /// Dropped or passed, depending on a property that differs between packets.
     Partly(Conditional<'a>),
 }
@@ -236,9 +236,8 @@ impl<'a> Loss<'a> {
             }
         }
         match treatment.filter {
-            filter @ (Filtering::MaybeDropped(spot) | Filtering::DroppedUnless(spot, _)) => {
-                Some(Self::Unclear(filter, spot))
-            }
+            Filtering::MaybeDropped(spot) => Some(Self::Unclear(spot, None)),
+            Filtering::DroppedUnless(spot, by) => Some(Self::Unclear(spot, Some(by))),
             _ => treatment.partly.map(Self::Partly),
         }
     }
@@ -248,7 +247,7 @@ impl<'a> Loss<'a> {
             Self::Dropped(spot)
             | Self::Untracked(spot)
             | Self::NoReply(spot, _)
-            | Self::Unclear(_, spot)
+            | Self::Unclear(spot, _)
             | Self::Partly(Conditional { spot, .. }) => *spot,
         }
     }
@@ -259,7 +258,7 @@ impl<'a> Loss<'a> {
             |by: &Spot<'_>| format!("hostgw cannot tell, because it cannot decode {}", undecoded(by));
         let spot_text = spot_text(&self.spot());
         let message = match self {
-            Self::Dropped(_) | Self::Unclear(Filtering::Passed | Filtering::Dropped(_), _) => return None,
+            Self::Dropped(_) => return None,
             Self::NoReply(_, finding) => return Some(finding.clone()),
             Self::Untracked(spot) => {
                 let message = format!(
@@ -276,10 +275,8 @@ impl<'a> Loss<'a> {
                 };
                 return Some(finding(Rule::OutsideBlocked, message, remedy));
             }
-            Self::Unclear(Filtering::MaybeDropped(by), _) => {
-                format!("{spot_text} may drop {whose}: {}", because(by))
-            }
-            Self::Unclear(Filtering::DroppedUnless(_, by), _) => {
+            Self::Unclear(spot, None) => format!("{spot_text} may drop {whose}: {}", because(spot)),
+            Self::Unclear(_, Some(by)) => {
                 format!(
                     "{spot_text} drops {whose} unless {} accepts them: {}",
                     self::spot_text(by),

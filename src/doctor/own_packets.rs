@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
+    MAX_PATHS,
     blockage::peers,
     conditions::spot_text,
     finding,
@@ -62,11 +63,9 @@ fn to_other_pods<'a>(
     paths: &Paths<'_>,
     model: &ForwardingModel<'_>,
 ) -> Vec<Diagnostic> {
-    /// As many as are followed at once for pods during an apply.
-    const LIMIT: usize = 2000;
     let mut alike: HashMap<_, Option<Spot<'a>>> = HashMap::new();
     let mut found: Vec<(Spot<'a>, Direction, Vec<Path>)> = Vec::new();
-    for path in paths.of_node().take(LIMIT) {
+    for path in paths.of_node().take(MAX_PATHS) {
         let Path { direction, packet, expected, .. } = &path;
         let classes = [packet.source, packet.destination].map(|address| distinctions.class(address));
         let spot = *alike
@@ -98,20 +97,18 @@ fn to_own_pods(chains: &ChainIndex<'_>, paths: &Paths<'_>, model: &ForwardingMod
     let both =
         own.flat_map(|path| [Direction::Out, Direction::In].map(|direction| (path.clone(), direction)));
     let diagnostic = |(path, direction): (Path, Direction)| {
-        let (pod, device) = (path.packet.source, path.packet.input?);
+        let (pod, device) = (path.packet.source, path.packet.input.clone()?);
         let source = model.own_source(pod)?;
-        let all = Acceptance::of(pod.into());
-        // The interfaces of single pods come and go.
         let (packet, packets, accepted) = match direction {
             Direction::Out => (
                 Packet { source, destination: pod, input: None },
                 "packets from this node to its own pods, such as kubelet's probes",
-                if path.is_alone { all.with_destination(path.own) } else { all.with_output(&device) },
+                Acceptance::to_pods(&path, &device),
             ),
             Direction::In => (
                 Packet { source: pod, destination: source, input: Some(device.clone()) },
                 "replies from this node's pods to the node itself, such as those to kubelet's probes",
-                if path.is_alone { all.with_source(path.own) } else { all.with_input(&device) }.replies(),
+                Acceptance::from_pods(&path, &device).replies(),
             ),
         };
         let spot = dropping(chains, model, &packet, direction, &device)?;

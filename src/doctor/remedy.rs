@@ -45,6 +45,19 @@ impl Acceptance {
         Self::of(from.into()).with_source(from).with_destination(to)
     }
 
+    /// Returns a rule for packets from the pods of this node on a path, which arrive on `device`. The interfaces of single pods come
+    /// and go.
+    pub(super) fn from_pods(path: &Path, device: &Untrusted) -> Self {
+        let all = Self::of(path.own.into());
+        if path.is_alone { all.with_source(path.own) } else { all.with_input(device) }
+    }
+
+    /// The same for packets to these pods.
+    pub(super) fn to_pods(path: &Path, device: &Untrusted) -> Self {
+        let all = Self::of(path.own.into());
+        if path.is_alone { all.with_destination(path.own) } else { all.with_output(device) }
+    }
+
     pub(super) fn with_source(self, from: IpNet) -> Self {
         self.prefix("-s", "saddr", from)
     }
@@ -108,13 +121,9 @@ pub(super) fn allow<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) 
 
 /// Returns the command that accepts packets from pods to the outside, or the replies to them.
 pub(super) fn allow_outside(spot: &Spot<'_>, path: &Path) -> Option<String> {
-    let all = Acceptance::of(path.own.into());
-    // The interfaces of single pods come and go.
     let accepted = match path.direction {
-        Direction::In if path.is_alone => all.with_destination(path.own).replies(),
-        Direction::In => all.with_output(&path.expected.device).replies(),
-        Direction::Out if path.is_alone => all.with_source(path.own),
-        Direction::Out => all.with_input(path.packet.input.as_ref()?),
+        Direction::In => Acceptance::to_pods(path, &path.expected.device).replies(),
+        Direction::Out => Acceptance::from_pods(path, path.packet.input.as_ref()?),
     };
     Some(accepted.command(spot))
 }

@@ -554,8 +554,7 @@ fn by_route(
                 // The kernel's route belongs to an address, and the address does not work without it.
                 protocol::KERNEL => Some(belongs_to_address(path, route, addresses)),
                 _ if route.is_owned() || is_default => None,
-                _ => delete_route(route)
-                    .map(|command| format!("if it is not needed, remove it with `{command}`")),
+                _ => remove_route(route),
             };
             (Rule::PathByRoute, format!("the route {shown} {does}"), remedy)
         }
@@ -652,6 +651,12 @@ pub fn delete_rule(rule: &PolicyRule) -> Option<String> {
     command.extend(["priority", &priority]);
     command.extend(rest);
     Some(ip(rule.family, &command))
+}
+
+/// Returns how to delete a route that is not needed, if there is a command for it.
+#[must_use]
+pub fn remove_route(route: &Route) -> Option<String> {
+    delete_route(route).map(|command| format!("if it is not needed, remove it with `{command}`"))
 }
 
 /// Returns the command that deletes a route. The kernel compares only what the command names (`fib_table_delete`,

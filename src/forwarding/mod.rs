@@ -36,7 +36,7 @@ mod windows;
 
 pub use cause::{
     PathFault, add_local_route, delete_route, delete_rule, explain, faults, faults_unapplied, owner,
-    remove_rule, stop_text,
+    remove_route, remove_rule, stop_text,
 };
 pub use distinction::{Distinctions, Region};
 pub use ends::{Direction, LocalEnd, OwnPod, own_pod};

@@ -434,8 +434,7 @@ fn shadow(node: &Node, desired: &Desired, foreign: &Route) -> Option<Diagnostic>
 
 /// Returns the warning about a foreign route that takes precedence.
 fn shadowed(foreign: &Route, message: String) -> Diagnostic {
-    let remedy = crate::forwarding::delete_route(foreign)
-        .map(|command| format!("if it is not needed, remove it with `{command}`"));
+    let remedy = crate::forwarding::remove_route(foreign);
     Diagnostic::new(Rule::ShadowedByForeign, message).with_remedy_if(remedy)
 }
 
