@@ -2,17 +2,16 @@
 
 use std::{
     collections::BTreeSet,
-    io::Read,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use super::{NODE_1, RECIPE, cluster, node};
-use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
+use crate::support::namespace::{Holder, Namespace, Outcome, Snapshots, each};
 
 /// A separate file system for the state directory, visible only to commands that run through this.
 struct Disk<'a> {
     node: &'a Namespace,
-    child: Child,
+    shell: Holder,
 }
 
 /// The remaining room on a disk.
@@ -30,42 +29,37 @@ impl<'a> Disk<'a> {
     fn new(node: &'a Namespace) -> Self {
         // The kernel treats a size of zero as unlimited.
         const MOUNT: &str =
-            "mount -t tmpfs -o mode=0700 hostgw state; echo ballast >state/ballast; echo mounted; read -r _";
+            "mount -t tmpfs -o mode=0700 hostgw state && echo ballast >state/ballast && exec \"$@\"";
         node.sh("mkdir state");
-        let mut child = node
-            .command("unshare")
-            .args(["-m", "sh", "-ec", MOUNT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare");
-        let mut mounted = [0; 8];
-        child.stdout.as_mut().expect("piped").read_exact(&mut mounted).expect("a file system");
-        Self { node, child }
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = self.node.command("nsenter");
-        command.args(["-m", "-t", &self.child.id().to_string()]);
-        // The working directory belongs to the outer mount namespace until it is opened again.
-        command.args(["--", "sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(self.node.folder()).arg(program);
-        command
+        let mut command = node.command("unshare");
+        command.args(["-m", "sh", "-c", MOUNT, "mount"]);
+        Self { node, shell: Holder::start(command, &[]) }
     }
 
     #[track_caller]
     fn sh(&self, script: &str) -> String {
-        Outcome::of(self.node, script, self.command("sh").args(["-ec", script])).expect(0).stdout
-    }
-
-    fn hostgw_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command("sh");
-        command.args(["-c", "exec \"$HOSTGW\" \"$@\"", "hostgw"]).args(arguments);
-        command
+        self.run(script, &format!("set -e\n{script}")).expect(0).stdout
     }
 
     fn hostgw(&self, arguments: &[&str]) -> Outcome {
-        let name = format!("hostgw {}", arguments.join(" "));
-        Outcome::of(self.node, &name, &mut self.hostgw_command(arguments))
+        let script = format!("exec \"$HOSTGW\" {}", arguments.join(" "));
+        self.run(&format!("hostgw {}", arguments.join(" ")), &script)
+    }
+
+    /// A hostgw command that sees the file system.
+    fn hostgw_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.node.command("nsenter");
+        command.args(["-m", "-t", &self.shell.id().to_string()]);
+        // The working directory belongs to the outer mount namespace until it is opened again.
+        command.args(["--", "sh", "-c", "cd \"$0\" && exec \"$HOSTGW\" \"$@\""]).arg(self.node.folder());
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a script, and calls it `name`.
+    fn run(&self, name: &str, script: &str) -> Outcome {
+        let output = self.shell.run(script).expect("only one at a time");
+        Outcome::from_output(self.node, name, output)
     }
 
     /// Limits the remaining room.
@@ -87,13 +81,6 @@ impl<'a> Disk<'a> {
 
     fn is_open(&self) -> bool {
         !self.sh("find state -name journal.json").is_empty()
-    }
-}
-
-impl Drop for Disk<'_> {
-    fn drop(&mut self) {
-        self.child.stdin.take();
-        let _ = self.child.wait();
     }
 }
 

@@ -56,8 +56,12 @@ fn load_nat_and_sysctls(machine: &Machine) {
 #[track_caller]
 fn wait_for_the_plan_to_be_empty(machine: &Machine) {
     let plan = || machine.hostgw(&["plan", "--node", "linux-1", "--detailed-exitcode"]);
-    machine.node().wait_until(&plan().to_string(), || plan().code == 0);
-    plan().expect(0).says("No changes");
+    let mut last = plan();
+    machine.node().wait_until(&last.to_string(), || {
+        last = plan();
+        last.code == 0
+    });
+    last.expect(0).says("No changes");
 }
 
 /// Starts systemd-networkd, and waits until `interface` has its address.
@@ -75,9 +79,11 @@ fn reconfigure(machine: &Machine, interface: &str) {
     wait_for_the_plan_to_be_empty(machine);
 }
 
-/// Removes the routes, and runs a command of systemd-networkd. Before that, systemd-networkd must have heard of every
-/// removal: otherwise it believes that a route still exists, and does not restore it.
+/// Removes the routes, and runs a command of systemd-networkd. Before that, systemd-networkd must have carried out earlier
+/// commands, which would bring the routes back, and must have heard of every removal: otherwise it believes that a route
+/// still exists, and does not restore it.
 fn flush_and(machine: &Machine, command: &str) {
+    machine.wait_for("! networkctl --no-legend | grep -q 'configuring\\|pending'");
     machine.sh(&format!("ip route flush proto 87; sleep 1; {command}"));
 }
 

@@ -1,4 +1,5 @@
-//! The process that keeps a namespace alive: a shell that runs scripts there.
+//! A shell that runs scripts in a namespace. Starting programs is what the suite spends most of its time with: one shell
+//! saves the programs that would enter the namespace for every script, and another shell.
 
 use std::{
     fs,
@@ -11,7 +12,7 @@ use std::{
 
 use super::{new_folder, programs};
 
-/// Removes the folders `$1` and `$2` at the end. Each line is a request to run `$2/script`.
+/// Removes the folders in its arguments at the end. Each line is a request to run the script in the first one.
 ///
 /// Signals to the terminal's process group only concern the test, which ends this process when it ends. The shell
 /// mentions killed programs on its own standard error.
@@ -20,11 +21,11 @@ trap '' INT HUP
 exec 2>/dev/null
 echo ready
 while read -r _; do
-    (trap - INT HUP; . "$2/script") </dev/null >"$2/stdout" 2>"$2/stderr"
+    (trap - INT HUP; . "$1/script") </dev/null >"$1/stdout" 2>"$1/stderr"
     echo $?
 done
 cd /
-rm -rf "$1" "$2"
+rm -rf "$@"
 "#;
 
 /// A child process that lives as long as the pipe to it.
@@ -41,12 +42,13 @@ struct Pipes {
 }
 
 impl Holder {
-    /// Starts `command` with a shell as its last arguments, and waits until it is ready. It removes `folder` at the end.
-    pub fn start(mut command: Command, folder: &Path) -> Self {
+    /// Starts `command` with a shell as its last arguments, and waits until it is ready. It removes `folders` at the end.
+    pub fn start(mut command: Command, folders: &[&Path]) -> Self {
         let exchange = new_folder();
+        let folders = [&[&*exchange], folders].concat();
         let mut child = command
             .args(["sh", "-c", HOLD, "hold"])
-            .args([folder, &exchange])
+            .args(&folders)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -59,7 +61,7 @@ impl Holder {
         if ready != "ready\n" {
             let mut why = String::new();
             child.stderr.take().expect("piped").read_to_string(&mut why).expect("text");
-            for folder in [folder, &exchange] {
+            for folder in folders {
                 let _ = fs::remove_dir_all(folder);
             }
             panic!("{}", programs::no_namespaces(&why));

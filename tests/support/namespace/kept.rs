@@ -5,16 +5,24 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
 };
 
-use super::{Namespace, Outcome, Privilege};
+use super::{Holder, Namespace, Outcome, Privilege};
+
+/// A namespace of a cluster.
+struct Place {
+    /// The option of `nsenter` that enters it.
+    entry: String,
+    shell: OnceLock<Holder>,
+}
 
 /// A cluster in namespaces, until this is dropped.
 pub struct SimulatedCluster {
     machine: Namespace,
     child: Child,
-    /// The command that enters each namespace, by its name: `node linux-1`, `pod of linux-1`, `outside`.
-    entries: BTreeMap<String, String>,
+    /// Each namespace by its name: `node linux-1`, `pod of linux-1`, `outside`.
+    places: BTreeMap<String, Place>,
     state: String,
 }
 
@@ -36,13 +44,14 @@ impl SimulatedCluster {
             .spawn()
             .expect("hostgw");
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let (mut entries, mut state) = (BTreeMap::new(), None);
+        let (mut places, mut state) = (BTreeMap::new(), None);
         for line in lines {
             let line = line.expect("readable");
             if let Some((name, entry)) = line.split_once(" nsenter ") {
                 // Commands of the machine are already in its user namespace.
                 let network = entry.split(' ').find(|option| option.starts_with("--net="));
-                entries.insert(name.trim().to_owned(), network.expect("a network namespace").to_owned());
+                let entry = network.expect("a network namespace").to_owned();
+                places.insert(name.trim().to_owned(), Place { entry, shell: OnceLock::new() });
             }
             if let Some((_, folder)) = line.split_once("HOSTGW_STATE_DIR=") {
                 state = Some(folder.to_owned());
@@ -50,7 +59,7 @@ impl SimulatedCluster {
             }
         }
         let state = state.expect("--keep says where its records are");
-        Self { machine, child, entries, state }
+        Self { machine, child, places, state }
     }
 
     /// The machine on which the command runs.
@@ -58,11 +67,21 @@ impl SimulatedCluster {
         &self.machine
     }
 
+    fn place(&self, name: &str) -> &Place {
+        self.places.get(name).unwrap_or_else(|| panic!("no {name} among {:?}", self.places.keys()))
+    }
+
     /// A command in the namespace `place`.
     pub fn command(&self, place: &str, program: &str) -> Command {
-        let entry = self.entries.get(place).unwrap_or_else(|| panic!("no {place} in {:?}", self.entries));
+        let mut command = self.entrance(place);
+        command.arg(program);
+        command
+    }
+
+    /// A command whose further arguments run in the namespace `place`.
+    fn entrance(&self, place: &str) -> Command {
         let mut command = self.machine.command("nsenter");
-        command.arg(entry).arg(program).env("HOSTGW_STATE_DIR", &self.state);
+        command.arg(&self.place(place).entry).env("HOSTGW_STATE_DIR", &self.state);
         command
     }
 
@@ -72,10 +91,12 @@ impl SimulatedCluster {
         self.try_sh(place, script).expect(0).stdout
     }
 
-    /// Runs a script in the namespace `place`.
+    /// Runs a script in the namespace `place`, up to its first failure.
     pub fn try_sh(&self, place: &str, script: &str) -> Outcome {
-        let mut command = self.command(place, "sh");
-        Outcome::of(&self.machine, &format!("{place}: {script}"), command.args(["-ec", script]))
+        let shell = self.place(place).shell.get_or_init(|| Holder::start(self.entrance(place), &[]));
+        let name = format!("{place}: {script}");
+        let script = format!("set -e\n{script}");
+        self.machine.run_script_in(shell, &name, &script, || self.command(place, "sh"))
     }
 
     /// Writes a file that all namespaces can read.

@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{Namespace, Outcome, Privilege, can_become_nobody};
+use super::{Holder, Namespace, Outcome, Privilege, can_become_nobody, quoted};
 use crate::support::say;
 
 /// Builds the view in the folder `$1` with `$2` mounted over it and the folder `$3` unchanged, and exits when its
@@ -54,6 +54,7 @@ pub struct Machine {
     child: Child,
     /// The first process inside, by its process ID outside.
     inside: String,
+    shell: Holder,
 }
 
 impl Machine {
@@ -88,7 +89,8 @@ impl Machine {
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("text");
         assert_eq!(ready, "ready\n", "no machine");
         let inside = first_child(child.id());
-        Self { node, child, inside }
+        let shell = Holder::start(entrance(&node, &inside), &[]);
+        Self { node, child, inside, shell }
     }
 
     /// The node.
@@ -96,31 +98,32 @@ impl Machine {
         &self.node
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = self.node.command("nsenter");
-        command.args(["-t", &self.inside, "-m", "-p", "-r", "sh", "-c", "cd \"$0\" && exec \"$@\""]);
-        command.arg(self.node.folder()).arg(program);
-        command
-    }
-
     /// Runs a script up to its first failure, which fails the test. Returns its standard output.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
-        let mut command = self.command("sh");
-        Outcome::of(&self.node, script, command.args(["-ec", script])).expect(0).stdout
+        self.run(script, &format!("set -e\n{script}")).expect(0).stdout
     }
 
     /// Runs a script. Returns its outcome, whatever its exit code.
     pub fn try_sh(&self, script: &str) -> Outcome {
-        Outcome::of(&self.node, script, self.command("sh").args(["-c", script]))
+        self.run(script, script)
     }
 
     /// Runs hostgw.
     pub fn hostgw(&self, arguments: &[&str]) -> Outcome {
-        let name = format!("hostgw {}", arguments.join(" "));
-        let mut command = self.command("sh");
-        command.args(["-c", "exec \"$HOSTGW\" \"$@\"", "hostgw"]).args(arguments);
-        Outcome::of(&self.node, &name, &mut command)
+        let words: Vec<String> = arguments.iter().copied().map(quoted).collect();
+        let script = format!("exec \"$HOSTGW\" {}", words.join(" "));
+        self.run(&format!("hostgw {}", arguments.join(" ")), &script)
+    }
+
+    /// Runs a script, and calls it `name`.
+    fn run(&self, name: &str, script: &str) -> Outcome {
+        let another = || {
+            let mut command = entrance(&self.node, &self.inside);
+            command.arg("sh");
+            command
+        };
+        self.node.run_script_in(&self.shell, name, script, another)
     }
 
     /// Writes a file, and creates its parent folders.
@@ -134,6 +137,13 @@ impl Machine {
     pub fn wait_for(&self, script: &str) {
         self.node.wait_until(script, || self.try_sh(script).code == 0);
     }
+}
+
+/// A command whose further arguments run on the machine with this first process, in the folder of the node.
+fn entrance(node: &Namespace, inside: &str) -> Command {
+    let mut command = node.command("nsenter");
+    command.args(["-t", inside, "-m", "-p", "-r", "sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(node.folder());
+    command
 }
 
 impl Drop for Machine {

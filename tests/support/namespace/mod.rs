@@ -31,7 +31,8 @@ use std::{
 };
 
 pub use booted::BootedMachine;
-use holder::{Holder, quoted};
+pub use holder::Holder;
+use holder::quoted;
 pub use kept::SimulatedCluster;
 pub use machine::Machine;
 pub use outcome::{Outcome, Snapshots, steady};
@@ -106,7 +107,7 @@ impl Namespace {
             Privilege::Root => clean(&folder, &["unshare", "-nu"]),
             Privilege::User => clean(&folder, &[as_nobody(), &["unshare", "-rnu"]].concat()),
         };
-        let holder = Holder::start(command, &folder);
+        let holder = Holder::start(command, &[&folder]);
         let namespace = |kind| fs::File::open(format!("/proc/{}/ns/{kind}", holder.id())).expect("our child");
         let entrance = is_root().then(|| ["net", "uts"].map(namespace));
         Self::ready(Self { privilege, folder, holder, entrance })
@@ -162,13 +163,23 @@ impl Namespace {
         self.run_script(name, &script)
     }
 
-    /// Runs a script, and calls it `name`. Starting programs is what the suite spends most of its time with. Therefore the
-    /// shell that keeps the namespace runs it: it saves `setpriv`, `nsenter` and another shell. It only runs one script
-    /// at a time, so concurrent ones get shells of their own.
+    /// Runs a script, and calls it `name`.
     fn run_script(&self, name: &str, script: &str) -> Outcome {
-        match self.holder.run(script) {
+        self.run_script_in(&self.holder, name, script, || self.command("sh"))
+    }
+
+    /// Runs a script in a shell, and calls it `name`. The shell only runs one script at a time, so concurrent ones get
+    /// shells of their own.
+    fn run_script_in(
+        &self,
+        shell: &Holder,
+        name: &str,
+        script: &str,
+        another: impl FnOnce() -> Command,
+    ) -> Outcome {
+        match shell.run(script) {
             Some(output) => Outcome::from_output(self, name, output),
-            None => Outcome::of(self, name, self.command("sh").args(["-c", script])),
+            None => Outcome::of(self, name, another().args(["-c", script])),
         }
     }
 
@@ -358,7 +369,7 @@ fn hostgw() -> &'static Path {
         fs::copy(env!("CARGO_BIN_EXE_hostgw"), &path).expect("the built program");
         let mut command = Command::new("env");
         command.current_dir("/");
-        (path, Holder::start(command, &folder))
+        (path, Holder::start(command, &[&folder]))
     });
     path
 }

@@ -3,12 +3,14 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    path::Path,
+    os::fd::OwnedFd,
     process::{Child, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::Duration,
 };
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::Namespace;
 
@@ -56,8 +58,8 @@ END
     pub fn sysctls(&self, paths: &[&str]) -> Vec<String> {
         let read = || {
             let mut values = Vec::new();
-            for path in paths.iter().map(Path::new) {
-                read_sysctls(path, path.is_dir(), &mut values);
+            for path in paths {
+                read_sysctls(path, &mut values);
             }
             values
         };
@@ -82,9 +84,20 @@ END
     /// Waits until the duplicate address detection of IPv6 is done: until then, the kernel itself adds routes. Without
     /// a carrier it never finishes, and is not waited for.
     fn await_duplicate_detection(&self) {
+        /// `IFA_F_TENTATIVE`
+        const TENTATIVE: u32 = 0x40;
+        // address, index, length of the prefix, scope, flags, link
+        let is_tentative = |line: &&str| {
+            let flags = line.split_whitespace().nth(4).expect("flags");
+            u32::from_str_radix(flags, 16).expect("a hexadecimal number") & TENTATIVE != 0
+        };
         self.wait_until("no IPv6 address is tentative", || {
-            let tentative = self.run(["ip", "-6", "-o", "address", "show", "tentative"]);
-            let mut links = tentative.lines().filter_map(|line| line.split_whitespace().nth(1));
+            let path = "/proc/thread-self/net/if_inet6";
+            let addresses = self.inside(|| fs::read_to_string(path).unwrap_or_default());
+            let addresses =
+                addresses.unwrap_or_else(|| self.sh("cat /proc/net/if_inet6 2>/dev/null || true"));
+            let mut links =
+                addresses.lines().filter(is_tentative).filter_map(|line| line.split_whitespace().nth(5));
             links.all(|link| !self.run(["ip", "-o", "link", "show", "dev", link]).contains("LOWER_UP"))
         });
     }
@@ -127,7 +140,10 @@ END");
             _ => c,
         };
         let path = format!("/proc/sys/{}", key.chars().map(swap).collect::<String>());
-        let value = self.inside(|| read_sysctl(Path::new(&path)).unwrap_or_else(|| panic!("no {path}")));
+        let open = || fs::File::open(&path).ok();
+        let value = self.inside(|| {
+            open().and_then(|file| read_sysctl(file, open)).unwrap_or_else(|| panic!("no {path}"))
+        });
         value.unwrap_or_else(|| self.run(["sysctl", "-n", key])).trim_end().to_owned()
     }
 
@@ -139,26 +155,50 @@ END");
 
 /// Adds the values of a sysctl, or of all those in a directory, as lines `PATH:VALUE`. Leaves out those that cannot be
 /// read.
-fn read_sysctls(path: &Path, is_directory: bool, values: &mut Vec<String>) {
-    if is_directory {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            read_sysctls(&entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()), values);
-        }
-    } else if let Some(value) = read_sysctl(path) {
-        values.extend(value.lines().map(|line| format!("{}:{line}", path.display())));
+fn read_sysctls(path: &str, values: &mut Vec<String>) {
+    let open = || fs::File::open(path).ok();
+    match rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(directory) => read_directory(&directory, path, values),
+        Err(_) => values.extend(open().into_iter().flat_map(|file| lines_of(path, file))),
     }
 }
 
-/// The value of a sysctl. The kernel cuts long values to the size of the first read.
-fn read_sysctl(path: &Path) -> Option<String> {
-    let read = |size| {
+/// Same, for a directory. Every file is opened by its name alone: the kernel would look up every component of its path.
+fn read_directory(directory: &OwnedFd, path: &str, values: &mut Vec<String>) {
+    for entry in rustix::fs::Dir::read_from(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let path = format!("{path}/{}", name.to_string_lossy());
+        let open = |flags| {
+            rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty()).ok()
+        };
+        match entry.file_type() {
+            FileType::Directory if name == c"." || name == c".." => {}
+            FileType::Directory => {
+                open(OFlags::DIRECTORY).into_iter().for_each(|inner| read_directory(&inner, &path, values));
+            }
+            _ => {
+                values.extend(open(OFlags::empty()).into_iter().flat_map(|file| lines_of(&path, file.into())))
+            }
+        }
+    }
+}
+
+/// The value of a sysctl as lines `PATH:VALUE`.
+fn lines_of(path: &str, file: fs::File) -> Vec<String> {
+    let value = read_sysctl(file, || fs::File::open(path).ok()).unwrap_or_default();
+    value.lines().map(|line| format!("{path}:{line}")).collect()
+}
+
+/// The value of a sysctl. The kernel cuts long values to the size of the first read, so they are read `again`.
+fn read_sysctl(file: fs::File, again: impl FnOnce() -> Option<fs::File>) -> Option<String> {
+    let read = |mut file: fs::File, size| {
         let mut value = vec![0; size];
-        let length = fs::File::open(path).and_then(|mut file| file.read(&mut value)).ok()?;
+        let length = file.read(&mut value).ok()?;
         value.truncate(length);
         Some(value)
     };
-    let short = read(1 << 10)?;
-    let value = if short.len() < 1 << 10 { short } else { read(1 << 17)? };
+    let short = read(file, 1 << 10)?;
+    let value = if short.len() < 1 << 10 { short } else { read(again()?, 1 << 17)? };
     Some(String::from_utf8(value).expect("UTF-8"))
 }
 
