@@ -94,25 +94,27 @@
 //! | a command, its options or its help | `src/cli/arguments.rs` | `src/cli/mod.rs`, the command's file in `src/cli`; `tests/cases/cli` |
 //! | a key of the configuration | `src/config/raw.rs` | `src/config/validate.rs` or `src/config/node.rs`, `src/model`, `src/plan/desired.rs`, `src/plan/compare` (the reason in a comparison), `src/kernel`; `schemas`, `src/guide/configuration.md`, `tests/cases/config` |
 //! | which addresses and prefixes a configuration may contain | `src/config/parse.rs`, `src/config/special.rs` | `src/config/node.rs` and `src/config/validator.rs`, which call them, `src/diagnose/rules.rs`; `src/guide/diagnostics.md`, `tests/cases/config` |
+//! | how YAML and TOML are read, and their syntax errors | `src/config/yaml.rs`, `src/config/toml.rs` | `src/config/plain.rs`, a faster reader of plain YAML; `tests/cases/config/invalid` |
 //! | the text of an error in a configuration | `src/config/validate.rs`, `src/config/node.rs` | `src/diagnose/rules.rs` (its code, title and severity), `src/diagnose/rules` (its page); `tests/cases/config` |
+//! | an exit code | `src/error.rs` | where the error arises, such as `src/reconcile/apply.rs` (mass removals); the scripts in `src/render`, `src/cli/arguments.rs`; `src/guide/exit-codes-and-json.md` |
 //! | an error or a warning about a node or a plan | `src/diagnose/rules.rs` | `src/plan/check.rs`, `tests/cases/plan` |
 //! | the routes that packets use on a Windows node | `src/forwarding/windows.rs` | `src/plan/windows/paths.rs` and `src/render/powershell/paths.ps1`, which use the same words; `tests/powershell/paths.rs` |
 //! | what `offLink` does | `src/plan/off_link.rs` | `src/render/shell/body.sh`; for Windows nodes `src/plan/windows/off_link.rs` and `src/render/powershell/off-link.ps1`, which use the same words; `tests/e2e/situations.rs`, `tests/powershell/off_link.rs` |
 //! | the path of packets, and why | `src/forwarding/model.rs` | `src/forwarding/cause.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
-//! | what `hostgw doctor` finds | `src/doctor` | `src/forwarding/cause.rs` (policy rules, routes, `rp_filter`, forwarding), `src/kernel/nat/terms.rs` (rules of firewalls), `src/diagnose/rules.rs`; `tests/e2e/doctor.rs`, `tests/e2e/losses.rs` |
+//! | what `hostgw doctor` finds | `src/doctor` | `src/forwarding/cause.rs` (policy rules, routes, `rp_filter`, forwarding), `src/forwarding/firewall.rs` (which rules apply to a packet), `src/kernel/nat/terms.rs` (how rules are decoded), `src/diagnose/rules.rs`; `tests/e2e/doctor.rs`, `tests/e2e/losses.rs` |
 //! | what is known about a node besides routes, NAT and sysctls | `src/state/host.rs` | `src/kernel/link.rs` (interfaces, addresses), `src/kernel/neighbor.rs`, `src/kernel/policy_rule.rs`, `src/kernel/packet_program.rs`, `src/kernel/mod.rs`; `schemas/snapshot.schema.json` |
 //! | what `hostgw explain` prints | `src/doctor/journey.rs` | `src/cli/explain.rs` (the reply, the text), `src/forwarding/firewall.rs` and `src/forwarding/treatment.rs` (what rules do to a packet); `schemas/explain.schema.json`, `tests/e2e/situations.rs` |
-//! | what `hostgw status` prints | `src/cli/status.rs`, `src/cli/agent_status.rs` (the agent) | `src/record/agent.rs` (the agent's report), `src/agent/keeper` (which writes it); `schemas/status.schema.json`, `src/guide/node-agent.md`, `tests/e2e/agent.rs` |
+//! | what `hostgw status` prints | `src/cli/status.rs`, `src/cli/agent_status.rs` (the agent) | `src/record/agent.rs` (the agent's report), `src/agent/keeper/report.rs` (which writes it); `schemas/status.schema.json`, `src/guide/node-agent.md`, `tests/e2e/agent.rs` |
 //! | what `hostgw audit` finds | `src/audit/conclude.rs` | `src/audit/examine.rs` (one node), `src/audit/report.rs`; `tests/audit.rs`, `tests/e2e/audit.rs` |
 //! | a plan for many nodes | `src/cli/fleet_plan.rs` | `src/render/fleet.rs`; `tests/e2e/audit.rs` |
-//! | the web page of `hostgw audit` | `src/audit/page` | `src/audit/html.rs`, `tests/browser` |
+//! | the web page of `hostgw audit` | `src/audit/page` | `src/audit/report.rs` (its data), `src/audit/html.rs`, `tests/browser` |
 //! | what `hostgw import` reads from a node | `src/import/node.rs`, `src/import/annotations.rs` | `src/import/survey.rs` (warnings); `tests/cases/import` |
 //! | what `hostgw import --live` describes and removes | `src/import/live/mod.rs`, `src/import/live/leftover.rs` | `src/import/live/plugin.rs` (how plugins are recognized), `src/cli/import_live.rs`; `tests/cases/import-live`, `tests/e2e/migration.rs` |
 //! | how `hostgw import --update` edits a file | `src/import/edit.rs` | `src/config/outline` (the lines of a node), `src/import/changes.rs` (the nodes and keys that changed); `tests/import.rs`, `tests/cases/import` |
 //! | an error about a CNI configuration | `src/diagnose/rules.rs` | `src/cni`, `tests/cases/cni` |
 //! | how a route is read and written | `src/kernel/route.rs` | `src/kernel/netlink`; NAT: `src/kernel/nat`, sysctls: `src/kernel/sysctl.rs` |
 //! | how netlink requests are sent, repeated and refused | `src/kernel/netlink/socket.rs` | `src/kernel/netlink/error.rs`, `src/kernel/nat.rs` (repeats a read while the ruleset changes); `tests/e2e/faults.rs`, `tests/e2e/churn.rs` |
-//! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs` |
+//! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs`; `src/plan/reason.rs`, `src/plan/check.rs` and `src/import/live/mod.rs` (sysctls that a configuration implies) |
 //! | the reason for a change | `src/plan/reason.rs` | `routes.rs`, `nat.rs` and `sysctls.rs` in `src/plan/compare` (which cause), `src/plan/compare/cause.rs` (its words) |
 //! | the remedy for an error of the kernel | `hint` in `src/kernel/route.rs`, `src/kernel/nat.rs` and `src/kernel/sysctl.rs` | `src/text/os_error.rs` (the names of errors); `tests/e2e/faults.rs` |
 //! | the order of writes, in a commit and in an undo | `src/plan/diff.rs` | `src/kernel/mod.rs`, and `tests/support/model.rs`, which imitates it |
@@ -121,18 +123,18 @@
 //! | what happens between a command and the first write | `src/reconcile/run.rs` | `src/reconcile/turn.rs`, `src/reconcile/apply.rs` |
 //! | the transaction, or what recovery does | `src/apply/transaction.rs` | `src/apply/state_dir`, `src/record/transaction.rs`; `tests/e2e/faults.rs`, `tests/e2e/kills.rs` |
 //! | `apply --confirm` | `src/reconcile/pending.rs` (the wait), `src/apply/confirm.rs` (the decision and its effect) | `src/record/confirmation.rs` (what is recorded of it), `src/reconcile/decision.rs`, `src/reconcile/supervisor.rs`, `src/reconcile/decide.rs`, `src/cli/status.rs`; `tests/e2e/confirm.rs` |
-//! | what the agent does, and when | `src/agent/keeper/` | `src/agent/contest.rs` (pauses of contested objects), `src/agent/backoff.rs` (after failures), `src/agent/pace.rs`, `src/kernel/events.rs`, `src/reconcile/repair.rs`; `tests/e2e/agent.rs`, `tests/e2e/disturbances.rs` |
+//! | what the agent does, and when | `src/agent/keeper/`, `src/agent/pace.rs` (when it observes the node) | `src/agent/contest.rs` (pauses of contested objects), `src/agent/backoff.rs` (after failures), `src/kernel/events.rs`, `src/reconcile/repair.rs`; `tests/e2e/agent.rs`, `tests/e2e/disturbances.rs` |
 //! | what the agent logs | `src/agent/host.rs` | `src/cli/agent_log.rs`, `src/guide/node-agent.md` |
 //! | what `hostgw rehearse` copies | `src/kernel/copy.rs` | `src/kernel/nat/ruleset.rs`, `src/simulate/rehearse.rs`; `tests/e2e/rehearse.rs` |
 //! | the shell script | `src/render/shell/body.sh` | `src/render/shell/mod.rs`; `tests/e2e/render.rs`, `tests/cases/cli/render-linux.out` |
-//! | the PowerShell scripts | `src/render/powershell/apply.ps1` | `src/render/powershell/mod.rs`, `src/plan/windows`, which computes the same plan; `tests/powershell` |
+//! | the PowerShell scripts | `src/render/powershell/apply.ps1` | `src/render/powershell/mod.rs` (parameters, usage), `src/plan/windows`, which computes the same plan; `tests/powershell` |
 //! | the scheduled task of a Windows node | `src/render/powershell/task.ps1` | `tests/powershell/task.rs`, `tests/cases/render/task` |
 //! | the systemd units | `dist/systemd` | `src/cli/agent.rs` (notifications), `src/reconcile/systemd_scope.rs`; `tests/e2e/units.rs`, which boots systemd, and `tests/machine`, which boots a machine |
 //! | the packages | `Cargo.toml`, `dist/package` | `dist/debian`, `dist/rpm`, `.github/workflows/release.yml`; `tests/install`, which installs them |
 //! | the image, and the DaemonSet | `dist/image`, `examples/kubernetes` | `src/guide/kubernetes.md`; `tests/image`, which runs the pods |
 //! | files that are restored at boot | `src/render/shell/persist` | `src/cli/boot_files.rs`; `tests/e2e/persist.rs` |
 //! | a JSON document | its type in `src/cli` or `src/render/report.rs` | `schemas`, which `HOSTGW_BLESS=1` writes; `tests/e2e/documents.rs` |
-//! | the metrics of the agent | `src/cli/agent_metrics.rs` | `src/cli/agent_server.rs`, `src/guide/node-agent.md`, `examples/monitoring`; `tests/monitoring.rs`, `tests/e2e/agent_metrics.rs` |
+//! | the metrics of the agent | `src/cli/agent_metrics.rs` | `src/agent/host.rs` (the events that they count), `src/cli/agent_server.rs`, `src/guide/node-agent.md`, `examples/monitoring`; `tests/monitoring.rs`, `tests/e2e/agent_metrics.rs` |
 //! | rollouts with Ansible | `examples/ansible/roles/hostgw` | `src/guide/ansible.md`; `tests/ansible`, which rolls out to six nodes |
 //! | a guide | `src/guide` | `tests/guides.rs`, which runs its commands |
 //!

@@ -31,4 +31,5 @@ mod run;
 mod target;
 
 pub use host::{AgentEvent, AgentHost, AgentSettings, AgentSignals};
+pub use pace::LONGEST_INTERVAL;
 pub use run::run;

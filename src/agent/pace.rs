@@ -17,8 +17,11 @@ const CREDIT: Duration = Duration::from_secs(2);
 /// The longest pause, so that a repair starts within a second of its cause. Looks that take more than 10 ms therefore take
 /// more than a fiftieth of the time.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// The time between looks when nothing happens, to which up to a tenth is added.
+/// The time between looks when nothing happens, to which up to [`JITTER`] is added. The guide names both.
 const REGULAR: Duration = Duration::from_secs(60);
+const JITTER: Duration = Duration::from_secs(6);
+/// The longest time between looks.
+pub const LONGEST_INTERVAL: Duration = REGULAR.saturating_add(JITTER);
 
 /// When to look at the node: soon after a change, at regular intervals, and never so often that it costs much.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Pace {
         // A debt beyond the longest pause is dropped.
         self.paid = now + owed.min(CREDIT + LONGEST_PAUSE);
         self.pause = now + owed.saturating_sub(CREDIT).min(LONGEST_PAUSE);
-        self.regular = now + REGULAR + jitter(REGULAR / 10);
+        self.regular = now + REGULAR + jitter(JITTER);
     }
 
     /// When the next look is due.
@@ -88,7 +91,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         pace.looked(start, start);
-        assert!(pace.due() >= start + REGULAR && pace.due() <= start + REGULAR * 11 / 10);
+        assert!(pace.due() >= start + REGULAR && pace.due() <= start + LONGEST_INTERVAL);
         for at in 0..10 {
             pace.notify(start + at * 10 * MILLISECOND);
         }

@@ -11,7 +11,7 @@ use prometheus::{
 };
 
 use crate::{
-    agent::AgentEvent,
+    agent::{AgentEvent, LONGEST_INTERVAL},
     clock::now as wall_clock,
     error::Error,
     model::Check,
@@ -19,9 +19,9 @@ use crate::{
     state::ObjectKind,
 };
 
-/// After this time without a heartbeat, the agent counts as stuck. It wakes up at least every 66 seconds, and the longest wait
-/// is for checks, which run concurrently.
-const MAX_SILENCE: Duration = Check::MAX_TIMEOUT.saturating_add(Duration::from_secs(60));
+/// After this time without a heartbeat, the agent counts as stuck: the longest time until it wakes up, and the longest wait,
+/// which is for checks. They run concurrently.
+const MAX_SILENCE: Duration = Check::MAX_TIMEOUT.saturating_add(LONGEST_INTERVAL);
 
 /// The upper bounds of the histogram of repairs, in seconds. A repair should end within a second.
 const BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
