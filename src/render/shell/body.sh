@@ -60,6 +60,11 @@ say() {
     esac
 }
 
+# Prints the lines of a variable, if there are any.
+print_lines() {
+    [ -z "$1" ] || printf '%s\n' "$1"
+}
+
 fail() {
     say "error: $*" >&2
 }
@@ -118,6 +123,14 @@ live_routes() {
         next
     }
     { print }' "$work/listed.$1"
+}
+
+# The desired table of a family (ip or ip6), if there is one.
+print_desired_table() {
+    case $1 in
+    ip) print_lines "$desired_table_ip" ;;
+    *) print_lines "$desired_table_ip6" ;;
+    esac
 }
 
 # The live managed table of a family with its counters, if there is one.
@@ -475,7 +488,7 @@ switches='
 
 # The sysctls that differ, in the order in which they must be written: a switch rewrites some of those after it.
 plan_sysctls() {
-    desired_sysctls | while read -r key value; do
+    print_lines "$desired_sysctls" | while read -r key value; do
         printf '%s:%s %s\n' "$(path_of "$key")" "$key" "$value"
     done | awk "$switches"'
     {
@@ -500,11 +513,11 @@ plan_sysctls() {
 adapted_routes() {
     : >"$work/skipped" || return 1
     if [ "$off_link" = refuse ]; then
-        desired_routes
+        print_lines "$desired_routes"
         return
     fi
-    desired_routes >"$work/desired" || return 1
-    pod_gateway_routes >"$work/nodes" || return 1
+    print_lines "$desired_routes" >"$work/desired" || return 1
+    print_lines "$pod_gateway_routes" >"$work/nodes" || return 1
     awk -v asked="$work/asked." '
         FILENAME ~ /nodes$/ { address[$1] = $2; next }
         $2 == "via" {
@@ -565,7 +578,7 @@ plan() {
         plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
     done
     for family in ip ip6; do
-        "desired_table_$family" >"$work/wanted.$family"
+        print_desired_table "$family" >"$work/wanted.$family"
         plan_table "$family" "$work/wanted.$family" >"$work/table.$family" || return 1
     done
     plan_sysctls >"$work/sysctls"
@@ -906,7 +919,7 @@ esac
 for tool in ip awk sed grep; do
     command -v "$tool" >/dev/null || refuse 1 "$tool is not installed"
 done
-if [ -n "$(desired_table_ip)$(desired_table_ip6)" ]; then
+if [ -n "$desired_table_ip$desired_table_ip6" ]; then
     command -v nft >/dev/null || refuse 1 "nft is not installed; install nftables"
 fi
 
@@ -962,14 +975,20 @@ if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
     refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'"
 fi
 # The kernel rejects another machine's address as the source of routes, and replies to it would not arrive here.
-for source in $({ desired_routes; desired_table_ip; desired_table_ip6; } |
-    sed -n -e 's/.* src \([^ ]*\).*/\1/p' -e 's/.* snat to \([^ ]*\).*/\1/p' | sort -u); do
+case $desired_routes$desired_table_ip$desired_table_ip6 in
+*" src "* | *" snat to "*)
+    sources=$(printf '%s\n' "$desired_routes" "$desired_table_ip" "$desired_table_ip6" |
+        sed -n -e 's/.* src \([^ ]*\).*/\1/p' -e 's/.* snat to \([^ ]*\).*/\1/p' | sort -u)
+    ;;
+*) sources= ;;
+esac
+for source in $sources; do
     [ -n "$(ip -o address show to "$source")" ] ||
         refuse 3 "no interface has $source, the source address of node $node; is this the right machine?"
     [ -n "$(ip -o address show -tentative to "$source")" ] ||
         refuse 3 "the kernel does not use $source, the source address of node $node: duplicate address detection has not finished, or another machine has it"
 done
-desired_sysctls | while read -r key _; do
+print_lines "$desired_sysctls" | while read -r key _; do
     [ -e "$(path_of "$key")" ] || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3
 
