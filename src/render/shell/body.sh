@@ -93,36 +93,24 @@ refuse() {
 
 # ---- Live state
 
-# The routes of a family (4 or 6), one per line, with numbers instead of names, which may differ from machine to
-# machine. IPv6 prints the routes of one key as one multipath route; here, each has a line of its own, as when it was
-# added.
-live_routes() {
+# list_routes FAMILY WANTED: writes the live routes of a family (4 or 6) to $work/listed.FAMILY, with numbers instead of
+# names, which may differ from machine to machine. If the file WANTED is empty, foreign routes cannot be in the way: lists
+# nothing if there are no managed routes.
+list_routes() {
+    : >"$work/listed.$1"
     # Without IPv6, the kernel lists the routes of other families.
     [ "$1" = 4 ] || [ -d /proc/sys/net/ipv6 ] || return 0
-    run_into "$work/listed.$1" ip -o -N "-$1" route show table all || return 1
-    awk -v family="$1" '
-    BEGIN { split("unicast local broadcast anycast multicast blackhole unreachable prohibit throw", type, " ") }
-    /^[2-9] / { $0 = type[$1] substr($0, 2) }
-    # hostgw spreads the gateways of a large cluster over scopes up to 199, which have no other effect.
-    family == 4 && /^[^ ]+ via .* proto 87 .*scope 1?[0-9]?[0-9]( |$)/ { sub(/ scope [0-9]+/, "") }
-    {
-        sub(/ pref medium/, "")
-        gsub(/ (linkdown|dead|rt_trap)/, "")
-        gsub(/\\\t/, " ")
-        gsub(/  +/, " ")
-        sub(/ +$/, "")
-    }
-    family == 6 && / nexthop via / && !/ weight ([02-9]|1[0-9])/ {
-        count = split($0, part, " nexthop ")
-        rest = part[1]
-        sub(/^[^ ]+/, "", rest)
-        for (i = 2; i <= count; i++) {
-            sub(/ *weight 1 *$/, "", part[i])
-            print $1 " " part[i] rest
-        }
-        next
-    }
-    { print }' "$work/listed.$1"
+    if [ ! -s "$2" ]; then
+        # ip does not print the protocol of routes that it selects by it, so this list cannot replace the full one.
+        run_into "$work/listed.$1" ip -o -N "-$1" route show table all proto 87 || return 1
+        [ -s "$work/listed.$1" ] || return 0
+    fi
+    run_into "$work/listed.$1" ip -o -N "-$1" route show table all
+}
+
+# Returns whether a file exists and is empty.
+is_blank() {
+    [ -e "$1" ] && [ ! -s "$1" ]
 }
 
 # The desired table of a family (ip or ip6), if there is one.
@@ -209,12 +197,16 @@ path_of() {
 
 # ---- The plan
 
-# plan_routes FAMILY WANTED LIVE [exact]: the `ip -batch` lines that turn the live routes into the wanted ones. Lines
-# that begin with ! are conflicts with foreign routes. The new route is appended to the old one before the old one is
+# plan_routes FAMILY WANTED [exact]: the `ip -batch` lines that turn the routes in $work/listed.FAMILY into the wanted ones.
+# Lines that begin with ! are conflicts with foreign routes. The new route is appended to the old one before the old one is
 # deleted. No line replaces a route: `ip route replace` affects whatever route has the same key at that moment, which
-# may be foreign. With exact, for commands that a person runs later, the old route is deleted first.
+# may be foreign. With exact, for commands that a person runs later, the old route is deleted first. Writes the managed
+# live routes to $work/managed.FAMILY.
 plan_routes() {
-    awk -v family="$1" -v exact="${4-}" '
+    : >"$work/managed.$1" || return 1
+    ! is_blank "$2" || ! is_blank "$work/listed.$1" || return 0
+    managed=$work/managed.$1 awk -v family="$1" -v exact="${3-}" '
+    BEGIN { split("unicast local broadcast anycast multicast blackhole unreachable prohibit throw", type, " ") }
     function key(line,    words, count, at, destination, rest) {
         count = split(line, words, " ")
         at = words[1] ~ /^[a-z]+$/ && words[1] != "default" ? 2 : 1
@@ -322,6 +314,12 @@ plan_routes() {
         for (i = 2; i <= wants[where]; i++) last[++lasts] = "route del " want[where, i]
         for (i = 2; i <= wants[where]; i++) last[++lasts] = "route append " want[where, i]
     }
+    function hold(line,    where) {
+        where = key(line)
+        if (!has[where]++) keys[++key_count] = where
+        held[where, has[where]] = line
+        if (owned(line)) print line >ENVIRON["managed"]
+    }
     # Two spaces separate a route from its purpose; interface names contain no spaces.
     FILENAME == ARGV[1] {
         sub(/  +# .*/, "")
@@ -330,11 +328,29 @@ plan_routes() {
         want[where, wants[where]] = $0
         next
     }
+    # ip -N prints the type of a route as a number.
+    /^[2-9] / { $0 = type[$1] substr($0, 2) }
+    # hostgw spreads the gateways of a large cluster over scopes up to 199, which have no other effect.
+    family == 4 && /^[^ ]+ via .* proto 87 .*scope 1?[0-9]?[0-9]( |$)/ { sub(/ scope [0-9]+/, "") }
     {
-        where = key($0)
-        if (!has[where]++) keys[++key_count] = where
-        held[where, has[where]] = $0
+        sub(/ pref medium/, "")
+        gsub(/ (linkdown|dead|rt_trap)/, "")
+        gsub(/\\\t/, " ")
+        gsub(/  +/, " ")
+        sub(/ +$/, "")
     }
+    # IPv6 prints the routes of one key as one multipath route. Here, each is a route of its own, as when it was added.
+    family == 6 && / nexthop via / && !/ weight ([02-9]|1[0-9])/ {
+        parts = split($0, part, " nexthop ")
+        rest = part[1]
+        sub(/^[^ ]+/, "", rest)
+        for (at = 2; at <= parts; at++) {
+            sub(/ *weight 1 *$/, "", part[at])
+            hold($1 " " part[at] rest)
+        }
+        next
+    }
+    { hold($0) }
     END {
         for (at = 1; at <= count; at++) if (!in_effect(places[at])) change(places[at])
         for (at = 1; at <= key_count; at++) {
@@ -348,7 +364,7 @@ plan_routes() {
         # On-link routes are deleted after the routes that depend on them.
         for (at = 1; at <= lasts; at++) if (last[at] ~ / via /) print last[at]
         for (at = 1; at <= lasts; at++) if (last[at] !~ / via /) print last[at]
-    }' "$2" "$3"
+    }' "$2" "$work/listed.$1"
 }
 
 # is_table FAMILY WANTED PRINTED TEXT: whether TEXT is how nft prints the table in the file WANTED; PRINTED is a file
@@ -560,9 +576,8 @@ adapted_routes() {
         }' "$work/nodes" "$work/answers" "$work/desired"
 }
 
-# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
-# has to change.
-plan() {
+# Writes the routes of the configuration to $work/wanted.4 and $work/wanted.6, in the form in which ip prints them.
+want_routes() {
     : >"$work/wanted.4" && : >"$work/wanted.6" || return 1
     adapted_routes >"$work/adapted" || return 1
     named=$named device=$device awk -v wanted="$work/wanted." '
@@ -572,10 +587,17 @@ plan() {
             at = index($0, from)
             if (at) $0 = substr($0, 1, at - 1) to substr($0, at + length(from))
             print >(wanted ($1 $2 ~ /:/ ? 6 : 4))
-        }' "$work/adapted" || return 1
+        }' "$work/adapted"
+}
+
+# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
+# has to change.
+plan() {
+    # Only with offLink do the wanted routes depend on the live state.
+    [ "$off_link" = refuse ] && [ -e "$work/adapted" ] || want_routes || return 1
     for family in 4 6; do
-        live_routes "$family" >"$work/live.$family" || return 1
-        plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
+        list_routes "$family" "$work/wanted.$family" || return 1
+        plan_routes "$family" "$work/wanted.$family" >"$work/routes.$family" || return 1
     done
     for family in ip ip6; do
         print_desired_table "$family" >"$work/wanted.$family"
@@ -662,7 +684,7 @@ save_state() {
     rm -rf "$1"
     mkdir -p "$1" || return 1
     for family in 4 6; do
-        grep ' proto 87\( \|$\)' "$work/live.$family" >"$1/routes.$family"
+        cp "$work/managed.$family" "$1/routes.$family" || return 1
     done
     for family in ip ip6; do
         live_table "$family" >"$1/table.$family"
@@ -764,8 +786,8 @@ restore_state() {
     restore_sysctls "$1"
     restore_sysctls "$1"
     for family in 6 4; do
-        live_routes "$family" >"$work/live.$family"
-        plan_routes "$family" "$1/routes.$family" "$work/live.$family" >"$work/routes.$family"
+        list_routes "$family" "$1/routes.$family" || : >"$work/listed.$family"
+        plan_routes "$family" "$1/routes.$family" >"$work/routes.$family"
         [ ! -s "$work/routes.$family" ] || run ip "-$family" -force -batch "$work/routes.$family"
     done
     for family in ip ip6; do
@@ -774,8 +796,9 @@ restore_state() {
     done
     left=$(
         for family in 6 4; do
-            live_routes "$family" >"$work/live.$family"
-            plan_routes "$family" "$1/routes.$family" "$work/live.$family" exact | as_commands "ip -$family "
+            list_routes "$family" "$1/routes.$family" || : >"$work/listed.$family"
+            plan_routes "$family" "$1/routes.$family" exact >"$work/routes.$family"
+            [ ! -s "$work/routes.$family" ] || as_commands "ip -$family " <"$work/routes.$family"
         done
         for family in ip ip6; do
             if [ -n "$(restore_table "$family" "$1")" ]; then
@@ -1014,7 +1037,7 @@ show
 [ "$mode" = apply ] || exit 0
 removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
-    has=$(cat "$work/live.4" "$work/live.6" | grep -c ' proto 87\( \|$\)')
+    has=$(cat "$work/managed.4" "$work/managed.6" | grep -c '')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
         left=
         grep -q ' via ' "$work/wanted.4" "$work/wanted.6" || left="; this node would have no routes to other nodes"
