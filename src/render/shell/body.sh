@@ -113,6 +113,11 @@ is_blank() {
     [ -e "$1" ] && [ ! -s "$1" ]
 }
 
+# Prints a file, which is often empty.
+text_of() {
+    is_blank "$1" || cat "$1"
+}
+
 # The desired table of a family (ip or ip6), if there is one.
 print_desired_table() {
     case $1 in
@@ -131,9 +136,9 @@ listed_table() {
     nft -a -s list table "$1" hostgw 2>/dev/null
 }
 
-# A file from listed_table without the handles.
-without_handles() {
-    sed 's/ # handle [0-9]*$//' "$1"
+# The table in $work/listed.FAMILY without the handles.
+listed_without_handles() {
+    [ ! -s "$work/listed.$1" ] || sed 's/ # handle [0-9]*$//' "$work/listed.$1"
 }
 
 # Returns whether a network namespace can be created to run nft in.
@@ -142,16 +147,24 @@ can_run_nft() {
     [ "$namespaces" = yes ]
 }
 
-# The table of a file in the form that this nft prints, or nothing. Loads it in a temporary network namespace. If that
-# is not possible, reproduces the whitespace of nft.
+# printed_by_nft FAMILY FILE CACHE: sets `printed` to the table of a file in the form that this nft prints, or to nothing.
+# Loads it in a temporary network namespace. If that is not possible, reproduces the whitespace of nft. Keeps the result
+# in the file CACHE, and takes it from there.
 printed_by_nft() {
-    [ -s "$2" ] || return 0
-    if can_run_nft; then
-        # shellcheck disable=SC2016 # expanded by the inner shell
-        unshare -n sh -c 'nft -f "$1" && nft -s list table "$2" hostgw' - "$2" "$1" 2>/dev/null
-    else
-        awk '{ match($0, /^ */); printf "%s%s\n", substr("\t\t\t\t", 1, int(RLENGTH / 4)), substr($0, RLENGTH + 1) }' "$2"
+    if [ -e "$3" ] || [ ! -s "$2" ]; then
+        : >>"$3"
+        printed=$(text_of "$3")
+        return
     fi
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    if [ "${namespaces-}" != no ] &&
+        printed=$(unshare -n sh -c 'nft -f "$1" && nft -s list table "$2" hostgw; exit 0' - "$2" "$1" 2>/dev/null); then
+        namespaces=yes
+    else
+        namespaces=no
+        printed=$(awk '{ match($0, /^ */); printf "%s%s\n", substr("\t\t\t\t", 1, int(RLENGTH / 4)), substr($0, RLENGTH + 1) }' "$2")
+    fi
+    print_lines "$printed" >"$3"
 }
 
 # The live values of the sysctls of a plan and of those that the kernel rewrites with them, as PATH:VALUE. The kernel
@@ -367,35 +380,41 @@ plan_routes() {
     }' "$2" "$work/listed.$1"
 }
 
-# is_table FAMILY WANTED PRINTED TEXT: whether TEXT is how nft prints the table in the file WANTED; PRINTED is a file
-# for the output of printed_by_nft, which is written if it does not exist. If no namespace can be created to run nft
+# is_table FAMILY WANTED PRINTED TEXT: whether TEXT is how nft prints the table in the file WANTED; PRINTED is the
+# cache of printed_by_nft. If no namespace can be created to run nft
 # in, compares with what nft printed after an earlier load of the same file.
 is_table() {
     if [ -z "$4" ] || [ ! -s "$2" ]; then
         [ -z "$4" ] && [ ! -s "$2" ]
         return
     fi
-    [ -e "$3" ] || printed_by_nft "$1" "$2" >"$3"
-    [ "$4" != "$(cat "$3")" ] || return 0
+    printed_by_nft "$1" "$2" "$3"
+    [ "$4" != "$printed" ] || return 0
     ! can_run_nft && [ "$(cat "$state/made.$1" 2>/dev/null)" = "$(cat "$2"; printf '%s' "$4")" ]
 }
 
-# plan_table FAMILY WANTED: a transaction that turns the table of a family (ip or ip6) into the one in the file WANTED;
-# nothing if it matches.
+# plan_table FAMILY WANTED: a transaction that turns the table of a family (ip or ip6) into the desired one, which is in the
+# file WANTED; nothing if it matches. Writes the live table to $work/listed.FAMILY, and without handles to
+# $work/stateless.FAMILY.
 plan_table() {
     listed_table "$1" >"$work/listed.$1"
-    ! is_table "$1" "$2" "$work/printed.$1" "$(without_handles "$work/listed.$1")" || return 0
-    [ -e "$work/printed.$1" ] || printed_by_nft "$1" "$2" >"$work/printed.$1"
-    rewrite_table "$1" "$2" "$work/printed.$1"
+    now=$(listed_without_handles "$1")
+    print_lines "$now" >"$work/stateless.$1"
+    ! is_table "$1" "$2" "$work/printed.$1" "$now" || return 0
+    if [ -n "$now" ]; then
+        printed_by_nft "$1" "$2" "$work/printed.$1"
+        deletions "$1" "$2" "$work/printed.$1"
+    fi
+    print_desired_table "$1"
 }
 
-# rewrite_table FAMILY WANTED PRINTED: the transaction that turns the table in $work/listed.FAMILY into the one in the
-# file WANTED; PRINTED is the same as printed by nft. Deletes each object by its handle, so that the kernel rejects the
-# transaction if one of them no longer exists. Keeps the table, and chains whose type, hook and priority match: objects
-# that another program adds before the transaction survive, and are found by the verification. Deletes the whole table
-# only if it is not wanted any more or has other flags.
-rewrite_table() {
-    [ ! -s "$work/listed.$1" ] || awk -v family="$1" -v is_wanted="$([ ! -s "$2" ] || echo 1)" '
+# deletions FAMILY WANTED PRINTED: the beginning of a transaction that turns the table in $work/listed.FAMILY into the one in
+# the file WANTED, which follows; PRINTED is the same as printed by nft. Deletes each object by its handle, so that the
+# kernel rejects the transaction if one of them no longer exists. Keeps the table, and chains whose type, hook and
+# priority match: objects that another program adds before the transaction survive, and are found by the verification.
+# Deletes the whole table only if it is not wanted any more or has other flags.
+deletions() {
+    awk -v family="$1" -v is_wanted="$([ ! -s "$2" ] || echo 1)" '
     function is_definition(line) { return line ~ /^\t\t(type [a-z]+ hook |comment ")/ }
     function handle(line) {
         if (!match(line, / # handle [0-9]+$/)) return ""
@@ -451,13 +470,12 @@ rewrite_table() {
             if (is_other_order || !stays[chains[i]]) print "delete chain " family " hostgw handle " number[chains[i]]
         print_all(others, other_count)
     }' "$3" "$work/listed.$1"
-    cat "$2"
 }
 
 # write_table FAMILY: runs $work/table.FAMILY, unless the table has changed since the plan. nft cannot ask the kernel
 # to verify that, so a gap of some milliseconds remains between this check and the transaction.
 write_table() {
-    if [ "$(listed_table "$1")" != "$(cat "$work/listed.$1")" ]; then
+    if [ "$(listed_table "$1")" != "$(text_of "$work/listed.$1")" ]; then
         fail "another program changed the table $1 hostgw; run this script again"
         return 1
     fi
@@ -642,7 +660,7 @@ commit() {
                 rm -f "$state/open/wrote.$family"
                 return 1
             }
-            { cat "$work/wanted.$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
+            { print_desired_table "$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
         fi
         is_uninterrupted || return 1
     done
@@ -687,8 +705,9 @@ save_state() {
         cp "$work/managed.$family" "$1/routes.$family" || return 1
     done
     for family in ip ip6; do
-        live_table "$family" >"$1/table.$family"
-        without_handles "$work/listed.$family" >"$1/stateless.$family"
+        : >"$1/table.$family"
+        [ ! -s "$work/listed.$family" ] || live_table "$family" >"$1/table.$family"
+        cp "$work/stateless.$family" "$1/stateless.$family" || return 1
         cp "$work/wanted.$family" "$1/wanted.$family" || return 1
     done
     cp "$work/sysctls" "$1/keys" && live_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
@@ -857,19 +876,20 @@ as_sysctl_commands() {
 # restore_table FAMILY DIR: the transaction that restores a table with its counters; nothing if it matches, if the
 # run did not write it, or if another program has changed it since.
 restore_table() {
-    listed_table "$1" >"$work/listed.$1"
     [ -e "$2/wrote.$1" ] || return 0
-    now=$(without_handles "$work/listed.$1")
-    [ "$now" != "$(cat "$2/stateless.$1")" ] || return 0
+    listed_table "$1" >"$work/listed.$1"
+    now=$(listed_without_handles "$1")
+    [ "$now" != "$(text_of "$2/stateless.$1")" ] || return 0
     is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now" || return 0
-    rewrite_table "$1" "$2/table.$1" "$2/stateless.$1"
+    [ -z "$now" ] || deletions "$1" "$2/table.$1" "$2/stateless.$1"
+    text_of "$2/table.$1"
 }
 
 # Returns whether a table that the run wrote is neither the previous one nor the one that the run created.
 is_foreign_table() {
     [ -e "$2/wrote.$1" ] || return 1
-    now=$(without_handles "$work/listed.$1")
-    [ "$now" != "$(cat "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now"
+    now=$(listed_without_handles "$1")
+    [ "$now" != "$(text_of "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now"
 }
 
 # The sysctls that differ from $work/targets, as PATH:VALUE. Switches come first, because they rewrite others.
