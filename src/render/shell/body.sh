@@ -170,19 +170,28 @@ printed_by_nft() {
 # The live values of the sysctls of a plan and of those that the kernel rewrites with them, as PATH:VALUE. The kernel
 # prints several numbers separated by tabs, and accepts them separated by spaces.
 live_sysctls() {
-    while read -r key _; do
-        case $key in
-        net.ipv4.ip_forward | net.ipv4.conf.all.forwarding)
-            grep -s '' /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/forwarding \
-                /proc/sys/net/ipv4/conf/*/accept_redirects
-            ;;
-        net.ipv6.conf.all.*)
-            leaf=${key##*.}
-            grep -s -H '' /proc/sys/net/ipv6/conf/*/"$leaf"
-            ;;
-        *) grep -s -H '' "$(path_of "$key")" ;;
-        esac
-    done <"$1" | tr '\t' ' '
+    ! is_blank "$1" || return 0
+    keys=$1
+    set --
+    {
+        while read -r key _; do
+            case $key in
+            net.ipv4.ip_forward | net.ipv4.conf.all.forwarding)
+                grep -s '' /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/forwarding \
+                    /proc/sys/net/ipv4/conf/*/accept_redirects
+                ;;
+            net.ipv6.conf.all.*)
+                leaf=${key##*.}
+                grep -s -H '' /proc/sys/net/ipv6/conf/*/"$leaf"
+                ;;
+            *)
+                path_of "$key"
+                set -- "$@" "$path"
+                ;;
+            esac
+        done <"$keys"
+        [ $# -eq 0 ] || grep -s -H '' "$@"
+    } | tr '\t' ' '
 }
 
 # The value of a sysctl by its file, in the same form. The `read` of a shell does not do: it reads byte by byte, and the
@@ -191,7 +200,7 @@ value_in() {
     tr '\t' ' ' <"$1"
 } 2>/dev/null
 
-# The file of a sysctl. Dots separate the components, and a slash stands for a dot in an interface name.
+# Sets `path` to the file of a sysctl. Dots separate the components, and a slash stands for a dot in an interface name.
 path_of() {
     rest=$1
     path=/proc/sys/
@@ -205,7 +214,6 @@ path_of() {
         esac
         rest=${rest#?}
     done
-    printf '%s\n' "$path"
 }
 
 # ---- The plan
@@ -214,11 +222,11 @@ path_of() {
 # Lines that begin with ! are conflicts with foreign routes. The new route is appended to the old one before the old one is
 # deleted. No line replaces a route: `ip route replace` affects whatever route has the same key at that moment, which
 # may be foreign. With exact, for commands that a person runs later, the old route is deleted first. Writes the managed
-# live routes to $work/managed.FAMILY.
+# live routes to $work/record/routes.FAMILY.
 plan_routes() {
-    : >"$work/managed.$1" || return 1
+    : >"$work/record/routes.$1" || return 1
     ! is_blank "$2" || ! is_blank "$work/listed.$1" || return 0
-    managed=$work/managed.$1 awk -v family="$1" -v exact="${3-}" '
+    managed=$work/record/routes.$1 awk -v family="$1" -v exact="${3-}" '
     BEGIN { split("unicast local broadcast anycast multicast blackhole unreachable prohibit throw", type, " ") }
     function key(line,    words, count, at, destination, rest) {
         count = split(line, words, " ")
@@ -395,11 +403,11 @@ is_table() {
 
 # plan_table FAMILY WANTED: a transaction that turns the table of a family (ip or ip6) into the desired one, which is in the
 # file WANTED; nothing if it matches. Writes the live table to $work/listed.FAMILY, and without handles to
-# $work/stateless.FAMILY.
+# $work/record/stateless.FAMILY.
 plan_table() {
     listed_table "$1" >"$work/listed.$1"
     now=$(listed_without_handles "$1")
-    print_lines "$now" >"$work/stateless.$1"
+    print_lines "$now" >"$work/record/stateless.$1"
     ! is_table "$1" "$2" "$work/printed.$1" "$now" || return 0
     if [ -n "$now" ]; then
         printed_by_nft "$1" "$2" "$work/printed.$1"
@@ -522,8 +530,10 @@ switches='
 
 # The sysctls that differ, in the order in which they must be written: a switch rewrites some of those after it.
 plan_sysctls() {
+    [ -n "$desired_sysctls" ] || return 0
     print_lines "$desired_sysctls" | while read -r key value; do
-        printf '%s:%s %s\n' "$(path_of "$key")" "$key" "$value"
+        path_of "$key"
+        printf '%s:%s %s\n' "$path" "$key" "$value"
     done | awk "$switches"'
     {
         path = path_of($0)
@@ -608,8 +618,8 @@ want_routes() {
         }' "$work/adapted"
 }
 
-# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
-# has to change.
+# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, and record/keys for the sysctls. Each file is
+# empty if nothing has to change. $work/record contains what a record of a run contains of its plan.
 plan() {
     # Only with offLink do the wanted routes depend on the live state.
     [ "$off_link" = refuse ] && [ -e "$work/adapted" ] || want_routes || return 1
@@ -618,10 +628,10 @@ plan() {
         plan_routes "$family" "$work/wanted.$family" >"$work/routes.$family" || return 1
     done
     for family in ip ip6; do
-        print_desired_table "$family" >"$work/wanted.$family"
-        plan_table "$family" "$work/wanted.$family" >"$work/table.$family" || return 1
+        print_desired_table "$family" >"$work/record/wanted.$family"
+        plan_table "$family" "$work/record/wanted.$family" >"$work/table.$family" || return 1
     done
-    plan_sysctls >"$work/sysctls"
+    plan_sysctls >"$work/record/keys"
 }
 
 conflicts() {
@@ -629,7 +639,7 @@ conflicts() {
 }
 
 is_empty() {
-    for part in routes.4 routes.6 table.ip table.ip6 sysctls; do
+    for part in routes.4 routes.6 table.ip table.ip6 record/keys; do
         [ ! -s "$work/$part" ] || return 1
     done
 }
@@ -642,10 +652,10 @@ show() {
             [ -s "$work/table.$family" ] || continue
             sign='~'
             [ -s "$work/listed.$family" ] || sign=+
-            [ -s "$work/wanted.$family" ] || sign=-
+            [ -s "$work/record/wanted.$family" ] || sign=-
             printf '%s table %s hostgw\n' "$sign" "$family"
         done
-        sed -e 's/^\([^ ]*\) /~ \1 = /' "$work/sysctls"
+        sed -e 's/^\([^ ]*\) /~ \1 = /' "$work/record/keys"
     } | escaped
 }
 
@@ -671,13 +681,13 @@ commit() {
     while read -r key value; do
         write_sysctl "$key" "$value" || return 1
         is_uninterrupted || return 1
-    done <"$work/sysctls"
+    done <"$work/record/keys"
 }
 
 # Writes a sysctl. If the kernel stores another value than requested, restores the previous one immediately, because
 # the stored value would look foreign.
 write_sysctl() {
-    path=$(path_of "$1")
+    path_of "$1"
     ! run store "$path" "$2" || [ "$(value_in "$path")" != "$2" ] || return 0
     fail "cannot set $1 = $2: the kernel stored $(value_in "$path") instead"
     while IFS= read -r line; do
@@ -699,25 +709,22 @@ is_uninterrupted() {
 # Saves to a directory the live state and the values that will be written, to restore the former and to tell foreign
 # values.
 save_state() {
-    rm -rf "$1"
-    mkdir -p "$1" || return 1
-    for family in 4 6; do
-        cp "$work/managed.$family" "$1/routes.$family" || return 1
-    done
+    [ ! -e "$1" ] || rm -rf "$1"
+    cp -R "$work/record" "$1" || return 1
     for family in ip ip6; do
         : >"$1/table.$family"
         [ ! -s "$work/listed.$family" ] || live_table "$family" >"$1/table.$family"
-        cp "$work/stateless.$family" "$1/stateless.$family" || return 1
-        cp "$work/wanted.$family" "$1/wanted.$family" || return 1
     done
-    cp "$work/sysctls" "$1/keys" && live_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
+    live_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
     [ -f "$1/written" ] && [ -f "$1/routes.4" ] && [ -f "$1/routes.6" ]
 }
 
 # The values that a run will leave for everything recorded in a directory, as PATH:VALUE.
 written_sysctls() {
+    ! is_blank "$1/keys" || return 0
     while read -r key value; do
-        printf '%s:%s\n' "$(path_of "$key")" "$value"
+        path_of "$key"
+        printf '%s:%s\n' "$path" "$value"
     done <"$1/keys" >"$work/writes"
     awk "$switches"'
     {
@@ -738,11 +745,13 @@ written_sysctls() {
 # Writes the values to restore for the sysctls of a directory to $work/targets, as PATH:VALUE. These are the previous
 # values, except for foreign ones, which are neither the previous value nor the one that the run wrote. Foreign values
 # are kept, and recorded in the directory, because restoring a switch can rewrite them. An interface that was created
-# later also keeps a value that contradicts the switch. Writes the conflicts to $work/foreign.
+# later also keeps a value that contradicts the switch. Writes the live values to $work/sysctls.now and the conflicts to
+# $work/foreign.
 plan_restoration() {
     live_sysctls "$1/keys" >"$work/sysctls.now"
     [ -f "$1/foreign" ] || : >"$1/foreign"
-    awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
+    : >"$work/kept" && : >"$work/conflicts" || return 1
+    work=$work awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
     {
         path = path_of($0)
         value = value_of($0)
@@ -777,9 +786,9 @@ plan_restoration() {
             if (path in known && (now[path] == known[path] || is_rewritten(path))) target[path] = known[path]
             else if (now[path] != before[path] && now[path] != written[path] && !is_rewritten(path)) target[path] = now[path]
             if (target[path] == before[path]) continue
-            print "foreign " path ":" target[path]
-            print "conflict " key_of(path) " = " target[path] " was set by another program: hostgw had set " written[path] \
-                "; the original value is " before[path]
+            print path ":" target[path] >(ENVIRON["work"] "/kept")
+            print "# " key_of(path) " = " target[path] " was set by another program: hostgw had set " written[path] \
+                "; the original value is " before[path] >(ENVIRON["work"] "/conflicts")
         }
         for (path in now) {
             if (path in before) continue
@@ -787,23 +796,27 @@ plan_restoration() {
                 if (rewrites(other, path) && (other in now) && target[other] != now[other] && now[path] != value_with(path, now[other]))
                     target[path] = now[path]
         }
-        for (path in target) print "target " path ":" target[path]
-    }' "$1/sysctls" "$1/written" "$1/foreign" "$work/sysctls.now" >"$work/restoration" || return 1
-    sed -n 's/^foreign //p' "$work/restoration" >"$1/foreign.new" && mv "$1/foreign.new" "$1/foreign" || return 1
-    sed -n 's/^conflict /# /p' "$work/restoration" | sort >"$work/foreign"
-    sed -n 's/^target //p' "$work/restoration" >"$work/targets"
+        for (path in target) print path ":" target[path]
+    }' "$1/sysctls" "$1/written" "$1/foreign" "$work/sysctls.now" >"$work/targets" || return 1
+    if [ -s "$work/kept" ] || [ -s "$1/foreign" ]; then mv "$work/kept" "$1/foreign" || return 1; fi
+    : >"$work/foreign"
+    [ ! -s "$work/conflicts" ] || sort "$work/conflicts" >"$work/foreign"
 }
 
 # Restores the state that a directory records, from any live state. Sets $left to the commands that would complete it, and
 # $foreign to the foreign changes, which stay.
 restore_state() {
     signal=
-    rm -f "$work"/undone.*
+    for family in ip ip6; do
+        [ ! -e "$work/undone.$family" ] || rm -f "$work/undone.$family"
+    done
     left="# the sysctl values in the record $1 cannot be compared with the live ones; inspect it"
     plan_restoration "$1" || return 1
-    # Twice, because restoring a switch rewrites values that were already right.
-    restore_sysctls "$1"
-    restore_sysctls "$1"
+    # Again after a change, because restoring a switch rewrites values that were already right.
+    if restore_sysctls; then
+        live_sysctls "$1/keys" >"$work/sysctls.now"
+        restore_sysctls
+    fi
     for family in 6 4; do
         list_routes "$family" "$1/routes.$family" || : >"$work/listed.$family"
         plan_routes "$family" "$1/routes.$family" >"$work/routes.$family"
@@ -826,9 +839,13 @@ restore_state() {
                 say "#! another program changed the table $family hostgw; its state before this script is in $1/table.$family"
             fi
         done
-        different_sysctls "$1" | as_sysctl_commands
-        sed 's/^#/#!/' "$work/foreign"
+        live_sysctls "$1/keys" >"$work/sysctls.now"
+        different_sysctls >"$work/undo.sysctls"
+        [ ! -s "$work/undo.sysctls" ] || as_sysctl_commands <"$work/undo.sysctls"
+        [ ! -s "$work/foreign" ] || sed 's/^#/#!/' "$work/foreign"
     )
+    foreign=
+    [ -n "$left" ] || return 0
     foreign=$(printf '%s\n' "$left" | sed -n 's/^#!/#/p')
     left=$(printf '%s\n' "$left" | sed '/^#!/d')
     [ -z "$left$foreign" ]
@@ -892,9 +909,10 @@ is_foreign_table() {
     [ "$now" != "$(text_of "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now"
 }
 
-# The sysctls that differ from $work/targets, as PATH:VALUE. Switches come first, because they rewrite others.
+# The sysctls of $work/targets that differ from $work/sysctls.now, as PATH:VALUE. Switches come first, because they rewrite
+# others.
 different_sysctls() {
-    live_sysctls "$1/keys" >"$work/sysctls.now"
+    [ -s "$work/targets" ] || return 0
     awk '
     FILENAME == ARGV[1] { now[$0] = 1; next }
     !($0 in now) {
@@ -905,11 +923,14 @@ different_sysctls() {
     END { for (at = 1; at <= count; at++) print rest[at] }' "$work/sysctls.now" "$work/targets"
 }
 
+# Writes the sysctls that differ. Returns whether there are any.
 restore_sysctls() {
-    different_sysctls "$1" >"$work/undo.sysctls"
+    different_sysctls >"$work/undo.sysctls"
+    [ -s "$work/undo.sysctls" ] || return 1
     while IFS= read -r line; do
         store "${line%%:*}" "${line#*:}" 2>/dev/null
     done <"$work/undo.sysctls"
+    return 0
 }
 
 # undo DIR CODE: restores the previous state and exits with CODE, or with 7.
@@ -979,7 +1000,7 @@ if command -v flock >/dev/null; then
 fi
 work=$state/work
 rm -rf "$work"
-mkdir "$work" || refuse 1 "cannot write to $state"
+mkdir "$work" "$work/record" || refuse 1 "cannot write to $state"
 signal=
 trap 'signal=1' INT TERM HUP
 trap 'rm -rf "$work"; case $state in */hostgw-$$) rm -rf "$state" ;; esac' EXIT
@@ -1032,7 +1053,8 @@ for source in $sources; do
         refuse 3 "the kernel does not use $source, the source address of node $node: duplicate address detection has not finished, or another machine has it"
 done
 print_lines "$desired_sysctls" | while read -r key _; do
-    [ -e "$(path_of "$key")" ] || { fail "this kernel has no sysctl $key"; exit 3; }
+    path_of "$key"
+    [ -e "$path" ] || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3
 
 plan || refuse 1 "cannot read the live state; nothing was changed"
@@ -1057,7 +1079,7 @@ show
 [ "$mode" = apply ] || exit 0
 removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
-    has=$(cat "$work/managed.4" "$work/managed.6" | grep -c '')
+    has=$(cat "$work/record/routes.4" "$work/record/routes.6" | grep -c '')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
         left=
         grep -q ' via ' "$work/wanted.4" "$work/wanted.6" || left="; this node would have no routes to other nodes"
