@@ -1,16 +1,17 @@
 LC_ALL=C
 export LC_ALL
 umask 077
-hidden=$(printf '%s' "$hidden" | tr '\n' ' ')
+newline='
+'
 
 # ---- Output
 
 # Escapes characters that could control a terminal or hide text, as hostgw does: every hidden character, and every byte
 # that is not UTF-8. Keeps line breaks; with `joined`, it escapes them too and prints one line.
 escaped() {
-    awk -v hidden="$hidden" -v joined="${1-}" '
+    hidden=$hidden awk -v joined="${1-}" '
     BEGIN {
-        bounds = split(hidden, bound, " ")
+        bounds = split(ENVIRON["hidden"], bound, " ")
         for (i = 1; i < 256; i++) byte[sprintf("%c", i)] = i
     }
     function is_hidden(code,    i) {
@@ -634,8 +635,15 @@ plan() {
     plan_sysctls >"$work/record/keys"
 }
 
-conflicts() {
-    sed -n 's/^! //p' "$work/routes.4" "$work/routes.6"
+# Sets `conflicts` and `removed` to the number of conflicts with foreign routes, and of keys that lose their managed routes.
+count_routes() {
+    conflicts=0
+    removed=0
+    [ -s "$work/routes.4" ] || [ -s "$work/routes.6" ] || return 0
+    removed=$(awk '/^! / { conflicts++ } /^# removed/ { removed++ } END { print conflicts + 0, removed + 0 }' \
+        "$work/routes.4" "$work/routes.6")
+    conflicts=${removed% *}
+    removed=${removed#* }
 }
 
 is_empty() {
@@ -645,9 +653,11 @@ is_empty() {
 }
 
 show() {
-    {
-        sed -n -e '/ metric 4294967294\( \|$\)/d; s/ scope 253/ scope link/; s/^route add /+ /p; s/^route append /+ /p
-            s/^route del /- /p; s/^! /! /p' "$work/routes.4" "$work/routes.6"
+    changes=$(
+        if [ -s "$work/routes.4" ] || [ -s "$work/routes.6" ]; then
+            sed -n -e '/ metric 4294967294\( \|$\)/d; s/ scope 253/ scope link/; s/^route add /+ /p; s/^route append /+ /p
+                s/^route del /- /p; s/^! /! /p' "$work/routes.4" "$work/routes.6"
+        fi
         for family in ip ip6; do
             [ -s "$work/table.$family" ] || continue
             sign='~'
@@ -655,8 +665,14 @@ show() {
             [ -s "$work/record/wanted.$family" ] || sign=-
             printf '%s table %s hostgw\n' "$sign" "$family"
         done
-        sed -e 's/^\([^ ]*\) /~ \1 = /' "$work/record/keys"
-    } | escaped
+        while read -r key value; do
+            printf '~ %s = %s\n' "$key" "$value"
+        done <"$work/record/keys"
+    )
+    case $changes in
+    *[!\ -~$newline]*) print_lines "$changes" | escaped ;;
+    *) print_lines "$changes" ;;
+    esac
 }
 
 # ---- The transaction
@@ -751,7 +767,7 @@ plan_restoration() {
     live_sysctls "$1/keys" >"$work/sysctls.now"
     [ -f "$1/foreign" ] || : >"$1/foreign"
     : >"$work/kept" && : >"$work/conflicts" || return 1
-    work=$work awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
+    folder=$work awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
     {
         path = path_of($0)
         value = value_of($0)
@@ -786,9 +802,9 @@ plan_restoration() {
             if (path in known && (now[path] == known[path] || is_rewritten(path))) target[path] = known[path]
             else if (now[path] != before[path] && now[path] != written[path] && !is_rewritten(path)) target[path] = now[path]
             if (target[path] == before[path]) continue
-            print path ":" target[path] >(ENVIRON["work"] "/kept")
+            print path ":" target[path] >(ENVIRON["folder"] "/kept")
             print "# " key_of(path) " = " target[path] " was set by another program: hostgw had set " written[path] \
-                "; the original value is " before[path] >(ENVIRON["work"] "/conflicts")
+                "; the original value is " before[path] >(ENVIRON["folder"] "/conflicts")
         }
         for (path in now) {
             if (path in before) continue
@@ -988,8 +1004,11 @@ if [ -n "$desired_table_ip$desired_table_ip6" ]; then
 fi
 
 base=${HOSTGW_STATE_DIR:-/run/hostgw}
-state=$base/script-$(readlink /proc/self/ns/net | tr -cd 0-9)
-mkdir -p "$state" 2>/dev/null
+# The link is net:[NUMBER].
+state=$(readlink /proc/self/ns/net)
+state=${state#*\[}
+state=$base/script-${state%\]}
+[ -d "$state" ] || mkdir -p "$state" 2>/dev/null
 [ "$mode" = show ] && [ ! -w "$state" ] && state=${TMPDIR:-/tmp}/hostgw-$$ && mkdir "$state"
 if [ ! -d "$state" ] || [ ! -O "$state" ]; then
     refuse 1 "$state is not a directory owned by the current user"
@@ -999,7 +1018,7 @@ if command -v flock >/dev/null; then
     flock -n 9 || refuse 4 "another run holds $state/lock; wait for it to finish, then run this script again"
 fi
 work=$state/work
-rm -rf "$work"
+[ ! -e "$work" ] || rm -rf "$work"
 mkdir "$work" "$work/record" || refuse 1 "cannot write to $state"
 signal=
 trap 'signal=1' INT TERM HUP
@@ -1028,16 +1047,29 @@ fi
 case $device in
 *[\#\"\'\\]*) refuse 3 "ip -batch cannot name the interface $device; use hostgw apply instead" ;;
 esac
-ip link show dev "$device" >/dev/null 2>&1 || refuse 3 "this machine has no interface $device; is it node $node?"
-# An alternative name leads to the name that ip prints in routes.
-device=$(ip -o link show dev "$device" | awk '{ sub(/(@.*)?:$/, "", $2); print $2 }')
-master=$(ip -o link show dev "$device" | sed -n 's/.* master \([^ ]*\) .*/\1/p')
+link=$(ip -o link show dev "$device" 2>/dev/null) || refuse 3 "this machine has no interface $device; is it node $node?"
+# A line such as `2: eth0@if3: <BROADCAST,UP> mtu 1500 qdisc noqueue master br0 state UP \    link/ether ...`. Names contain
+# neither spaces nor colons. An alternative name leads to the name that ip prints in routes.
+device=${link#*: }
+device=${device%%: *}
+device=${device%%@*}
+flags=${link#*: *: <}
+flags=${flags%%>*}
+master=${link%%\\ *}
+case $master in
+*" master "*)
+    master=${master#* master }
+    master=${master%% *}
+    ;;
+*) master= ;;
+esac
 if [ -n "$master" ] && [ -z "$(ip -o link show dev "$master" type vrf 2>/dev/null)" ]; then
     refuse 3 "the interface $device is a port of $master, which receives its packets; set egressInterface to $master"
 fi
-if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
-    refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'"
-fi
+case $mode,$flags, in
+show,* | *,UP,*) ;;
+*) refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'" ;;
+esac
 # The kernel rejects another machine's address as the source of routes, and replies to it would not arrive here.
 case $desired_routes$desired_table_ip$desired_table_ip6 in
 *" src "* | *" snat to "*)
@@ -1061,11 +1093,12 @@ plan || refuse 1 "cannot read the live state; nothing was changed"
 if [ -s "$work/skipped" ]; then
     say "note: no route to $(wc -l <"$work/skipped" | tr -d ' ') pod CIDRs, because the next hops are on other links (offLink: skip)"
 fi
-if [ -n "$(conflicts)" ]; then
+count_routes
+if [ "$conflicts" -gt 0 ]; then
     show
-    case $(conflicts | wc -l | tr -d ' ') in
+    case $conflicts in
     1) number="1 conflict with an object" ;;
-    *) number="$(conflicts | wc -l | tr -d ' ') conflicts with objects" ;;
+    *) number="$conflicts conflicts with objects" ;;
     esac
     fail "$number that hostgw does not manage; nothing was changed"
     say "  help: remove what is in the way, then run this script again; or take it over with \`hostgw apply --adopt\`" >&2
@@ -1077,7 +1110,6 @@ if is_empty; then
 fi
 show
 [ "$mode" = apply ] || exit 0
-removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
     has=$(cat "$work/record/routes.4" "$work/record/routes.6" | grep -c '')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
@@ -1088,7 +1120,7 @@ if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
 fi
 
 save_state "$state/new" || refuse 1 "cannot save the live state in $state; nothing was changed"
-rm -rf "$state/last"
+[ ! -e "$state/last" ] || rm -rf "$state/last"
 mv "$state/new" "$state/open" || refuse 1 "cannot write to $state; nothing was changed"
 if ! commit; then
     [ -z "$signal" ] || undo "$state/open" 130
