@@ -98,7 +98,8 @@ refuse() {
 # names, which may differ from machine to machine. If the file WANTED is empty, foreign routes cannot be in the way: lists
 # nothing if there are no managed routes.
 list_routes() {
-    : >"$work/listed.$1"
+    # Not with `:`, because the shell would end if that failed.
+    true >"$work/listed.$1"
     # Without IPv6, the kernel lists the routes of other families.
     [ "$1" = 4 ] || [ -d /proc/sys/net/ipv6 ] || return 0
     if [ ! -s "$2" ]; then
@@ -152,8 +153,8 @@ can_run_nft() {
 # Loads it in a temporary network namespace. If that is not possible, reproduces the whitespace of nft. Keeps the result
 # in the file CACHE, and takes it from there.
 printed_by_nft() {
-    if [ -e "$3" ] || [ ! -s "$2" ]; then
-        : >>"$3"
+    [ -s "$2" ] || true >"$3"
+    if [ -e "$3" ]; then
         printed=$(text_of "$3")
         return
     fi
@@ -219,15 +220,14 @@ path_of() {
 
 # ---- The plan
 
-# plan_routes FAMILY WANTED [exact]: the `ip -batch` lines that turn the routes in $work/listed.FAMILY into the wanted ones.
+# plan_routes FAMILY WANTED [MODE]: the `ip -batch` lines that turn the routes in $work/listed.FAMILY into the wanted ones.
 # Lines that begin with ! are conflicts with foreign routes. The new route is appended to the old one before the old one is
 # deleted. No line replaces a route: `ip route replace` affects whatever route has the same key at that moment, which
-# may be foreign. With exact, for commands that a person runs later, the old route is deleted first. Writes the managed
-# live routes to $work/record/routes.FAMILY.
+# may be foreign. With the mode exact, for commands that a person runs later, the old route is deleted first. With the mode
+# record, writes the managed live routes to $work/record/routes.FAMILY.
 plan_routes() {
-    : >"$work/record/routes.$1" || return 1
     ! is_blank "$2" || ! is_blank "$work/listed.$1" || return 0
-    managed=$work/record/routes.$1 awk -v family="$1" -v exact="${3-}" '
+    managed=$work/record/routes.$1 awk -v family="$1" -v mode="${3-}" '
     BEGIN { split("unicast local broadcast anycast multicast blackhole unreachable prohibit throw", type, " ") }
     function key(line,    words, count, at, destination, rest) {
         count = split(line, words, " ")
@@ -308,7 +308,7 @@ plan_routes() {
             }
         }
         if (foreign) return
-        if (family == 6 && exact) {
+        if (family == 6 && mode == "exact") {
             for (i = 1; i <= has[where]; i++) {
                 if (is_wanted(where, held[where, i])) kept++
                 else print "route del " held[where, i]
@@ -340,7 +340,7 @@ plan_routes() {
         where = key(line)
         if (!has[where]++) keys[++key_count] = where
         held[where, has[where]] = line
-        if (owned(line)) print line >ENVIRON["managed"]
+        if (mode == "record" && owned(line)) print line >ENVIRON["managed"]
     }
     # Two spaces separate a route from its purpose; interface names contain no spaces.
     FILENAME == ARGV[1] {
@@ -389,9 +389,9 @@ plan_routes() {
     }' "$2" "$work/listed.$1"
 }
 
-# is_table FAMILY WANTED PRINTED TEXT: whether TEXT is how nft prints the table in the file WANTED; PRINTED is the
-# cache of printed_by_nft. If no namespace can be created to run nft
-# in, compares with what nft printed after an earlier load of the same file.
+# is_table FAMILY WANTED PRINTED TEXT: whether TEXT is how nft prints the table in the file WANTED; PRINTED is the cache of
+# printed_by_nft. If no namespace can be created to run nft in, compares with what nft printed after an earlier load of the
+# same file.
 is_table() {
     if [ -z "$4" ] || [ ! -s "$2" ]; then
         [ -z "$4" ] && [ ! -s "$2" ]
@@ -626,7 +626,8 @@ plan() {
     [ "$off_link" = refuse ] && [ -e "$work/adapted" ] || want_routes || return 1
     for family in 4 6; do
         list_routes "$family" "$work/wanted.$family" || return 1
-        plan_routes "$family" "$work/wanted.$family" >"$work/routes.$family" || return 1
+        : >"$work/record/routes.$family" || return 1
+        plan_routes "$family" "$work/wanted.$family" record >"$work/routes.$family" || return 1
     done
     for family in ip ip6; do
         print_desired_table "$family" >"$work/record/wanted.$family"
@@ -669,6 +670,7 @@ show() {
             printf '~ %s = %s\n' "$key" "$value"
         done <"$work/record/keys"
     )
+    # As in `say`.
     case $changes in
     *[!\ -~$newline]*) print_lines "$changes" | escaped ;;
     *) print_lines "$changes" ;;
@@ -766,7 +768,7 @@ written_sysctls() {
 plan_restoration() {
     live_sysctls "$1/keys" >"$work/sysctls.now"
     [ -f "$1/foreign" ] || : >"$1/foreign"
-    : >"$work/kept" && : >"$work/conflicts" || return 1
+    true >"$work/kept" && true >"$work/conflicts" || return 1
     folder=$work awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
     {
         path = path_of($0)
@@ -815,7 +817,7 @@ plan_restoration() {
         for (path in target) print path ":" target[path]
     }' "$1/sysctls" "$1/written" "$1/foreign" "$work/sysctls.now" >"$work/targets" || return 1
     if [ -s "$work/kept" ] || [ -s "$1/foreign" ]; then mv "$work/kept" "$1/foreign" || return 1; fi
-    : >"$work/foreign"
+    true >"$work/foreign"
     [ ! -s "$work/conflicts" ] || sort "$work/conflicts" >"$work/foreign"
 }
 
@@ -834,7 +836,7 @@ restore_state() {
         restore_sysctls
     fi
     for family in 6 4; do
-        list_routes "$family" "$1/routes.$family" || : >"$work/listed.$family"
+        list_routes "$family" "$1/routes.$family" || true >"$work/listed.$family"
         plan_routes "$family" "$1/routes.$family" >"$work/routes.$family"
         [ ! -s "$work/routes.$family" ] || run ip "-$family" -force -batch "$work/routes.$family"
     done
@@ -844,9 +846,9 @@ restore_state() {
     done
     left=$(
         for family in 6 4; do
-            list_routes "$family" "$1/routes.$family" || : >"$work/listed.$family"
-            plan_routes "$family" "$1/routes.$family" exact >"$work/routes.$family"
-            [ ! -s "$work/routes.$family" ] || as_commands "ip -$family " <"$work/routes.$family"
+            list_routes "$family" "$1/routes.$family" || true >"$work/listed.$family"
+            lines=$(plan_routes "$family" "$1/routes.$family" exact)
+            [ -z "$lines" ] || printf '%s\n' "$lines" | as_commands "ip -$family "
         done
         for family in ip ip6; do
             if [ -n "$(restore_table "$family" "$1")" ]; then
@@ -856,8 +858,8 @@ restore_state() {
             fi
         done
         live_sysctls "$1/keys" >"$work/sysctls.now"
-        different_sysctls >"$work/undo.sysctls"
-        [ ! -s "$work/undo.sysctls" ] || as_sysctl_commands <"$work/undo.sysctls"
+        lines=$(different_sysctls)
+        [ -z "$lines" ] || printf '%s\n' "$lines" | as_sysctl_commands
         [ ! -s "$work/foreign" ] || sed 's/^#/#!/' "$work/foreign"
     )
     foreign=
