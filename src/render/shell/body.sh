@@ -1,16 +1,17 @@
 LC_ALL=C
 export LC_ALL
 umask 077
-hidden=$(printf '%s' "$hidden" | tr '\n' ' ')
+newline='
+'
 
 # ---- Output
 
 # Escapes characters that could control a terminal or hide text, as hostgw does: every hidden character, and every byte
 # that is not UTF-8. Keeps line breaks; with `joined`, it escapes them too and prints one line.
 escaped() {
-    awk -v hidden="$hidden" -v joined="${1-}" '
+    hidden=$hidden awk -v joined="${1-}" '
     BEGIN {
-        bounds = split(hidden, bound, " ")
+        bounds = split(ENVIRON["hidden"], bound, " ")
         for (i = 1; i < 256; i++) byte[sprintf("%c", i)] = i
     }
     function is_hidden(code,    i) {
@@ -60,6 +61,11 @@ say() {
     esac
 }
 
+# Prints the lines of a variable, if there are any.
+print_lines() {
+    [ -z "$1" ] || printf '%s\n' "$1"
+}
+
 fail() {
     say "error: $*" >&2
 }
@@ -88,36 +94,38 @@ refuse() {
 
 # ---- Live state
 
-# The routes of a family (4 or 6), one per line, with numbers instead of names, which may differ from machine to
-# machine. IPv6 prints the routes of one key as one multipath route; here, each has a line of its own, as when it was
-# added.
-live_routes() {
+# list_routes FAMILY WANTED: writes the live routes of a family (4 or 6) to $work/listed.FAMILY, with numbers instead of
+# names, which may differ from machine to machine. If the file WANTED is empty, foreign routes cannot be in the way: lists
+# nothing if there are no managed routes.
+list_routes() {
+    # Not with `:`, because the shell would end if that failed.
+    true >"$work/listed.$1"
     # Without IPv6, the kernel lists the routes of other families.
     [ "$1" = 4 ] || [ -d /proc/sys/net/ipv6 ] || return 0
-    run_into "$work/listed.$1" ip -o -N "-$1" route show table all || return 1
-    awk -v family="$1" '
-    BEGIN { split("unicast local broadcast anycast multicast blackhole unreachable prohibit throw", type, " ") }
-    /^[2-9] / { $0 = type[$1] substr($0, 2) }
-    # hostgw spreads the gateways of a large cluster over scopes up to 199, which have no other effect.
-    family == 4 && /^[^ ]+ via .* proto 87 .*scope 1?[0-9]?[0-9]( |$)/ { sub(/ scope [0-9]+/, "") }
-    {
-        sub(/ pref medium/, "")
-        gsub(/ (linkdown|dead|rt_trap)/, "")
-        gsub(/\\\t/, " ")
-        gsub(/  +/, " ")
-        sub(/ +$/, "")
-    }
-    family == 6 && / nexthop via / && !/ weight ([02-9]|1[0-9])/ {
-        count = split($0, part, " nexthop ")
-        rest = part[1]
-        sub(/^[^ ]+/, "", rest)
-        for (i = 2; i <= count; i++) {
-            sub(/ *weight 1 *$/, "", part[i])
-            print $1 " " part[i] rest
-        }
-        next
-    }
-    { print }' "$work/listed.$1"
+    if [ ! -s "$2" ]; then
+        # ip does not print the protocol of routes that it selects by it, so this list cannot replace the full one.
+        run_into "$work/listed.$1" ip -o -N "-$1" route show table all proto 87 || return 1
+        [ -s "$work/listed.$1" ] || return 0
+    fi
+    run_into "$work/listed.$1" ip -o -N "-$1" route show table all
+}
+
+# Returns whether a file exists and is empty.
+is_blank() {
+    [ -e "$1" ] && [ ! -s "$1" ]
+}
+
+# Prints a file, which is often empty.
+text_of() {
+    is_blank "$1" || cat "$1"
+}
+
+# The desired table of a family (ip or ip6), if there is one.
+print_desired_table() {
+    case $1 in
+    ip) print_lines "$desired_table_ip" ;;
+    *) print_lines "$desired_table_ip6" ;;
+    esac
 }
 
 # The live managed table of a family with its counters, if there is one.
@@ -130,9 +138,9 @@ listed_table() {
     nft -a -s list table "$1" hostgw 2>/dev/null
 }
 
-# A file from listed_table without the handles.
-without_handles() {
-    sed 's/ # handle [0-9]*$//' "$1"
+# The table in $work/listed.FAMILY without the handles.
+listed_without_handles() {
+    [ ! -s "$work/listed.$1" ] || sed 's/ # handle [0-9]*$//' "$work/listed.$1"
 }
 
 # Returns whether a network namespace can be created to run nft in.
@@ -141,34 +149,51 @@ can_run_nft() {
     [ "$namespaces" = yes ]
 }
 
-# The table of a file in the form that this nft prints, or nothing. Loads it in a temporary network namespace. If that
-# is not possible, reproduces the whitespace of nft.
+# printed_by_nft FAMILY FILE CACHE: sets `printed` to the table of a file in the form that this nft prints, or to nothing.
+# Loads it in a temporary network namespace. If that is not possible, reproduces the whitespace of nft. Keeps the result
+# in the file CACHE, and takes it from there.
 printed_by_nft() {
-    [ -s "$2" ] || return 0
-    if can_run_nft; then
-        # shellcheck disable=SC2016 # expanded by the inner shell
-        unshare -n sh -c 'nft -f "$1" && nft -s list table "$2" hostgw' - "$2" "$1" 2>/dev/null
-    else
-        awk '{ match($0, /^ */); printf "%s%s\n", substr("\t\t\t\t", 1, int(RLENGTH / 4)), substr($0, RLENGTH + 1) }' "$2"
+    [ -s "$2" ] || true >"$3"
+    if [ -e "$3" ]; then
+        printed=$(text_of "$3")
+        return
     fi
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    if [ "${namespaces-}" != no ] &&
+        printed=$(unshare -n sh -c 'nft -f "$1" && nft -s list table "$2" hostgw; exit 0' - "$2" "$1" 2>/dev/null); then
+        namespaces=yes
+    else
+        namespaces=no
+        printed=$(awk '{ match($0, /^ */); printf "%s%s\n", substr("\t\t\t\t", 1, int(RLENGTH / 4)), substr($0, RLENGTH + 1) }' "$2")
+    fi
+    print_lines "$printed" >"$3"
 }
 
 # The live values of the sysctls of a plan and of those that the kernel rewrites with them, as PATH:VALUE. The kernel
 # prints several numbers separated by tabs, and accepts them separated by spaces.
 live_sysctls() {
-    while read -r key _; do
-        case $key in
-        net.ipv4.ip_forward | net.ipv4.conf.all.forwarding)
-            grep -s '' /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/forwarding \
-                /proc/sys/net/ipv4/conf/*/accept_redirects
-            ;;
-        net.ipv6.conf.all.*)
-            leaf=${key##*.}
-            grep -s -H '' /proc/sys/net/ipv6/conf/*/"$leaf"
-            ;;
-        *) grep -s -H '' "$(path_of "$key")" ;;
-        esac
-    done <"$1" | tr '\t' ' '
+    ! is_blank "$1" || return 0
+    keys=$1
+    set --
+    {
+        while read -r key _; do
+            case $key in
+            net.ipv4.ip_forward | net.ipv4.conf.all.forwarding)
+                grep -s '' /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/forwarding \
+                    /proc/sys/net/ipv4/conf/*/accept_redirects
+                ;;
+            net.ipv6.conf.all.*)
+                leaf=${key##*.}
+                grep -s -H '' /proc/sys/net/ipv6/conf/*/"$leaf"
+                ;;
+            *)
+                path_of "$key"
+                set -- "$@" "$path"
+                ;;
+            esac
+        done <"$keys"
+        [ $# -eq 0 ] || grep -s -H '' "$@"
+    } | tr '\t' ' '
 }
 
 # The value of a sysctl by its file, in the same form. The `read` of a shell does not do: it reads byte by byte, and the
@@ -177,7 +202,7 @@ value_in() {
     tr '\t' ' ' <"$1"
 } 2>/dev/null
 
-# The file of a sysctl. Dots separate the components, and a slash stands for a dot in an interface name.
+# Sets `path` to the file of a sysctl. Dots separate the components, and a slash stands for a dot in an interface name.
 path_of() {
     rest=$1
     path=/proc/sys/
@@ -191,17 +216,19 @@ path_of() {
         esac
         rest=${rest#?}
     done
-    printf '%s\n' "$path"
 }
 
 # ---- The plan
 
-# plan_routes FAMILY WANTED LIVE [exact]: the `ip -batch` lines that turn the live routes into the wanted ones. Lines
-# that begin with ! are conflicts with foreign routes. The new route is appended to the old one before the old one is
+# plan_routes FAMILY WANTED [MODE]: the `ip -batch` lines that turn the routes in $work/listed.FAMILY into the wanted ones.
+# Lines that begin with ! are conflicts with foreign routes. The new route is appended to the old one before the old one is
 # deleted. No line replaces a route: `ip route replace` affects whatever route has the same key at that moment, which
-# may be foreign. With exact, for commands that a person runs later, the old route is deleted first.
+# may be foreign. With the mode exact, for commands that a person runs later, the old route is deleted first. With the mode
+# record, writes the managed live routes to $work/record/routes.FAMILY.
 plan_routes() {
-    awk -v family="$1" -v exact="${4-}" '
+    ! is_blank "$2" || ! is_blank "$work/listed.$1" || return 0
+    managed=$work/record/routes.$1 awk -v family="$1" -v mode="${3-}" '
+    BEGIN { split("unicast local broadcast anycast multicast blackhole unreachable prohibit throw", type, " ") }
     function key(line,    words, count, at, destination, rest) {
         count = split(line, words, " ")
         at = words[1] ~ /^[a-z]+$/ && words[1] != "default" ? 2 : 1
@@ -281,7 +308,7 @@ plan_routes() {
             }
         }
         if (foreign) return
-        if (family == 6 && exact) {
+        if (family == 6 && mode == "exact") {
             for (i = 1; i <= has[where]; i++) {
                 if (is_wanted(where, held[where, i])) kept++
                 else print "route del " held[where, i]
@@ -309,6 +336,12 @@ plan_routes() {
         for (i = 2; i <= wants[where]; i++) last[++lasts] = "route del " want[where, i]
         for (i = 2; i <= wants[where]; i++) last[++lasts] = "route append " want[where, i]
     }
+    function hold(line,    where) {
+        where = key(line)
+        if (!has[where]++) keys[++key_count] = where
+        held[where, has[where]] = line
+        if (mode == "record" && owned(line)) print line >ENVIRON["managed"]
+    }
     # Two spaces separate a route from its purpose; interface names contain no spaces.
     FILENAME == ARGV[1] {
         sub(/  +# .*/, "")
@@ -317,11 +350,29 @@ plan_routes() {
         want[where, wants[where]] = $0
         next
     }
+    # ip -N prints the type of a route as a number.
+    /^[2-9] / { $0 = type[$1] substr($0, 2) }
+    # hostgw spreads the gateways of a large cluster over scopes up to 199, which have no other effect.
+    family == 4 && /^[^ ]+ via .* proto 87 .*scope 1?[0-9]?[0-9]( |$)/ { sub(/ scope [0-9]+/, "") }
     {
-        where = key($0)
-        if (!has[where]++) keys[++key_count] = where
-        held[where, has[where]] = $0
+        sub(/ pref medium/, "")
+        gsub(/ (linkdown|dead|rt_trap)/, "")
+        gsub(/\\\t/, " ")
+        gsub(/  +/, " ")
+        sub(/ +$/, "")
     }
+    # IPv6 prints the routes of one key as one multipath route. Here, each is a route of its own, as when it was added.
+    family == 6 && / nexthop via / && !/ weight ([02-9]|1[0-9])/ {
+        parts = split($0, part, " nexthop ")
+        rest = part[1]
+        sub(/^[^ ]+/, "", rest)
+        for (at = 2; at <= parts; at++) {
+            sub(/ *weight 1 *$/, "", part[at])
+            hold($1 " " part[at] rest)
+        }
+        next
+    }
+    { hold($0) }
     END {
         for (at = 1; at <= count; at++) if (!in_effect(places[at])) change(places[at])
         for (at = 1; at <= key_count; at++) {
@@ -335,38 +386,44 @@ plan_routes() {
         # On-link routes are deleted after the routes that depend on them.
         for (at = 1; at <= lasts; at++) if (last[at] ~ / via /) print last[at]
         for (at = 1; at <= lasts; at++) if (last[at] !~ / via /) print last[at]
-    }' "$2" "$3"
+    }' "$2" "$work/listed.$1"
 }
 
-# is_table FAMILY WANTED PRINTED TEXT: whether TEXT is how nft prints the table in the file WANTED; PRINTED is a file
-# for the output of printed_by_nft, which is written if it does not exist. If no namespace can be created to run nft
-# in, compares with what nft printed after an earlier load of the same file.
+# is_table FAMILY WANTED PRINTED TEXT: whether TEXT is how nft prints the table in the file WANTED; PRINTED is the cache of
+# printed_by_nft. If no namespace can be created to run nft in, compares with what nft printed after an earlier load of the
+# same file.
 is_table() {
     if [ -z "$4" ] || [ ! -s "$2" ]; then
         [ -z "$4" ] && [ ! -s "$2" ]
         return
     fi
-    [ -e "$3" ] || printed_by_nft "$1" "$2" >"$3"
-    [ "$4" != "$(cat "$3")" ] || return 0
+    printed_by_nft "$1" "$2" "$3"
+    [ "$4" != "$printed" ] || return 0
     ! can_run_nft && [ "$(cat "$state/made.$1" 2>/dev/null)" = "$(cat "$2"; printf '%s' "$4")" ]
 }
 
-# plan_table FAMILY WANTED: a transaction that turns the table of a family (ip or ip6) into the one in the file WANTED;
-# nothing if it matches.
+# plan_table FAMILY WANTED: a transaction that turns the table of a family (ip or ip6) into the desired one, which is in the
+# file WANTED; nothing if it matches. Writes the live table to $work/listed.FAMILY, and without handles to
+# $work/record/stateless.FAMILY.
 plan_table() {
     listed_table "$1" >"$work/listed.$1"
-    ! is_table "$1" "$2" "$work/printed.$1" "$(without_handles "$work/listed.$1")" || return 0
-    [ -e "$work/printed.$1" ] || printed_by_nft "$1" "$2" >"$work/printed.$1"
-    rewrite_table "$1" "$2" "$work/printed.$1"
+    now=$(listed_without_handles "$1")
+    print_lines "$now" >"$work/record/stateless.$1"
+    ! is_table "$1" "$2" "$work/printed.$1" "$now" || return 0
+    if [ -n "$now" ]; then
+        printed_by_nft "$1" "$2" "$work/printed.$1"
+        deletions "$1" "$2" "$work/printed.$1"
+    fi
+    print_desired_table "$1"
 }
 
-# rewrite_table FAMILY WANTED PRINTED: the transaction that turns the table in $work/listed.FAMILY into the one in the
-# file WANTED; PRINTED is the same as printed by nft. Deletes each object by its handle, so that the kernel rejects the
-# transaction if one of them no longer exists. Keeps the table, and chains whose type, hook and priority match: objects
-# that another program adds before the transaction survive, and are found by the verification. Deletes the whole table
-# only if it is not wanted any more or has other flags.
-rewrite_table() {
-    [ ! -s "$work/listed.$1" ] || awk -v family="$1" -v is_wanted="$([ ! -s "$2" ] || echo 1)" '
+# deletions FAMILY WANTED PRINTED: the beginning of a transaction that turns the table in $work/listed.FAMILY into the one in
+# the file WANTED, which follows; PRINTED is the same as printed by nft. Deletes each object by its handle, so that the
+# kernel rejects the transaction if one of them no longer exists. Keeps the table, and chains whose type, hook and
+# priority match: objects that another program adds before the transaction survive, and are found by the verification.
+# Deletes the whole table only if it is not wanted any more or has other flags.
+deletions() {
+    awk -v family="$1" -v is_wanted="$([ ! -s "$2" ] || echo 1)" '
     function is_definition(line) { return line ~ /^\t\t(type [a-z]+ hook |comment ")/ }
     function handle(line) {
         if (!match(line, / # handle [0-9]+$/)) return ""
@@ -422,13 +479,12 @@ rewrite_table() {
             if (is_other_order || !stays[chains[i]]) print "delete chain " family " hostgw handle " number[chains[i]]
         print_all(others, other_count)
     }' "$3" "$work/listed.$1"
-    cat "$2"
 }
 
 # write_table FAMILY: runs $work/table.FAMILY, unless the table has changed since the plan. nft cannot ask the kernel
 # to verify that, so a gap of some milliseconds remains between this check and the transaction.
 write_table() {
-    if [ "$(listed_table "$1")" != "$(cat "$work/listed.$1")" ]; then
+    if [ "$(listed_table "$1")" != "$(text_of "$work/listed.$1")" ]; then
         fail "another program changed the table $1 hostgw; run this script again"
         return 1
     fi
@@ -475,8 +531,10 @@ switches='
 
 # The sysctls that differ, in the order in which they must be written: a switch rewrites some of those after it.
 plan_sysctls() {
-    desired_sysctls | while read -r key value; do
-        printf '%s:%s %s\n' "$(path_of "$key")" "$key" "$value"
+    [ -n "$desired_sysctls" ] || return 0
+    print_lines "$desired_sysctls" | while read -r key value; do
+        path_of "$key"
+        printf '%s:%s %s\n' "$path" "$key" "$value"
     done | awk "$switches"'
     {
         path = path_of($0)
@@ -500,11 +558,11 @@ plan_sysctls() {
 adapted_routes() {
     : >"$work/skipped" || return 1
     if [ "$off_link" = refuse ]; then
-        desired_routes
+        print_lines "$desired_routes"
         return
     fi
-    desired_routes >"$work/desired" || return 1
-    pod_gateway_routes >"$work/nodes" || return 1
+    print_lines "$desired_routes" >"$work/desired" || return 1
+    print_lines "$pod_gateway_routes" >"$work/nodes" || return 1
     awk -v asked="$work/asked." '
         FILENAME ~ /nodes$/ { address[$1] = $2; next }
         $2 == "via" {
@@ -547,9 +605,8 @@ adapted_routes() {
         }' "$work/nodes" "$work/answers" "$work/desired"
 }
 
-# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
-# has to change.
-plan() {
+# Writes the routes of the configuration to $work/wanted.4 and $work/wanted.6, in the form in which ip prints them.
+want_routes() {
     : >"$work/wanted.4" && : >"$work/wanted.6" || return 1
     adapted_routes >"$work/adapted" || return 1
     named=$named device=$device awk -v wanted="$work/wanted." '
@@ -559,41 +616,65 @@ plan() {
             at = index($0, from)
             if (at) $0 = substr($0, 1, at - 1) to substr($0, at + length(from))
             print >(wanted ($1 $2 ~ /:/ ? 6 : 4))
-        }' "$work/adapted" || return 1
-    for family in 4 6; do
-        live_routes "$family" >"$work/live.$family" || return 1
-        plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
-    done
-    for family in ip ip6; do
-        "desired_table_$family" >"$work/wanted.$family"
-        plan_table "$family" "$work/wanted.$family" >"$work/table.$family" || return 1
-    done
-    plan_sysctls >"$work/sysctls"
+        }' "$work/adapted"
 }
 
-conflicts() {
-    sed -n 's/^! //p' "$work/routes.4" "$work/routes.6"
+# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, and record/keys for the sysctls. Each file is
+# empty if nothing has to change. $work/record contains what a record of a run contains of its plan.
+plan() {
+    # Only with offLink do the wanted routes depend on the live state.
+    [ "$off_link" = refuse ] && [ -e "$work/adapted" ] || want_routes || return 1
+    for family in 4 6; do
+        list_routes "$family" "$work/wanted.$family" || return 1
+        : >"$work/record/routes.$family" || return 1
+        plan_routes "$family" "$work/wanted.$family" record >"$work/routes.$family" || return 1
+    done
+    for family in ip ip6; do
+        print_desired_table "$family" >"$work/record/wanted.$family"
+        plan_table "$family" "$work/record/wanted.$family" >"$work/table.$family" || return 1
+    done
+    plan_sysctls >"$work/record/keys"
+}
+
+# Sets `conflicts` and `removed` to the number of conflicts with foreign routes, and of keys that lose their managed routes.
+count_routes() {
+    conflicts=0
+    removed=0
+    [ -s "$work/routes.4" ] || [ -s "$work/routes.6" ] || return 0
+    removed=$(awk '/^! / { conflicts++ } /^# removed/ { removed++ } END { print conflicts + 0, removed + 0 }' \
+        "$work/routes.4" "$work/routes.6")
+    conflicts=${removed% *}
+    removed=${removed#* }
 }
 
 is_empty() {
-    for part in routes.4 routes.6 table.ip table.ip6 sysctls; do
+    for part in routes.4 routes.6 table.ip table.ip6 record/keys; do
         [ ! -s "$work/$part" ] || return 1
     done
 }
 
 show() {
-    {
-        sed -n -e '/ metric 4294967294\( \|$\)/d; s/ scope 253/ scope link/; s/^route add /+ /p; s/^route append /+ /p
-            s/^route del /- /p; s/^! /! /p' "$work/routes.4" "$work/routes.6"
+    changes=$(
+        if [ -s "$work/routes.4" ] || [ -s "$work/routes.6" ]; then
+            sed -n -e '/ metric 4294967294\( \|$\)/d; s/ scope 253/ scope link/; s/^route add /+ /p; s/^route append /+ /p
+                s/^route del /- /p; s/^! /! /p' "$work/routes.4" "$work/routes.6"
+        fi
         for family in ip ip6; do
             [ -s "$work/table.$family" ] || continue
             sign='~'
             [ -s "$work/listed.$family" ] || sign=+
-            [ -s "$work/wanted.$family" ] || sign=-
+            [ -s "$work/record/wanted.$family" ] || sign=-
             printf '%s table %s hostgw\n' "$sign" "$family"
         done
-        sed -e 's/^\([^ ]*\) /~ \1 = /' "$work/sysctls"
-    } | escaped
+        while read -r key value; do
+            printf '~ %s = %s\n' "$key" "$value"
+        done <"$work/record/keys"
+    )
+    # As in `say`.
+    case $changes in
+    *[!\ -~$newline]*) print_lines "$changes" | escaped ;;
+    *) print_lines "$changes" ;;
+    esac
 }
 
 # ---- The transaction
@@ -607,7 +688,7 @@ commit() {
                 rm -f "$state/open/wrote.$family"
                 return 1
             }
-            { cat "$work/wanted.$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
+            { print_desired_table "$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
         fi
         is_uninterrupted || return 1
     done
@@ -618,13 +699,13 @@ commit() {
     while read -r key value; do
         write_sysctl "$key" "$value" || return 1
         is_uninterrupted || return 1
-    done <"$work/sysctls"
+    done <"$work/record/keys"
 }
 
 # Writes a sysctl. If the kernel stores another value than requested, restores the previous one immediately, because
 # the stored value would look foreign.
 write_sysctl() {
-    path=$(path_of "$1")
+    path_of "$1"
     ! run store "$path" "$2" || [ "$(value_in "$path")" != "$2" ] || return 0
     fail "cannot set $1 = $2: the kernel stored $(value_in "$path") instead"
     while IFS= read -r line; do
@@ -646,24 +727,22 @@ is_uninterrupted() {
 # Saves to a directory the live state and the values that will be written, to restore the former and to tell foreign
 # values.
 save_state() {
-    rm -rf "$1"
-    mkdir -p "$1" || return 1
-    for family in 4 6; do
-        grep ' proto 87\( \|$\)' "$work/live.$family" >"$1/routes.$family"
-    done
+    [ ! -e "$1" ] || rm -rf "$1"
+    cp -R "$work/record" "$1" || return 1
     for family in ip ip6; do
-        live_table "$family" >"$1/table.$family"
-        without_handles "$work/listed.$family" >"$1/stateless.$family"
-        cp "$work/wanted.$family" "$1/wanted.$family" || return 1
+        : >"$1/table.$family"
+        [ ! -s "$work/listed.$family" ] || live_table "$family" >"$1/table.$family"
     done
-    cp "$work/sysctls" "$1/keys" && live_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
+    live_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
     [ -f "$1/written" ] && [ -f "$1/routes.4" ] && [ -f "$1/routes.6" ]
 }
 
 # The values that a run will leave for everything recorded in a directory, as PATH:VALUE.
 written_sysctls() {
+    ! is_blank "$1/keys" || return 0
     while read -r key value; do
-        printf '%s:%s\n' "$(path_of "$key")" "$value"
+        path_of "$key"
+        printf '%s:%s\n' "$path" "$value"
     done <"$1/keys" >"$work/writes"
     awk "$switches"'
     {
@@ -684,11 +763,13 @@ written_sysctls() {
 # Writes the values to restore for the sysctls of a directory to $work/targets, as PATH:VALUE. These are the previous
 # values, except for foreign ones, which are neither the previous value nor the one that the run wrote. Foreign values
 # are kept, and recorded in the directory, because restoring a switch can rewrite them. An interface that was created
-# later also keeps a value that contradicts the switch. Writes the conflicts to $work/foreign.
+# later also keeps a value that contradicts the switch. Writes the live values to $work/sysctls.now and the conflicts to
+# $work/foreign.
 plan_restoration() {
     live_sysctls "$1/keys" >"$work/sysctls.now"
     [ -f "$1/foreign" ] || : >"$1/foreign"
-    awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
+    true >"$work/kept" && true >"$work/conflicts" || return 1
+    folder=$work awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
     {
         path = path_of($0)
         value = value_of($0)
@@ -723,9 +804,9 @@ plan_restoration() {
             if (path in known && (now[path] == known[path] || is_rewritten(path))) target[path] = known[path]
             else if (now[path] != before[path] && now[path] != written[path] && !is_rewritten(path)) target[path] = now[path]
             if (target[path] == before[path]) continue
-            print "foreign " path ":" target[path]
-            print "conflict " key_of(path) " = " target[path] " was set by another program: hostgw had set " written[path] \
-                "; the original value is " before[path]
+            print path ":" target[path] >(ENVIRON["folder"] "/kept")
+            print "# " key_of(path) " = " target[path] " was set by another program: hostgw had set " written[path] \
+                "; the original value is " before[path] >(ENVIRON["folder"] "/conflicts")
         }
         for (path in now) {
             if (path in before) continue
@@ -733,26 +814,30 @@ plan_restoration() {
                 if (rewrites(other, path) && (other in now) && target[other] != now[other] && now[path] != value_with(path, now[other]))
                     target[path] = now[path]
         }
-        for (path in target) print "target " path ":" target[path]
-    }' "$1/sysctls" "$1/written" "$1/foreign" "$work/sysctls.now" >"$work/restoration" || return 1
-    sed -n 's/^foreign //p' "$work/restoration" >"$1/foreign.new" && mv "$1/foreign.new" "$1/foreign" || return 1
-    sed -n 's/^conflict /# /p' "$work/restoration" | sort >"$work/foreign"
-    sed -n 's/^target //p' "$work/restoration" >"$work/targets"
+        for (path in target) print path ":" target[path]
+    }' "$1/sysctls" "$1/written" "$1/foreign" "$work/sysctls.now" >"$work/targets" || return 1
+    if [ -s "$work/kept" ] || [ -s "$1/foreign" ]; then mv "$work/kept" "$1/foreign" || return 1; fi
+    true >"$work/foreign"
+    [ ! -s "$work/conflicts" ] || sort "$work/conflicts" >"$work/foreign"
 }
 
 # Restores the state that a directory records, from any live state. Sets $left to the commands that would complete it, and
 # $foreign to the foreign changes, which stay.
 restore_state() {
     signal=
-    rm -f "$work"/undone.*
+    for family in ip ip6; do
+        [ ! -e "$work/undone.$family" ] || rm -f "$work/undone.$family"
+    done
     left="# the sysctl values in the record $1 cannot be compared with the live ones; inspect it"
     plan_restoration "$1" || return 1
-    # Twice, because restoring a switch rewrites values that were already right.
-    restore_sysctls "$1"
-    restore_sysctls "$1"
+    # Again after a change, because restoring a switch rewrites values that were already right.
+    if restore_sysctls; then
+        live_sysctls "$1/keys" >"$work/sysctls.now"
+        restore_sysctls
+    fi
     for family in 6 4; do
-        live_routes "$family" >"$work/live.$family"
-        plan_routes "$family" "$1/routes.$family" "$work/live.$family" >"$work/routes.$family"
+        list_routes "$family" "$1/routes.$family" || true >"$work/listed.$family"
+        plan_routes "$family" "$1/routes.$family" >"$work/routes.$family"
         [ ! -s "$work/routes.$family" ] || run ip "-$family" -force -batch "$work/routes.$family"
     done
     for family in ip ip6; do
@@ -761,8 +846,9 @@ restore_state() {
     done
     left=$(
         for family in 6 4; do
-            live_routes "$family" >"$work/live.$family"
-            plan_routes "$family" "$1/routes.$family" "$work/live.$family" exact | as_commands "ip -$family "
+            list_routes "$family" "$1/routes.$family" || true >"$work/listed.$family"
+            lines=$(plan_routes "$family" "$1/routes.$family" exact)
+            [ -z "$lines" ] || printf '%s\n' "$lines" | as_commands "ip -$family "
         done
         for family in ip ip6; do
             if [ -n "$(restore_table "$family" "$1")" ]; then
@@ -771,9 +857,13 @@ restore_state() {
                 say "#! another program changed the table $family hostgw; its state before this script is in $1/table.$family"
             fi
         done
-        different_sysctls "$1" | as_sysctl_commands
-        sed 's/^#/#!/' "$work/foreign"
+        live_sysctls "$1/keys" >"$work/sysctls.now"
+        lines=$(different_sysctls)
+        [ -z "$lines" ] || printf '%s\n' "$lines" | as_sysctl_commands
+        [ ! -s "$work/foreign" ] || sed 's/^#/#!/' "$work/foreign"
     )
+    foreign=
+    [ -n "$left" ] || return 0
     foreign=$(printf '%s\n' "$left" | sed -n 's/^#!/#/p')
     left=$(printf '%s\n' "$left" | sed '/^#!/d')
     [ -z "$left$foreign" ]
@@ -821,24 +911,26 @@ as_sysctl_commands() {
 # restore_table FAMILY DIR: the transaction that restores a table with its counters; nothing if it matches, if the
 # run did not write it, or if another program has changed it since.
 restore_table() {
-    listed_table "$1" >"$work/listed.$1"
     [ -e "$2/wrote.$1" ] || return 0
-    now=$(without_handles "$work/listed.$1")
-    [ "$now" != "$(cat "$2/stateless.$1")" ] || return 0
+    listed_table "$1" >"$work/listed.$1"
+    now=$(listed_without_handles "$1")
+    [ "$now" != "$(text_of "$2/stateless.$1")" ] || return 0
     is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now" || return 0
-    rewrite_table "$1" "$2/table.$1" "$2/stateless.$1"
+    [ -z "$now" ] || deletions "$1" "$2/table.$1" "$2/stateless.$1"
+    text_of "$2/table.$1"
 }
 
 # Returns whether a table that the run wrote is neither the previous one nor the one that the run created.
 is_foreign_table() {
     [ -e "$2/wrote.$1" ] || return 1
-    now=$(without_handles "$work/listed.$1")
-    [ "$now" != "$(cat "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now"
+    now=$(listed_without_handles "$1")
+    [ "$now" != "$(text_of "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now"
 }
 
-# The sysctls that differ from $work/targets, as PATH:VALUE. Switches come first, because they rewrite others.
+# The sysctls of $work/targets that differ from $work/sysctls.now, as PATH:VALUE. Switches come first, because they rewrite
+# others.
 different_sysctls() {
-    live_sysctls "$1/keys" >"$work/sysctls.now"
+    [ -s "$work/targets" ] || return 0
     awk '
     FILENAME == ARGV[1] { now[$0] = 1; next }
     !($0 in now) {
@@ -849,11 +941,14 @@ different_sysctls() {
     END { for (at = 1; at <= count; at++) print rest[at] }' "$work/sysctls.now" "$work/targets"
 }
 
+# Writes the sysctls that differ. Returns whether there are any.
 restore_sysctls() {
-    different_sysctls "$1" >"$work/undo.sysctls"
+    different_sysctls >"$work/undo.sysctls"
+    [ -s "$work/undo.sysctls" ] || return 1
     while IFS= read -r line; do
         store "${line%%:*}" "${line#*:}" 2>/dev/null
     done <"$work/undo.sysctls"
+    return 0
 }
 
 # undo DIR CODE: restores the previous state and exits with CODE, or with 7.
@@ -906,13 +1001,16 @@ esac
 for tool in ip awk sed grep; do
     command -v "$tool" >/dev/null || refuse 1 "$tool is not installed"
 done
-if [ -n "$(desired_table_ip)$(desired_table_ip6)" ]; then
+if [ -n "$desired_table_ip$desired_table_ip6" ]; then
     command -v nft >/dev/null || refuse 1 "nft is not installed; install nftables"
 fi
 
 base=${HOSTGW_STATE_DIR:-/run/hostgw}
-state=$base/script-$(readlink /proc/self/ns/net | tr -cd 0-9)
-mkdir -p "$state" 2>/dev/null
+# The link is net:[NUMBER].
+state=$(readlink /proc/self/ns/net)
+state=${state#*\[}
+state=$base/script-${state%\]}
+[ -d "$state" ] || mkdir -p "$state" 2>/dev/null
 [ "$mode" = show ] && [ ! -w "$state" ] && state=${TMPDIR:-/tmp}/hostgw-$$ && mkdir "$state"
 if [ ! -d "$state" ] || [ ! -O "$state" ]; then
     refuse 1 "$state is not a directory owned by the current user"
@@ -922,8 +1020,8 @@ if command -v flock >/dev/null; then
     flock -n 9 || refuse 4 "another run holds $state/lock; wait for it to finish, then run this script again"
 fi
 work=$state/work
-rm -rf "$work"
-mkdir "$work" || refuse 1 "cannot write to $state"
+[ ! -e "$work" ] || rm -rf "$work"
+mkdir "$work" "$work/record" || refuse 1 "cannot write to $state"
 signal=
 trap 'signal=1' INT TERM HUP
 trap 'rm -rf "$work"; case $state in */hostgw-$$) rm -rf "$state" ;; esac' EXIT
@@ -951,37 +1049,58 @@ fi
 case $device in
 *[\#\"\'\\]*) refuse 3 "ip -batch cannot name the interface $device; use hostgw apply instead" ;;
 esac
-ip link show dev "$device" >/dev/null 2>&1 || refuse 3 "this machine has no interface $device; is it node $node?"
-# An alternative name leads to the name that ip prints in routes.
-device=$(ip -o link show dev "$device" | awk '{ sub(/(@.*)?:$/, "", $2); print $2 }')
-master=$(ip -o link show dev "$device" | sed -n 's/.* master \([^ ]*\) .*/\1/p')
+link=$(ip -o link show dev "$device" 2>/dev/null) || refuse 3 "this machine has no interface $device; is it node $node?"
+# A line such as `2: eth0@if3: <BROADCAST,UP> mtu 1500 qdisc noqueue master br0 state UP \    link/ether ...`. Names contain
+# neither spaces nor colons. An alternative name leads to the name that ip prints in routes.
+device=${link#*: }
+device=${device%%: *}
+device=${device%%@*}
+flags=${link#*: *: <}
+flags=${flags%%>*}
+master=${link%%\\ *}
+case $master in
+*" master "*)
+    master=${master#* master }
+    master=${master%% *}
+    ;;
+*) master= ;;
+esac
 if [ -n "$master" ] && [ -z "$(ip -o link show dev "$master" type vrf 2>/dev/null)" ]; then
     refuse 3 "the interface $device is a port of $master, which receives its packets; set egressInterface to $master"
 fi
-if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
-    refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'"
-fi
+case $mode,$flags, in
+show,* | *,UP,*) ;;
+*) refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'" ;;
+esac
 # The kernel rejects another machine's address as the source of routes, and replies to it would not arrive here.
-for source in $({ desired_routes; desired_table_ip; desired_table_ip6; } |
-    sed -n -e 's/.* src \([^ ]*\).*/\1/p' -e 's/.* snat to \([^ ]*\).*/\1/p' | sort -u); do
+case $desired_routes$desired_table_ip$desired_table_ip6 in
+*" src "* | *" snat to "*)
+    sources=$(printf '%s\n' "$desired_routes" "$desired_table_ip" "$desired_table_ip6" |
+        sed -n -e 's/.* src \([^ ]*\).*/\1/p' -e 's/.* snat to \([^ ]*\).*/\1/p' | sort -u)
+    ;;
+*) sources= ;;
+esac
+for source in $sources; do
     [ -n "$(ip -o address show to "$source")" ] ||
         refuse 3 "no interface has $source, the source address of node $node; is this the right machine?"
     [ -n "$(ip -o address show -tentative to "$source")" ] ||
         refuse 3 "the kernel does not use $source, the source address of node $node: duplicate address detection has not finished, or another machine has it"
 done
-desired_sysctls | while read -r key _; do
-    [ -e "$(path_of "$key")" ] || { fail "this kernel has no sysctl $key"; exit 3; }
+print_lines "$desired_sysctls" | while read -r key _; do
+    path_of "$key"
+    [ -e "$path" ] || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3
 
 plan || refuse 1 "cannot read the live state; nothing was changed"
 if [ -s "$work/skipped" ]; then
     say "note: no route to $(wc -l <"$work/skipped" | tr -d ' ') pod CIDRs, because the next hops are on other links (offLink: skip)"
 fi
-if [ -n "$(conflicts)" ]; then
+count_routes
+if [ "$conflicts" -gt 0 ]; then
     show
-    case $(conflicts | wc -l | tr -d ' ') in
+    case $conflicts in
     1) number="1 conflict with an object" ;;
-    *) number="$(conflicts | wc -l | tr -d ' ') conflicts with objects" ;;
+    *) number="$conflicts conflicts with objects" ;;
     esac
     fail "$number that hostgw does not manage; nothing was changed"
     say "  help: remove what is in the way, then run this script again; or take it over with \`hostgw apply --adopt\`" >&2
@@ -993,9 +1112,8 @@ if is_empty; then
 fi
 show
 [ "$mode" = apply ] || exit 0
-removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
-    has=$(cat "$work/live.4" "$work/live.6" | grep -c ' proto 87\( \|$\)')
+    has=$(cat "$work/record/routes.4" "$work/record/routes.6" | grep -c '')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
         left=
         grep -q ' via ' "$work/wanted.4" "$work/wanted.6" || left="; this node would have no routes to other nodes"
@@ -1004,7 +1122,7 @@ if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
 fi
 
 save_state "$state/new" || refuse 1 "cannot save the live state in $state; nothing was changed"
-rm -rf "$state/last"
+[ ! -e "$state/last" ] || rm -rf "$state/last"
 mv "$state/new" "$state/open" || refuse 1 "cannot write to $state; nothing was changed"
 if ! commit; then
     [ -z "$signal" ] || undo "$state/open" 130

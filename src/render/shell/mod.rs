@@ -80,28 +80,27 @@ hidden='{}'
         cluster.off_link.word(),
         hidden_characters(),
     );
-    let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
-    let _ = write!(text, "\n{}", function("pod_gateway_routes", &pod_gateway_routes(cluster, desired)));
+    let _ = write!(text, "\n{}", variable("desired_routes", &routes(cluster, desired)));
+    let _ = write!(text, "\n{}", variable("pod_gateway_routes", &pod_gateway_routes(cluster, desired)));
     for family in Family::ALL {
         let table = desired.state.nat.get(family).map(table).unwrap_or_default();
-        let _ = write!(text, "\n{}", function(&format!("desired_table_{}", family.nft()), &table));
+        let _ = write!(text, "\n{}", variable(&format!("desired_table_{}", family.nft()), &table));
     }
     let sysctls: String = in_write_order(&desired.state.sysctls)
         .iter()
         .map(|(key, value)| format!("{key} {}\n", value))
         .collect();
-    let _ = write!(text, "\n{}", function("desired_sysctls", &sysctls));
+    let _ = write!(text, "\n{}", variable("desired_sysctls", &sysctls));
     let _ = write!(text, "\n# ---- Body: the same in every script of this version\n\n{BODY}");
     text
 }
 
-/// Renders a function that prints `text`. The shell does not expand it, and no line of it may be `END`.
-fn function(name: &str, text: &str) -> String {
-    if text.is_empty() {
-        format!("{name}() {{ :; }}\n")
-    } else {
-        format!("{name}() {{\n    cat <<'END'\n{text}END\n}}\n")
-    }
+/// Renders the assignment of lines to a variable, without the last line break. Several lines begin on a line of their own, to
+/// be aligned.
+fn variable(name: &str, lines: &str) -> String {
+    let value = quoted(lines.trim_end_matches('\n'));
+    let continued = if value.contains('\n') { "\\\n" } else { "" };
+    format!("{name}={continued}{value}\n")
 }
 
 /// The ranges of hidden characters, several per line.
