@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     error::{Error, Kind},
-    model::{Cluster, Family, PerFamily, usual_network},
+    model::{Cluster, Family, OffLink, PerFamily, usual_network},
     text::{Untrusted, list},
 };
 
@@ -16,6 +16,8 @@ pub struct Networks {
     of_family: PerFamily<Vec<Network>>,
     /// Whether they were derived from the nodes' addresses.
     pub are_assumed: bool,
+    /// Whether the configuration says that all of them are on one link, and the command line does not say otherwise.
+    pub is_one_link: bool,
     /// The networks on the link of the first machine, by family and number. Empty if the
     /// addresses of the machine determine the networks.
     pub home: BTreeSet<(Family, usize)>,
@@ -70,8 +72,9 @@ impl Networks {
             *of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
             *allocation.get_mut(family) = Some(0);
         }
+        let is_one_link = cluster.off_link == OffLink::Onlink && given.is_empty();
         let (home, gateways) = (BTreeSet::new(), PerFamily::default());
-        Ok(Self { of_family, are_assumed, home, allocation, gateways })
+        Ok(Self { of_family, are_assumed, is_one_link, home, allocation, gateways })
     }
 
     /// Returns the networks around a node that has the addresses `own` and these `gateways`: its own networks, each /24
@@ -82,6 +85,7 @@ impl Networks {
         let mut networks = Self {
             of_family: PerFamily::default(),
             are_assumed: false,
+            is_one_link: cluster.off_link == OffLink::Onlink,
             home: BTreeSet::new(),
             allocation: PerFamily::default(),
             gateways: *gateways,

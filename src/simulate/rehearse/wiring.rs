@@ -338,6 +338,7 @@ impl Wiring {
             *machine.router.get_mut(family) = self.gateways.get(family).copied();
         }
         machine.pods.clone_from(&self.pods);
+        machine.rules.clear();
     }
 
     /// The numbers of the interfaces behind which machines are simulated, other than those connected when the copy is
