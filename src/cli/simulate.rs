@@ -301,7 +301,11 @@ fn text(
     };
     applied(&mut text, &simulation.nodes, palette);
     networks(&mut text, simulation);
-    assumptions(&mut text, &simulation.assumptions());
+    let assumed = simulation.assumptions();
+    assumptions(&mut text, &assumed);
+    if !assumed.is_empty() {
+        text.push('\n');
+    }
     matrices(&mut text, simulation, connections, palette);
     failures(&mut text, connections, palette);
     if full && connections.iter().any(|connection| !connection.works) {

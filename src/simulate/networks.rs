@@ -154,14 +154,21 @@ impl Networks {
     pub fn configured_routers(&mut self, cluster: &Cluster, family: Family, number: usize) -> Vec<IpNet> {
         let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));
         let Some(network) = network else { return Vec::new() };
-        let own = cluster.nodes.iter().filter_map(|node| node.next_hop());
-        let routers = own.map(|own| &own.routers).chain([&cluster.routers]);
-        let addresses: BTreeSet<IpAddr> = routers
-            .filter_map(|routers| routers.get(family).copied())
-            .filter(|router| network.prefix.contains(router))
-            .collect();
+        let inside = |router: &IpAddr| network.prefix.contains(router);
+        let addresses: BTreeSet<IpAddr> = routers(cluster, family).filter(inside).collect();
         network.taken.extend(&addresses);
         addresses.into_iter().map(|address| network.with_length(address)).collect()
+    }
+
+    /// Returns the routers of the configuration that are in no network. With `offLink: onlink`, nodes expect them on their link.
+    pub fn routers_on_link(&self, cluster: &Cluster) -> Vec<IpNet> {
+        if cluster.off_link != OffLink::Onlink {
+            return Vec::new();
+        }
+        let families = cluster.prefixes.families();
+        let routers: BTreeSet<IpAddr> = families.flat_map(|family| routers(cluster, family)).collect();
+        let is_outer = |router: &IpAddr| !self.prefixes().any(|prefix| prefix.contains(router));
+        routers.into_iter().filter(is_outer).map(IpNet::from).collect()
     }
 
     /// Allocates an unused address in network `number` of a family.
@@ -204,6 +211,13 @@ impl Network {
         self.taken.insert(free);
         Ok(self.with_length(free))
     }
+}
+
+/// Iterates over the routers of the configuration.
+fn routers(cluster: &Cluster, family: Family) -> impl Iterator<Item = IpAddr> {
+    let own = cluster.nodes.iter().filter_map(|node| node.next_hop());
+    let routers = own.map(|own| &own.routers).chain([&cluster.routers]);
+    routers.filter_map(move |routers| routers.get(family).copied())
 }
 
 fn check(cluster: &Cluster, given: &[IpNet]) -> Result<(), Error> {

@@ -143,6 +143,7 @@ impl Topology {
                     .router
                     .extend(configured.into_iter().filter(|router| !known.contains(&router.addr())));
             }
+            segment.router.extend(networks.routers_on_link(cluster));
         }
         for (machine, numbers) in machines.iter_mut().zip(numbers_of) {
             machine.segment =
