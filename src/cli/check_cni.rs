@@ -39,7 +39,7 @@ pub(super) struct CniJson {
     /// The node that it was checked for: the requested one, or else the one whose pod CIDR it assigns.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
-    /// The findings, except those about masquerading on Windows, which `policies` contains.
+    /// The findings. `policies` has the details of that about masquerading on Windows.
     findings: Vec<FindingJson>,
     /// The exceptions that its OutBoundNAT policies must have.
     expected_exceptions: Vec<String>,
@@ -193,14 +193,46 @@ impl ReportView<'_> {
         };
         let masquerade = self.report.masquerade.as_ref();
         let policies = masquerade.map_or(&[][..], |masquerade| &masquerade.policies);
+        let about_policies = masquerade.filter(|masquerade| !masquerade.fits());
+        let about_policies = about_policies.map(|masquerade| self.about_policies(masquerade));
         CniJson {
             format: FORMAT,
             file: self.name.to_owned(),
             fits: self.report.fits(),
             node: self.node().map(ToOwned::to_owned),
-            findings: self.report.findings.iter().map(finding).collect(),
+            findings: about_policies.into_iter().chain(self.report.findings.iter().map(finding)).collect(),
             expected_exceptions: masquerade.map_or_else(Vec::new, |masquerade| texts(&masquerade.expected)),
             policies: policies.iter().map(policy).collect(),
+        }
+    }
+
+    /// Returns the finding about the `OutBoundNAT` policies, which text shows as an error.
+    fn about_policies(&self, masquerade: &MasqueradeReport) -> FindingJson {
+        let is_wrong = |policy: &&OutboundNatPolicy| {
+            !masquerade.masquerade || !policy.missing.is_empty() || !policy.invalid.is_empty()
+        };
+        let wrong_one = masquerade.policies.iter().find(is_wrong);
+        let location = match wrong_one {
+            Some(policy) => self.location(&policy.path, line(self.positions, [&policy.path, &policy.at])),
+            None => self.location(&ConfigPath::root(), None),
+        };
+        let remedy = match wrong_one {
+            _ if !masquerade.masquerade => "remove the policies, so that packets keep the pod's address".to_owned(),
+            None => format!(
+                "add an OutBoundNAT policy with the exceptions {}, or set `nat.masquerade: false`",
+                texts(&masquerade.expected).join(", ")
+            ),
+            Some(_) => "from the exceptions of each policy, remove those in `invalid`; add those in `missing`; then restart the node's pods: running pods keep their old policy".to_owned(),
+        };
+        FindingJson {
+            kind: FindingKind::Masquerade,
+            code: FindingKind::Masquerade.rule().code(),
+            severity: Severity::Error,
+            message: wrong(self.name, masquerade).message.to_string(),
+            location,
+            actual: None,
+            expected: None,
+            remedy: Some(remedy),
         }
     }
 

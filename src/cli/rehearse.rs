@@ -13,7 +13,9 @@ use super::{
     output::Output,
     plan::warn_of_open,
     signals,
-    simulate::{Scratch, described, interrupted, keep, mark, raise_file_limit, random_seed, reasons},
+    simulate::{
+        Scratch, assumptions, described, interrupted, keep, mark, raise_file_limit, random_seed, reasons,
+    },
 };
 use crate::{
     error::Kind,
@@ -22,7 +24,9 @@ use crate::{
     plan::{ForeignPolicy, Totals},
     reconcile::{Apply, Operation, Session, look_when_idle},
     render::{FindingEntry, Palette, finding_text},
-    simulate::{ConnectionKind, Guarantee, Rehearsal, RehearsalOptions, RehearsedConnection, sample},
+    simulate::{
+        Assumption, ConnectionKind, Guarantee, Rehearsal, RehearsalOptions, RehearsedConnection, sample,
+    },
     text::{self, Untrusted, count, printable},
 };
 
@@ -66,6 +70,8 @@ pub(super) struct RehearsalJson<'a> {
     /// Why the plan could not be applied in the copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     apply_error: Option<&'a Untrusted>,
+    /// What the simulated machines have although hostgw does not set it up, because the configuration relies on it.
+    assumptions: Vec<Assumption>,
     /// The connections of the node, before and after the plan.
     connections: &'a [RehearsedConnection],
     /// The pod paths that will not work, as far as rules, routes and sysctls decide.
@@ -127,6 +133,7 @@ pub(super) fn run(options: &RehearseOptions, output: &Output) -> VerbResult {
             omissions: &rehearsal.omissions,
             totals: rehearsal.applied.as_ref().ok().copied(),
             apply_error: rehearsal.applied.as_ref().err().map(|error| &error.message),
+            assumptions: rehearsal.assumptions(),
             connections: &rehearsal.connections,
             findings: rehearsal.faults().map(|fault| FindingEntry::new(fault, None)).collect(),
             skipped_sysctls: rehearsal.unsupported_sysctls(),
@@ -307,6 +314,7 @@ fn notes(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
     for fault in rehearsal.faults() {
         text.push_str(&finding_text(&FindingEntry::new(fault, None), palette));
     }
+    assumptions(text, &rehearsal.assumptions());
     for key in rehearsal.unsupported_sysctls() {
         let _ = writeln!(
             text,

@@ -26,7 +26,9 @@ use crate::{
     model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::node_named,
     render::Palette,
-    simulate::{Connection, ConnectionKind, Guarantee, KeepGoing, NodeResult, Simulation, sample},
+    simulate::{
+        Assumption, Connection, ConnectionKind, Guarantee, KeepGoing, NodeResult, Simulation, sample,
+    },
     text::{self, OsError, Untrusted, count, list, padded, printable},
 };
 
@@ -57,6 +59,8 @@ pub(super) struct SimulationJson<'a> {
     /// The seed that selects the same sample again.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
+    /// What the simulated machines have although hostgw does not set it up, because the configuration relies on it.
+    assumptions: Vec<Assumption>,
     /// The connections that were tried.
     connections: &'a [Connection],
     /// The sysctls that do not exist in a network namespace or cannot be written there. They were skipped.
@@ -103,6 +107,7 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> VerbResult {
             nodes_in_configuration: loaded.cluster.nodes.len(),
             networks: simulation.networks().collect(),
             seed: choice.seed,
+            assumptions: simulation.assumptions(),
             connections: &connections,
             skipped_sysctls: simulation.unsupported_sysctls(),
             outside_untested: simulation.untested_outside(),
@@ -296,11 +301,10 @@ fn text(
     };
     applied(&mut text, &simulation.nodes, palette);
     networks(&mut text, simulation);
-    if simulation.has_router_with_pods() {
-        let _ = writeln!(
-            text,
-            "· the router was given routes to the pods: the configuration relies on it (nextHop or offLink: gateway)"
-        );
+    let assumed = simulation.assumptions();
+    assumptions(&mut text, &assumed);
+    if !assumed.is_empty() {
+        text.push('\n');
     }
     matrices(&mut text, simulation, connections, palette);
     failures(&mut text, connections, palette);
@@ -386,6 +390,13 @@ fn networks(text: &mut String, simulation: &Simulation) {
         );
     }
     text.push('\n');
+}
+
+/// Says what the simulated machines have although hostgw does not set it up.
+pub(super) fn assumptions(text: &mut String, assumptions: &[Assumption]) {
+    for assumption in assumptions {
+        let _ = writeln!(text, "· {assumption}");
+    }
 }
 
 pub(super) fn mark(works: bool, palette: &Palette) -> String {

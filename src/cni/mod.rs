@@ -77,6 +77,8 @@ pub enum FindingKind {
     IpMasq,
     /// Pods send larger or smaller packets than the routes allow.
     Mtu,
+    /// On Windows, the plugin masquerades the wrong traffic.
+    Masquerade,
 }
 
 impl FindingKind {
@@ -89,6 +91,7 @@ impl FindingKind {
             Self::Gateway => Rule::CniGateway,
             Self::IpMasq => Rule::CniIpMasq,
             Self::Mtu => Rule::CniMtu,
+            Self::Masquerade => Rule::CniMasquerade,
         }
     }
 }

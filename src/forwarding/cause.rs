@@ -8,8 +8,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Direction, ForwardingModel, Ledger, LocalEnd, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport,
-    Verdict,
+    Direction, ForwardingModel, Ledger, LocalEnd, Path, Paths, Peer, PodPart, Rank, Stop, TableRule, Trace,
+    Transport, Verdict,
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -403,7 +403,7 @@ fn without_rule(
     }
     let table = table_name(path.table);
     let instead = trace.route.map_or_else(String::new, |route| format!(", so the packets follow `{route}`"));
-    let add = use_routes(path, 1000);
+    let add = use_routes(path, TableRule::PRIORITY);
     Some((
         Rule::PathLost,
         format!("no policy rule looks up table {table}, which has hostgw's routes{instead}"),
@@ -413,18 +413,9 @@ fn without_rule(
 
 /// Returns the commands that add policy rules by which pod traffic uses hostgw's routes, the last one with this priority.
 fn use_routes(path: &Path, priority: u32) -> String {
-    let others = add_rule(path.cluster, path.table, priority);
-    // Only the main table has the route to this node's own pods, which routes to the cluster prefix would divert.
-    match path.own_pods.filter(|_| path.table != MAIN_TABLE) {
-        Some(own) => format!("`{}` and `{others}`", add_rule(own, MAIN_TABLE, priority.saturating_sub(1))),
-        None => format!("`{others}`"),
-    }
-}
-
-/// Returns the command that adds a policy rule for packets to a prefix.
-fn add_rule(to: IpNet, table: u32, priority: u32) -> String {
-    let [prefix, table, priority] = [to.to_string(), table_name(table), priority.to_string()];
-    ip(to.into(), &["rule", "add", "to", &prefix, "lookup", &table, "priority", &priority])
+    let cluster = std::iter::once(path.cluster);
+    let rules = TableRule::for_pods(path.own_pods.into_iter(), cluster, path.table, priority);
+    rules.iter().map(|rule| format!("`{rule}`")).collect::<Vec<_>>().join(" and ")
 }
 
 /// Returns the code, the reason and the remedy.
@@ -537,7 +528,8 @@ fn by_route(
                         LocalEnd::Pod => "for this node's own pods",
                         LocalEnd::Node => "for this node",
                     };
-                    format!("add a rule before it {whose}: `{}`", add_rule(path.own, MAIN_TABLE, before))
+                    let own = TableRule { to: path.own, table: MAIN_TABLE, priority: before };
+                    format!("add a rule before it {whose}: `{own}`")
                 }
                 Some(before) if path.node().is_some() => format!(
                     "if the rule is not meant for pods, {}; otherwise, add a rule before it that uses hostgw's routes for pod traffic: {}",

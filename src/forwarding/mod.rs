@@ -18,6 +18,7 @@
 //! - `distinction.rs`: the addresses that no rule of a firewall distinguishes
 //! - `register.rs`: the values that a rule compares, as far as they are known
 //! - `sample.rs`: the headers of the packets that represent pod traffic
+//! - `table_rule.rs`: the policy rules by which packets to pods use the table with hostgw's routes
 //! - `windows.rs`: the route that a Windows node uses
 //! - `cause.rs`: explains why a packet does not take the planned path, and what to do about it
 
@@ -31,6 +32,7 @@ mod prefix_set;
 mod rank;
 mod register;
 mod sample;
+mod table_rule;
 mod treatment;
 mod windows;
 
@@ -46,6 +48,7 @@ pub use path::{Path, Paths, Peer, PodPart};
 pub use rank::{Ledger, Rank};
 use sample::CLIENT_PORT;
 pub use sample::{SAMPLE_PORT, Transport};
+pub use table_rule::TableRule;
 pub use treatment::{
     AddressChange, Conditional, Filtering, HeaderPart, NewDestination, Overwriting, Passage, Spot,
     Translation, Treatment, Way,

@@ -17,7 +17,8 @@ use super::{
     link::{Links, message},
     lookup::{self, Lookup},
     neighbor::{self, Neighbor},
-    netlink::{Message, Refused, Requests, Socket, open_route_socket},
+    netlink::{Malformed, Message, Refused, Requests, Socket, open_route_socket},
+    policy_rule,
     route::{self, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWROUTE},
 };
 use crate::{
@@ -166,6 +167,17 @@ impl Interfaces {
             .output_interface(self.index(name)?)
             .build();
         self.send(&format!("add a route to {destination} on {name}"), &[new_route(&route)])
+    }
+
+    /// Adds a policy rule, by which packets to a prefix use a table.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub fn rule(&mut self, to: IpNet, table: u32, priority: u32) -> Result<(), Error> {
+        let what = format!("add a policy rule for packets to {to}");
+        let addition = policy_rule::addition(to, table, priority)
+            .map_err(|Malformed| Error::unexpected(format!("cannot {what}")))?;
+        self.send(&what, &[addition])
     }
 
     /// Removes a route.

@@ -1,18 +1,21 @@
-//! Reads the policy rules.
+//! Reads the policy rules, and adds those of simulated nodes.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rustix::io::Errno;
 
 use super::{
-    netlink::{Attributes, KernelError, Socket, text},
-    route::address,
+    netlink::{Attributes, KernelError, Malformed, Message, Socket, put_attribute, text},
+    route::{NLM_F_CREATE, NLM_F_EXCL, address},
 };
 use crate::{
     model::Family,
-    state::{Mark, PolicyRule, RuleAction, RuleSelector},
+    state::{Mark, PolicyRule, RuleAction, RuleSelector, protocol},
 };
 
 // linux/rtnetlink.h
+const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
 
 /// `FRA_*` (linux/fib_rules.h).
@@ -66,6 +69,25 @@ pub fn all(socket: &mut Socket) -> Result<Vec<PolicyRule>, KernelError> {
         }
     }
     Ok(rules)
+}
+
+/// Returns the request that adds a rule, by which packets to a prefix use a table.
+///
+/// # Errors
+/// Never returns [`Malformed`]: no attribute is long.
+pub fn addition(to: IpNet, table: u32, priority: u32) -> Result<Message, Malformed> {
+    let mut payload = vec![0; RULE_HEADER];
+    payload[0] = super::route::family_number(to.into());
+    payload[1] = to.prefix_len();
+    payload[7] = FR_ACT_TO_TBL;
+    match to.network() {
+        IpAddr::V4(to) => put_attribute(&mut payload, attribute::DST, &to.octets())?,
+        IpAddr::V6(to) => put_attribute(&mut payload, attribute::DST, &to.octets())?,
+    }
+    put_attribute(&mut payload, attribute::PRIORITY, &priority.to_ne_bytes())?;
+    put_attribute(&mut payload, attribute::TABLE, &table.to_ne_bytes())?;
+    put_attribute(&mut payload, attribute::PROTOCOL, &[protocol::BOOT])?;
+    Ok(Message { message_type: RTM_NEWRULE, flags: NLM_F_CREATE | NLM_F_EXCL, payload })
 }
 
 fn rule(family: Family, payload: &[u8]) -> Option<PolicyRule> {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    forwarding::TableRule,
     kernel::{self, Interfaces, Namespace, inside},
     model::{Family, PerFamily},
     text::OsError,
@@ -188,6 +189,9 @@ pub(super) fn build_node(
             interfaces.cable(to_pod, ETH, &pod)?;
             interfaces.attach(to_pod, bridge)?;
             machine.pods.iter().try_for_each(|pods| interfaces.address(bridge, pods.bridge))?;
+        }
+        for TableRule { to, table, priority } in &machine.rules {
+            interfaces.rule(*to, *table, *priority)?;
         }
         let routers = machine.router.iter();
         routers

@@ -1,11 +1,13 @@
 //! Runs the cluster of a configuration in network namespaces, on the real kernel and with real packets.
 //!
-//! `topology` derives the machines from the configuration, and `build` creates them. Each node's plan is then applied as
+//! `topology` derives the machines from the configuration, `assumption` says what they have that hostgw does not set up, and
+//! `build` creates them. Each node's plan is then applied as
 //! `hostgw apply` does. `trial` lists the connections to test, in rounds; `probe` sends the packets of a round, `trace` finds
 //! the hop that dropped one, and `guarantees` verifies the guarantees of hostgw. `workers` spreads the nodes over the
 //! processors. `rehearse` puts a copy of this node in the place of the first machine. Only file descriptors refer to the
 //! namespaces, so they disappear when the process ends for any reason.
 
+mod assumption;
 mod build;
 mod guarantees;
 mod handshake;
@@ -33,6 +35,7 @@ use crate::{
     record::TransactionMeta,
     text::{OsError, Untrusted},
 };
+pub use assumption::Assumption;
 use build::Lab;
 pub use guarantees::Guarantee;
 use networks::Networks;
@@ -166,10 +169,10 @@ impl Simulation {
         })
     }
 
-    /// Returns whether the router was given routes to pods, because the configuration relies on it.
+    /// What the simulated machines have although hostgw does not set it up, because the configuration relies on it.
     #[must_use]
-    pub fn has_router_with_pods(&self) -> bool {
-        self.topology.routes_of_router().next().is_some()
+    pub fn assumptions(&self) -> Vec<Assumption> {
+        assumption::all(&self.topology, "each node")
     }
 
     /// The families whose outside connections were not tested: the configuration does not masquerade there, so the

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     error::{Error, Kind},
-    model::{Cluster, Family, PerFamily, usual_network},
+    model::{Cluster, Family, OffLink, PerFamily, usual_network},
     text::{Untrusted, list},
 };
 
@@ -16,6 +16,8 @@ pub struct Networks {
     of_family: PerFamily<Vec<Network>>,
     /// Whether they were derived from the nodes' addresses.
     pub are_assumed: bool,
+    /// Whether the configuration says that all of them are on one link, and the command line does not say otherwise.
+    pub is_one_link: bool,
     /// The networks on the link of the first machine, by family and number. Empty if the
     /// addresses of the machine determine the networks.
     pub home: BTreeSet<(Family, usize)>,
@@ -70,8 +72,9 @@ impl Networks {
             *of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
             *allocation.get_mut(family) = Some(0);
         }
+        let is_one_link = cluster.off_link == OffLink::Onlink && given.is_empty();
         let (home, gateways) = (BTreeSet::new(), PerFamily::default());
-        Ok(Self { of_family, are_assumed, home, allocation, gateways })
+        Ok(Self { of_family, are_assumed, is_one_link, home, allocation, gateways })
     }
 
     /// Returns the networks around a node that has the addresses `own` and these `gateways`: its own networks, each /24
@@ -82,6 +85,7 @@ impl Networks {
         let mut networks = Self {
             of_family: PerFamily::default(),
             are_assumed: false,
+            is_one_link: cluster.off_link == OffLink::Onlink,
             home: BTreeSet::new(),
             allocation: PerFamily::default(),
             gateways: *gateways,
@@ -150,14 +154,21 @@ impl Networks {
     pub fn configured_routers(&mut self, cluster: &Cluster, family: Family, number: usize) -> Vec<IpNet> {
         let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));
         let Some(network) = network else { return Vec::new() };
-        let own = cluster.nodes.iter().filter_map(|node| node.next_hop());
-        let routers = own.map(|own| &own.routers).chain([&cluster.routers]);
-        let addresses: BTreeSet<IpAddr> = routers
-            .filter_map(|routers| routers.get(family).copied())
-            .filter(|router| network.prefix.contains(router))
-            .collect();
+        let inside = |router: &IpAddr| network.prefix.contains(router);
+        let addresses: BTreeSet<IpAddr> = routers(cluster, family).filter(inside).collect();
         network.taken.extend(&addresses);
         addresses.into_iter().map(|address| network.with_length(address)).collect()
+    }
+
+    /// Returns the routers of the configuration that are in no network. With `offLink: onlink`, nodes expect them on their link.
+    pub fn routers_on_link(&self, cluster: &Cluster) -> Vec<IpNet> {
+        if cluster.off_link != OffLink::Onlink {
+            return Vec::new();
+        }
+        let families = cluster.prefixes.families();
+        let routers: BTreeSet<IpAddr> = families.flat_map(|family| routers(cluster, family)).collect();
+        let is_outer = |router: &IpAddr| !self.prefixes().any(|prefix| prefix.contains(router));
+        routers.into_iter().filter(is_outer).map(IpNet::from).collect()
     }
 
     /// Allocates an unused address in network `number` of a family.
@@ -200,6 +211,13 @@ impl Network {
         self.taken.insert(free);
         Ok(self.with_length(free))
     }
+}
+
+/// Iterates over the routers of the configuration.
+fn routers(cluster: &Cluster, family: Family) -> impl Iterator<Item = IpAddr> {
+    let own = cluster.nodes.iter().filter_map(|node| node.next_hop());
+    let routers = own.map(|own| &own.routers).chain([&cluster.routers]);
+    routers.filter_map(move |routers| routers.get(family).copied())
 }
 
 fn check(cluster: &Cluster, given: &[IpNet]) -> Result<(), Error> {

@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use serde::Serialize;
 
 use super::{
-    Connection, ConnectionKind, Guarantee, KeepGoing, Lab, NodeResult, Simulation, Testers, Topology, Trial,
-    TrialResult, apply_or_refuse, build,
+    Assumption, Connection, ConnectionKind, Guarantee, KeepGoing, Lab, NodeResult, Simulation, Testers,
+    Topology, Trial, TrialResult, apply_or_refuse, assumption, build,
     handshake::shakes_hands,
     node_error, probe, remove_unsupported_sysctls,
     trial::{self, Endpoints},
@@ -202,6 +202,12 @@ impl Rehearsal {
     #[must_use]
     pub fn unsupported_sysctls(&self) -> &[SysctlKey] {
         &self.simulation.unsupported_sysctls
+    }
+
+    /// What the simulated machines have although hostgw does not set it up, because the configuration relies on it.
+    #[must_use]
+    pub fn assumptions(&self) -> Vec<Assumption> {
+        assumption::all(&self.simulation.topology, "each other node")
     }
 
     /// The families whose outside connections were not tested, each with the reason.

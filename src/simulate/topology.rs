@@ -12,9 +12,10 @@ use super::networks::Networks;
 
 use crate::{
     error::{Error, Kind},
+    forwarding::TableRule,
     model::{
-        Cluster, Family, InterfaceName, NextHopKind, OffLink, OperatingSystem, PerFamily, PodNetwork,
-        Prefixed, offset_by, pod_address,
+        Cluster, Family, InterfaceName, MAIN_TABLE, NextHopKind, OffLink, OperatingSystem, PerFamily,
+        PodNetwork, Prefixed, offset_by, pod_address,
     },
     text::Untrusted,
 };
@@ -33,6 +34,8 @@ pub struct Topology {
     pub segments: Vec<LinkSegment>,
     /// Whether the networks of the nodes were derived from their addresses, although there are several.
     pub are_networks_assumed: bool,
+    /// Whether nodes in different networks are on one link, because the configuration relies on it.
+    pub is_one_link: bool,
     /// The addresses of the outside host and of the router on its link.
     pub outside: PerFamily<(IpNet, IpNet)>,
 }
@@ -75,6 +78,8 @@ pub struct Machine {
     pub segment: usize,
     /// The addresses in each pod CIDR. A machine without pods has none.
     pub pods: Vec<PodAddresses>,
+    /// The policy rules that `routes.table` relies on. The copy of a node has those of the node instead.
+    pub rules: Vec<TableRule>,
 }
 
 /// The addresses that a machine uses in a pod CIDR.
@@ -101,7 +106,8 @@ impl Machine {
 
 impl Topology {
     /// Creates the topology of the nodes at `indexes`. Allocates the addresses that the configuration omits. Nodes in
-    /// different networks are on different links, unless they share one in the other family.
+    /// different networks are on different links, unless they share one in the other family, or the configuration says
+    /// that all are on one (`offLink: onlink`).
     ///
     /// # Errors
     /// Returns [`Kind::Invalid`] if no address is free to allocate.
@@ -120,6 +126,11 @@ impl Topology {
             merge(&mut segments, numbers.clone());
             numbers_of.push(numbers);
         }
+        let is_one_link = networks.is_one_link && segments.len() > 1;
+        if is_one_link {
+            let numbers = segments.drain(..).flat_map(|segment| segment.numbers).collect();
+            segments.push(LinkSegment { numbers, ..LinkSegment::default() });
+        }
         for segment in &mut segments {
             for (family, number) in segment.numbers.clone() {
                 segment.networks.extend(networks.prefix(family, number));
@@ -132,6 +143,7 @@ impl Topology {
                     .router
                     .extend(configured.into_iter().filter(|router| !known.contains(&router.addr())));
             }
+            segment.router.extend(networks.routers_on_link(cluster));
         }
         for (machine, numbers) in machines.iter_mut().zip(numbers_of) {
             machine.segment =
@@ -145,7 +157,7 @@ impl Topology {
             *outside.get_mut(family) = Some(outside_addresses(cluster, &networks, family)?);
         }
         let are_networks_assumed = networks.are_assumed && segments.len() > 1;
-        Ok(Self { cluster: simulated, machines, segments, are_networks_assumed, outside })
+        Ok(Self { cluster: simulated, machines, segments, are_networks_assumed, is_one_link, outside })
     }
 
     /// Returns whether the two machines have addresses in different networks of a family.
@@ -202,6 +214,7 @@ fn machine(
 ) -> Result<(Machine, BTreeSet<(Family, usize)>), Error> {
     let families: Vec<Family> = simulated.prefixes.families().collect();
     let egress = simulated.egress_interface.clone();
+    let (wholes, table) = (simulated.prefixes.clone(), simulated.routes.table);
     let node = &mut simulated.nodes[index];
     let interface = match node.os {
         OperatingSystem::Linux => node.egress_interface().cloned().or(egress),
@@ -240,8 +253,14 @@ fn machine(
     if !is_named {
         node.overrides_mut().egress_interface = InterfaceName::linux(&interface).ok();
     }
+    let rules = if table == MAIN_TABLE {
+        Vec::new()
+    } else {
+        let own = node.pods.iter().map(Prefixed::prefix);
+        TableRule::for_pods(own, wholes.iter().copied(), table, TableRule::PRIORITY)
+    };
     let (name, router) = (node.name.clone(), PerFamily::default());
-    Ok((Machine { index, name, os, interface, addresses, router, segment: 0, pods }, numbers))
+    Ok((Machine { index, name, os, interface, addresses, router, segment: 0, pods, rules }, numbers))
 }
 
 /// The outside host and its router, in a documentation prefix that nothing else uses.

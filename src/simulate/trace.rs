@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::Error,
     kernel::{Interfaces, Lookup, inside},
-    model::{Family, NextHopKind, OffLink},
+    model::{Family, MAIN_TABLE, NextHopKind, OffLink},
 };
 
 /// Returns why the node of `from` got no answer from the pod of `to`, as far as the two nodes can tell.
@@ -88,9 +88,10 @@ fn trace_one_way(
     let correct = correct_next_hop(topology, source, target, pod);
     let is_default = source.router.get(family).is_some_and(|router| router.addr() == gateway);
     if is_default && correct != Some(gateway) {
-        return Ok(Some(format!(
-            "no route: on {name} only the default route matches {pod}; check that a rule looks up the table in routes.table"
-        )));
+        // Simulated nodes have the rule.
+        let may_lack_rule = topology.cluster.routes.table != MAIN_TABLE && source.rules.is_empty();
+        let check = if may_lack_rule { "; check that a rule looks up the table in routes.table" } else { "" };
+        return Ok(Some(format!("no route: on {name} only the default route matches {pod}{check}")));
     }
     if Some(gateway) != correct {
         let at = correct.map_or_else(|| " has none".to_owned(), |at| format!(" is at {at}"));

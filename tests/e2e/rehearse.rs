@@ -472,6 +472,44 @@ nodes:
     });
 }
 
+/// With `routes.table`, the simulated nodes have the policy rules that operators add, and the copy has those of the node: without
+/// them, its packets are lost.
+#[test]
+fn policy_rules_for_another_table() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.write("hostgw.yaml", &cluster("routes: {table: 100}", &[NODE_1, NODE_2]));
+        let outcome = rehearse(&node, &[], 1);
+        outcome.says("no policy rule looks up table 100, which has hostgw's routes, so the packets follow");
+        outcome.says("help: run `ip rule add to 10.244.0.0/24 lookup main priority 999` and `ip rule add to 10.244.0.0/16 lookup 100 priority 1000`");
+        node.sh("ip rule add to 10.244.0.0/24 lookup main priority 999
+             ip rule add to 10.244.0.0/16 lookup 100 priority 1000");
+        let outcome = rehearse(&node, &[], 0);
+        outcome.says("7 of 7 connections work after the plan");
+        outcome.says("· each other node was given policy rules for table 100: the configuration relies on them (routes.table), and hostgw adds none\n");
+        let json = rehearse(&node, &["--json"], 0).json();
+        assert_eq!(json["assumptions"][0]["kind"], "policyRules", "{json}");
+    });
+}
+
+/// With `offLink: onlink`, nodes in other networks are on the link of this one.
+#[test]
+fn nodes_in_other_networks_share_the_link_with_onlink() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        let far = ("linux-3", "10.244.2.0/24", "172.30.8.13");
+        for next_hop in ["pod-gateway", "node-address", "172.31.1.1"] {
+            let head = format!("nextHop: {next_hop}\noffLink: onlink");
+            node.write("hostgw.yaml", &cluster(&head, &[NODE_1, NODE_2, far]));
+            rehearse(&node, &[], 0)
+                .says("11 of 11 connections work after the plan")
+                .says("· nodes in different networks are on one link");
+        }
+    });
+}
+
 /// What `apply` refuses is refused with the same exit code, and nothing is copied.
 #[test]
 fn refused_plans_are_refused() {

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{RECIPE, cluster};
+use super::{NODE_1, NODE_2, RECIPE, cluster};
 use crate::support::namespace::{Namespace, Privilege, SimulatedCluster, Snapshots, each};
 
 /// All namespaces share the machine's neighbor table. A large cluster fills it, and is simulated alone.
@@ -130,6 +130,67 @@ fn nodes_in_different_networks_are_not_on_one_link() {
             let arguments: Vec<&str> = "simulate --network".split(' ').chain(networks.split(' ')).collect();
             machine.hostgw(&arguments).expect(code).warns(why);
         }
+    });
+}
+
+/// Nodes of both operating systems, one with addresses of one family only, and a machine without pods.
+const OTHER_TABLE: &str = "clusterPrefix: [10.244.0.0/16, 10.245.0.0/20, 'fd00:244::/48']
+egressInterface: eth0
+nextHop: node-address
+routes: {table: 100, source: node-address, unassigned: unreachable, metric: 7, mtu: 1400}
+nat: {to: node-address}
+nodes:
+  - {name: a, os: linux, podCIDR: [10.244.0.0/24, 10.245.1.0/26, 'fd00:244:0:1::/64'], address: [172.30.0.11, 'fd00:30::11']}
+  - {name: b, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:2::/64'], address: [172.30.0.12, 'fd00:30::12']}
+  - {name: w, os: windows, podCIDR: 10.244.2.0/24, address: [172.30.0.13, 'fd00:30::13']}
+  - {name: bastion, os: linux, podCIDR: none, address: [172.30.0.20, 'fd00:30::20']}
+";
+
+/// With `routes.table`, operators add policy rules. The simulated nodes have them, and the output says so.
+#[test]
+fn routes_in_another_table_are_looked_up() {
+    let _turn = small();
+    each(|privilege| {
+        let machine = machine(privilege, &cluster("routes: {table: 100}", &[NODE_1, NODE_2]));
+        let before = machine.witness();
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("simulate-table", &machine.hostgw(&["simulate"]).expect(0));
+        snapshots.conclude();
+        let json = machine.hostgw(&["simulate", "--json"]).expect(0).json();
+        assert_eq!(json["assumptions"][0]["kind"], "policyRules", "{json}");
+        machine.write("hostgw.yaml", OTHER_TABLE);
+        machine.hostgw(&["simulate"]).expect(0).says("50 of 50 connections work");
+        // Packets use the routes, not the default route, which also leads to the router.
+        let router = "nextHop: 172.30.0.1\nroutes: {table: 100}";
+        let kept = SimulatedCluster::new(privilege, &cluster(router, &[NODE_1, NODE_2]));
+        let rules = kept.sh("node linux-2", "ip rule");
+        let [own, cluster] =
+            ["999:\tfrom all to 10.244.1.0/24 lookup main", "1000:\tfrom all to 10.244.0.0/16 lookup 100"];
+        assert!(rules.contains(own) && rules.contains(cluster), "{rules}");
+        let route = kept.sh("node linux-2", "ip route get 10.244.0.10");
+        assert!(route.contains("table 100"), "{route}");
+        machine.assert_unchanged(&before, "simulations");
+    });
+}
+
+/// With `offLink: onlink`, nodes in different networks are on one link, and so is a router in another network.
+#[test]
+fn nodes_in_different_networks_share_a_link_with_onlink() {
+    let _turn = small();
+    each(|privilege| {
+        let machine = Namespace::new(privilege);
+        for next_hop in ["pod-gateway", "node-address", "172.31.1.1"] {
+            machine.write("hostgw.yaml", &two_networks(&format!("{next_hop}\noffLink: onlink")));
+            let outcome = machine.hostgw(&["simulate"]).expect(0);
+            outcome.says("21 of 21 connections work");
+            outcome.says("· nodes in different networks are on one link: the configuration relies on it (offLink: onlink)\n");
+            let json = machine.hostgw(&["simulate", "--json"]).expect(0).json();
+            assert_eq!(json["networks"], serde_json::json!([["172.30.0.0/24", "172.30.8.0/24"]]));
+            assert_eq!(json["assumptions"][0]["kind"], "oneLink", "{json}");
+        }
+        machine.write("hostgw.yaml", &two_networks("node-address\noffLink: onlink"));
+        let two = ["simulate", "--network", "172.30.0.0/21", "--network", "172.30.8.0/22"];
+        machine.hostgw(&two).expect(1).says("2 links with a router between them");
     });
 }
 

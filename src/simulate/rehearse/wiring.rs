@@ -332,12 +332,18 @@ impl Wiring {
     pub(super) fn adjust(&self, topology: &mut Topology) {
         let families: Vec<Family> = topology.cluster.prefixes.families().collect();
         let machine = &mut topology.machines[0];
-        topology.segments[machine.segment].router.extend(&self.more_gateways);
+        let routers = &mut topology.segments[machine.segment].router;
+        for gateway in &self.more_gateways {
+            if routers.iter().all(|router| router.addr() != gateway.addr()) {
+                routers.push(*gateway);
+            }
+        }
         for family in families {
             *machine.addresses.get_mut(family) = self.addresses.get(family).copied();
             *machine.router.get_mut(family) = self.gateways.get(family).copied();
         }
         machine.pods.clone_from(&self.pods);
+        machine.rules.clear();
     }
 
     /// The numbers of the interfaces behind which machines are simulated, other than those connected when the copy is
