@@ -174,10 +174,7 @@ fn whereabouts(path: &Path) -> Option<String> {
         path.file_name().and_then(|name| text::nearest(name.to_str()?, names.iter().map(String::as_str)));
     Some(match similar {
         Some(similar) => format!("did you mean {}?", text::path(&parent.join(similar))),
-        None => {
-            let list = text::ShellCommand::new(["ls", &folder.to_string_lossy()]);
-            format!("check the path; `{list}` lists the files in its directory")
-        }
+        None => "check the path".to_owned(),
     })
 }
 

@@ -10,13 +10,15 @@
 //! | `sh`, `powershell` | only parsed, for commands that a test cannot run, such as an installation |
 //! | `text` | must be part of an expected output in `tests/cases` |
 //!
-//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node, `<!-- run COMMANDS -->` runs
-//! commands, and `<!-- exit N -->` sets the exit code of the next block. `<!-- node SETUP -->` starts a node with pods that ping
+//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node with a configuration,
+//! `<!-- node listed -->` one with a list of Kubernetes nodes instead, `<!-- run COMMANDS -->` runs commands, and `<!-- exit N -->` sets
+//! the exit code of the next block. `<!-- node SETUP -->` starts a node with pods that ping
 //! each other every 2 ms until `<!-- no packet lost -->`; if its routes are not set up, pods of other nodes join at
 //! `<!-- pods reach each other -->`. `HOSTGW_BLESS=1` updates the outputs.
 
 use std::{fs, path::Path};
 
+use serde_json::json;
 use serde_yaml::Value;
 
 use crate::{
@@ -96,6 +98,12 @@ impl DocumentCheck<'_> {
                 self.set_up = None;
                 match rest.trim() {
                     "" => self.node = Some(e2e::node(privilege)),
+                    "listed" => {
+                        let node = e2e::node(privilege);
+                        node.sh("rm hostgw.yaml");
+                        node.write("nodes.json", &list_of_nodes().to_string());
+                        self.node = Some(node);
+                    }
                     name => {
                         let setup = Setup::named(name).expect("a setup");
                         let mut set_up = SetUpNode::new(privilege, setup);
@@ -226,6 +234,26 @@ impl DocumentCheck<'_> {
             }
         }
     }
+}
+
+/// Returns what `kubectl get nodes -o json` prints in the cluster of the README.
+fn list_of_nodes() -> serde_json::Value {
+    let node = |(name, os, pod_cidr, address): (&str, &str, &str, &str)| {
+        json!({
+            "metadata": {"name": name},
+            "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
+            "status": {
+                "addresses": [{"type": "InternalIP", "address": address}],
+                "nodeInfo": {"operatingSystem": os},
+            },
+        })
+    };
+    let nodes = [
+        ("linux-1", "linux", "10.244.0.0/24", "172.30.0.11"),
+        ("linux-2", "linux", "10.244.1.0/24", "172.30.0.12"),
+        ("win-1", "windows", "10.244.2.0/24", "172.30.0.13"),
+    ];
+    json!({"apiVersion": "v1", "kind": "List", "items": nodes.map(node)})
 }
 
 /// Collects the text of every file below `folder`.
@@ -402,14 +430,19 @@ fn every_link_of_the_readme_has_a_target() {
 }
 
 #[test]
-fn the_readme_lists_all_guides_and_build_dependencies() {
+fn the_readme_lists_all_guides() {
     let readme = include_str!("../README.md");
     for guide in hostgw::guide::GUIDES {
         assert!(readme.contains(&format!("](src/guide/{}.md)", guide.name)), "{}", guide.name);
     }
+}
+
+#[test]
+fn the_platforms_guide_lists_the_build_dependencies() {
+    let guide = include_str!("../src/guide/platforms.md");
     let packages = include_str!("packages");
     let needed = packages.lines().find_map(|line| line.strip_prefix("build_packages=(")).expect("a list");
-    assert!(readme.contains(&format!("sudo apt install {}\n", needed.trim_end_matches(')'))), "{needed}");
+    assert!(guide.contains(&format!("sudo apt install {}\n", needed.trim_end_matches(')'))), "{needed}");
 }
 
 /// Returns the code that starts each row of the first table after a heading.

@@ -189,7 +189,7 @@ pub(super) enum Verb {
     CheckCni(CheckCniOptions),
     /// Write or update a configuration from `kubectl get nodes`, or write one from this node's routes (--live).
     ///
-    /// Reads the output of `kubectl get nodes -o json` or `-o yaml`, and prints a configuration that validates. With
+    /// Reads the output of `kubectl get nodes -o json` or `-o yaml`, and prints a valid configuration. With
     /// --update, edits an existing configuration instead: adds nodes that joined, removes nodes that left, and updates nodes
     /// that changed. Comments, the order of nodes and all other keys stay as they are. Without --live, runs on any machine,
     /// without root.
@@ -213,7 +213,7 @@ pub(super) enum Verb {
     Schema(SchemaOptions),
     /// Print a completion script for a shell.
     ///
-    /// It completes commands, options, files, node names from the configuration, and Git revisions. Load it from your
+    /// Completes commands, options, files, node names from the configuration, and Git revisions. Load it from your
     /// shell's startup file. For bash, add `source <(hostgw completions bash)` to ~/.bashrc; `hostgw help plan-and-apply`
     /// lists the line for every shell.
     Completions(CompletionsOptions),

@@ -171,9 +171,8 @@ fn origin(
     model: &ForwardingModel<'_>,
 ) -> Result<(IpAddr, Option<Untrusted>), Error> {
     let family = Family::from(options.address);
-    let missing = |what: &str| {
-        Error::new(Kind::Invalid, format!("this node has no {family} {what}"))
-            .with_hint("pass a source with --from ADDRESS")
+    let missing = |what: &str, hint: &str| {
+        Error::new(Kind::Invalid, format!("this node has no {family} {what}")).with_hint(hint)
     };
     let own = guidepost.own_pod(family);
     let is_own = guidepost.cluster.nodes[guidepost.index].pods.containing(options.address).is_some();
@@ -201,7 +200,9 @@ fn origin(
     }
     match from {
         PacketSource::Pod => {
-            let OwnPod { address, device, .. } = own.ok_or_else(|| missing("pod interface"))?;
+            let OwnPod { address, device, .. } = own.ok_or_else(|| {
+                missing("pod interface", "pass `--from node`, or a source with --from ADDRESS")
+            })?;
             Ok((address, Some(device)))
         }
         PacketSource::Node => {
@@ -211,7 +212,9 @@ fn origin(
             };
             let chosen = model.own_source(options.address);
             let source = chosen.or_else(|| addresses.find(is_usable).map(|local| local.address));
-            source.map(|source| (source, None)).ok_or_else(|| missing("address"))
+            source
+                .map(|source| (source, None))
+                .ok_or_else(|| missing("address", "pass a source with --from ADDRESS"))
         }
         PacketSource::Address(address) if Family::from(address) != family => Err(Error::new(
             Kind::Usage,

@@ -23,7 +23,10 @@ pub(super) fn sentence(event: &Event<'_>) -> Option<(bool, String)> {
         Event::SupervisorResumed(holder) => (true, format!("resumed {holder}")),
         Event::InterruptedFound(record) => (
             true,
-            format!("{} was interrupted or only partly rolled back; hostgw rolls it back", described(record)),
+            format!(
+                "{} was interrupted or only partly rolled back; hostgw rolls it back first",
+                described(record)
+            ),
         ),
         Event::ConfirmationCompleted(record) => {
             (false, format!("{} was confirmed, and will not be rolled back.", described(record)))

@@ -185,7 +185,7 @@ pub fn nodes_as_routers(cluster: &Cluster) -> Option<Diagnostic> {
         others => format!(", and those of {} through others", count(others, "more node")),
     };
     let message = format!(
-        "the pods of {} are reached through node {through} ({}){others}: {through} must forward these packets by routes that hostgw \
+        "the pods of {} are reached through node {through} ({}){others}: {through} must forward these packets using routes that hostgw \
          does not manage, because hostgw refuses to plan on it",
         if behind.len() == 1 { format!("node {}", behind[0]) } else { format!("nodes {}", list(&behind, 4)) },
         first.router,

@@ -132,6 +132,32 @@ impl<'a> PodTroubles<'a> {
     }
 }
 
+/// What is not a pod, and exchanges packets with this node's pods.
+#[derive(Default)]
+struct OtherEnds {
+    nodes: BTreeSet<Untrusted>,
+    is_outside: bool,
+}
+
+impl OtherEnds {
+    /// Names these ends and `pods`. They are all pods of `peers` if `is_whole`. `all` is the number of other nodes.
+    fn with(&self, pods: String, peers: &[&Untrusted], is_whole: bool, all: usize) -> String {
+        let outside = self.is_outside.then(|| outside::ENDS.to_owned());
+        // Covers the pods as well.
+        if is_whole && !self.nodes.is_empty() && self.nodes.iter().eq(peers.iter().copied()) {
+            let nodes = self::peers(peers, all, false);
+            return match outside {
+                None => format!("{nodes}, including the pods there"),
+                Some(outside) => all_of(&[nodes, "the pods there".to_owned(), outside]),
+            };
+        }
+        let nodes = (!self.nodes.is_empty()).then(|| hosts::without_pods(&self.nodes, all));
+        let ends: Vec<String> = [Some(pods), nodes, outside].into_iter().flatten().collect();
+        let both = if ends.len() == 2 { "both " } else { "" };
+        format!("{both}{}", all_of(&ends))
+    }
+}
+
 /// The rules and policies that certainly drop packets between this node's pods and what is not a pod.
 #[derive(Default)]
 struct Others<'a> {
@@ -158,10 +184,10 @@ impl<'a> Others<'a> {
         Self { hosts, outside, findings }
     }
 
-    /// Takes what a finding about packets between pods covers: it has a list of other ends, and the commands that accept all
+    /// Takes what a finding about packets between pods covers: it names the other ends, and the commands that accept all
     /// packets. If the remedy is to remove the rule, it is the same for everything.
-    fn take(&mut self, of_pods: &mut Blockage<'a>, all: usize) -> Vec<String> {
-        let mut ends = Vec::new();
+    fn take(&mut self, of_pods: &mut Blockage<'a>) -> OtherEnds {
+        let mut ends = OtherEnds::default();
         let Self { hosts, outside, .. } = self;
         for (known, is_outside) in [(hosts, false), (outside, true)] {
             let Some(at) = known.iter().position(|other| other.spot == of_pods.spot) else { continue };
@@ -169,10 +195,10 @@ impl<'a> Others<'a> {
             let is_same = other.directions == of_pods.directions && other.protocols == of_pods.protocols;
             if is_same {
                 of_pods.commands.extend(other.commands.iter().cloned());
-                ends.push(match is_outside {
-                    true => outside::ENDS.to_owned(),
-                    false => hosts::themselves(&other.nodes, all),
-                });
+                match is_outside {
+                    true => ends.is_outside = true,
+                    false => ends.nodes.clone_from(&other.nodes),
+                }
             }
             if is_same || !is_open(&of_pods.spot) {
                 known.remove(at);
@@ -341,7 +367,7 @@ fn troubles<'a>(treatment: &Treatment<'a>, rules: &'a [PolicyRule]) -> Vec<Troub
 }
 
 fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<Diagnostic> {
-    let direction = direction(&affected.samples, all, Vec::new());
+    let direction = direction(&affected.samples, all, &OtherEnds::default());
     let packets = &packets(&affected.protocols);
     Some(match trouble {
         // Those that are certainly dropped are reported with others.
@@ -377,14 +403,13 @@ fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<
 }
 
 /// Describes the direction of the affected packets, and the affected nodes out of `all` other nodes. `ends` are further ends.
-fn direction(samples: &[PodSample], all: usize, ends: Vec<String>) -> String {
+fn direction(samples: &[PodSample], all: usize, ends: &OtherEnds) -> String {
     // A trouble of most pods is one of their parts, too.
     let is_whole = samples.iter().any(PodSample::is_whole);
     let samples: Vec<&PodSample> = samples.iter().filter(|sample| !is_whole || sample.is_whole()).collect();
     let directions: BTreeSet<Direction> = samples.iter().map(|sample| sample.path.direction).collect();
     let nodes: BTreeSet<&Untrusted> = samples.iter().filter_map(|sample| sample.path.node()).collect();
     let nodes: Vec<&Untrusted> = nodes.into_iter().collect();
-    let peers = peers(&nodes, all, false);
     let within = |part: fn(&PodSample) -> Option<Region>| {
         let parts: Option<Vec<String>> =
             samples.iter().map(|sample| Some(part(sample)?.to_string())).collect();
@@ -396,13 +421,8 @@ fn direction(samples: &[PodSample], all: usize, ends: Vec<String>) -> String {
     let own = format!("this node's pods{}", within(|sample| sample.own));
     let others = within(|sample| sample.other);
     let pods = if directions.contains(&Direction::Out) { "those" } else { "pods" };
-    let pods = format!("{pods}{others} on {peers}");
-    let ends = match ends.as_slice() {
-        [] => pods,
-        [end] => format!("both {pods} and {end}"),
-        _ => all_of(&[vec![pods], ends].concat()),
-    };
-    between(&directions, &own, &ends)
+    let pods = format!("{pods}{others} on {}", peers(&nodes, all, false));
+    between(&directions, &own, &ends.with(pods, &nodes, others.is_empty(), all))
 }
 
 /// Reports a rule or policy that drops packets, also those in `others` to what is not a pod.
@@ -425,8 +445,8 @@ fn dropped<'a>(
         commands: allow(paths(), &spot),
         ..Blockage::new(spot)
     };
-    let ends = others.take(&mut blockage, all);
-    let direction = direction(samples, all, ends);
+    let ends = others.take(&mut blockage);
+    let direction = direction(samples, all, &ends);
     let traced = blockage.traced(chains);
     let message = format!("{} drops {} {direction}{effect}{traced}", spot_text(&spot), packets(protocols));
     finding(rule, message, blockage.remedy("traffic between pods"))

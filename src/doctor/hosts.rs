@@ -114,15 +114,18 @@ fn commands(spot: &Spot<'_>, ends: &BTreeSet<Ends>) -> Vec<String> {
     commands
 }
 
-/// Names other nodes themselves, out of `all`.
-pub(super) fn themselves(nodes: &BTreeSet<Untrusted>, all: usize) -> String {
+/// Names other nodes without their pods, out of `all`.
+pub(super) fn without_pods(nodes: &BTreeSet<Untrusted>, all: usize) -> String {
     let peers = peers(&nodes.iter().collect::<Vec<_>>(), all, false);
-    format!("{peers} {}", if nodes.len() == 1 && all > 1 { "itself" } else { "themselves" })
+    match peers.strip_suffix(')') {
+        Some(list) => format!("{list}; not their pods)"),
+        None => format!("{peers} (not {} pods)", if nodes.len() == 1 && all > 1 { "its" } else { "their" }),
+    }
 }
 
 /// Returns the finding about a rule of a firewall, out of `all` other nodes.
 pub(super) fn finding_of(blockage: &Blockage<'_>, all: usize, chains: &ChainIndex<'_>) -> Diagnostic {
-    let message = blockage.message("this node's pods", &themselves(&blockage.nodes, all));
+    let message = blockage.message("this node's pods", &without_pods(&blockage.nodes, all));
     let message = message + &blockage.traced(chains);
     finding(Rule::OtherNodesBlocked, message, blockage.remedy("traffic between pods and nodes"))
 }
@@ -152,7 +155,7 @@ pub(super) fn unrouted(paths: &Paths<'_>, model: &ForwardingModel<'_>) -> Vec<Di
     }
     let all = paths.nodes();
     let finding_of = |(cause, remedy, directions, nodes): (_, String, _, _)| {
-        let packets = between(&directions, "this node's pods", &themselves(&nodes, all));
+        let packets = between(&directions, "this node's pods", &without_pods(&nodes, all));
         finding(Rule::OtherNodesBlocked, format!("{cause} drops packets {packets}"), remedy)
     };
     found.into_iter().map(finding_of).collect()

@@ -58,13 +58,13 @@ fn diagnostic(bridge: &Link, blocked: &[&Link], is_for_pods: bool) -> Diagnostic
         let now = if names.is_empty() { String::new() } else { format!("; {which} no packets now") };
         return finding(
             Rule::PortsNotForwarding,
-            format!("the bridge {name} uses STP: a new pod has no connection for about 30 seconds{now}"),
+            format!("the bridge {name} uses STP: a new pod has no connectivity for about 30 seconds{now}"),
             format!("run `{off}`, and find out what turned it on"),
         );
     }
     let them = if names.len() == 1 { "it" } else { "them" };
     let effect = match is_for_pods {
-        true => format!("the pods behind {them} have no connection"),
+        true => format!("the pods behind {them} have no connectivity"),
         false => format!("this node cannot reach what is behind {them}"),
     };
     let set = |name: &&Untrusted| {

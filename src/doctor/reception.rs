@@ -161,7 +161,9 @@ fn remedy(family: Family, blocking: Option<&PolicyRule>, rules: &[&PolicyRule]) 
     }
     steps.extend(before.iter().filter(|rule| is_removed(rule)).map(|rule| match delete_rule(rule) {
         // The message names only the rule that applies.
-        Some(command) if Some(*rule) != blocking => format!("remove the rule in its place with `{command}`"),
+        Some(command) if Some(*rule) != blocking => {
+            format!("remove the rule that now has priority 0 with `{command}`")
+        }
         _ => remove_rule(rule),
     }));
     if local.is_none() || before.iter().any(|rule| !is_removed(rule)) {

@@ -34,7 +34,7 @@ fn ends_before_it_is_pending(node: &Namespace, child: &mut Child) -> bool {
 
 fn end(node: &Namespace, child: Child) -> Outcome {
     let output = child.wait_with_output().expect("our child");
-    Outcome::from_output(node, "hostgw apply --yes --confirm", output)
+    Outcome::from_output(node, "hostgw apply --yes --confirm TIME", output)
 }
 
 fn file(node: &Namespace, name: &str) -> Option<String> {

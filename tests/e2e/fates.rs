@@ -509,12 +509,12 @@ fn packets_to_other_nodes_and_udp_to_the_outside_are_followed() {
                 "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT
                  iptables-nft -A FORWARD -i cni0 -j ACCEPT
                  iptables-nft -A FORWARD -o cni0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-                "[HG1028]: the policy of chain `FORWARD` in table `ip filter` drops packets from other nodes themselves to this",
+                "[HG1028]: the policy of chain `FORWARD` in table `ip filter` drops packets from other nodes (not their pods) to this",
                 "from-node",
             ),
             (
                 "iptables-nft -P FORWARD DROP",
-                "between this node's pods and those on other nodes, other nodes themselves, and destinations outside the cluster",
+                "between this node's pods and other nodes, the pods there, and destinations outside the cluster",
                 "to-node from-node UDP",
             ),
             (
@@ -524,12 +524,12 @@ fn packets_to_other_nodes_and_udp_to_the_outside_are_followed() {
             ),
             (
                 "ip rule add from 172.30.0.12 to 10.244.0.0/24 blackhole",
-                "from 172.30.0.12/32 to 10.244.0.0/24 blackhole` drops packets from node linux-2 itself",
+                "from 172.30.0.12/32 to 10.244.0.0/24 blackhole` drops packets from node linux-2 (not its pods)",
                 "to-node from-node",
             ),
             (
                 "ip rule add from 10.244.0.0/24 to 172.30.0.0/24 blackhole",
-                "drops packets from this node's pods to other nodes themselves",
+                "drops packets from this node's pods to other nodes (not their pods)",
                 "to-node from-node",
             ),
             (

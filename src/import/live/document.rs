@@ -194,7 +194,7 @@ impl LiveDocument<'_> {
             ([], DescribedBy::Routes) => "routes that were added by hand".to_owned(),
             ([], DescribedBy::NoRoutes) => "its pod interface and firewall rules".to_owned(),
             (plugins, DescribedBy::NoRoutes) => {
-                format!("what {} set up for its pods", plugins.join(" and "))
+                format!("the pod network of {}", plugins.join(" and "))
             }
             (plugins, _) => format!("the routes of {}", plugins.join(" and ")),
         };

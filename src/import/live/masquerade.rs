@@ -185,8 +185,8 @@ impl<'a> NatReading<'a> {
         wider.extend(exclusions);
         if !wider.is_empty() {
             let message = format!(
-                "the configuration masquerades more packets than the current rules do, because it cannot express conditions of \
-                 these: {}",
+                "the configuration masquerades more packets than the current rules do, because it cannot express these \
+                 rules' conditions: {}",
                 list(&wider, 8)
             );
             findings.push(Diagnostic::new(Rule::NatNotImported, message).with_remedy(

@@ -94,9 +94,9 @@ impl SourceFacts<'_> {
         for (family, source) in sources.iter() {
             match source {
                 SourceTarget::Address(address) => *own.get_mut(family) = Some(self.usable(*address, family)?),
-                SourceTarget::Interface => return Err(format!("the {family} routes do not set it")),
+                SourceTarget::Interface => return Err(format!("the {family} routes do not set one")),
                 SourceTarget::Unclear => {
-                    return Err(format!("the {family} routes do not all prefer the same one"));
+                    return Err(format!("they differ between the {family} routes"));
                 }
             }
         }
@@ -118,7 +118,7 @@ impl SourceFacts<'_> {
                     return Err(format!("other rules give {family} packets the address of the interface"));
                 }
                 SourceTarget::Unclear => {
-                    return Err(format!("the {family} rules set different ones, or a range"));
+                    return Err(format!("the {family} rules use several, or a range"));
                 }
             };
             if let Some(other) = given.and_then(|given| given.get(family)).filter(|other| **other != address)
@@ -183,10 +183,10 @@ fn finding(targets: &PerFamily<SourceTarget>, what: &str, key: &str, why: &str) 
         })
         .collect();
     let source = match addresses.as_slice() {
-        [] => "a source address".to_owned(),
-        addresses => format!("the source address {}", list(addresses, 2)),
+        [] => "source addresses that were not imported".to_owned(),
+        addresses => format!("the source address {}, which was not imported", list(addresses, 2)),
     };
-    let message = format!("{what} {source}, which was not imported: {why}");
+    let message = format!("{what} {source}: {why}");
     Diagnostic::new(Rule::SourceNotImported, message).with_remedy(format!(
         "to keep it, give every node its `address`, and set `{key}: node-address`, which only supports the node's own address"
     ))
