@@ -9,7 +9,6 @@ use super::Topology;
 use crate::{model::MAIN_TABLE, state::table_name, text::Untrusted};
 
 /// Something that hostgw does not set up, and that the simulated machines have because the configuration relies on it.
-/// Prints as the message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Assumption {
