@@ -38,7 +38,8 @@ struct Network {
 
 impl Networks {
     /// Returns the networks of a cluster: those that are `given`, or else each /24 (IPv4) and /64 (IPv6) that contains an
-    /// address of a node. If no node has an address, returns a documentation network (RFC 5737, RFC 3849).
+    /// address of a node. If no node has an address, returns that of the router, or a documentation network (RFC 5737,
+    /// RFC 3849).
     ///
     /// # Errors
     /// Returns [`Kind::Usage`] if the given networks overlap, or if the cluster does not have their address family, and
@@ -63,11 +64,14 @@ impl Networks {
                 return Err(in_no_network(&node.name, address, &given));
             }
             if prefixes.is_empty() {
-                prefixes.insert(for_documentation(family));
+                // Nodes reach the router of the cluster on their link.
+                let router = cluster.routers.get(family).copied().or_else(|| routers(cluster, family).next());
+                prefixes.insert(router.map_or_else(|| for_documentation(family), usual_network));
             }
+            let known = || nodes().map(|(_, address)| address).chain(routers(cluster, family));
             let network = |prefix: IpNet| {
-                let inside = nodes().map(|(_, address)| address).filter(|address| prefix.contains(address));
-                Network { prefix, taken: inside.collect(), cluster: wholes.clone() }
+                let taken = known().filter(|address| prefix.contains(address)).collect();
+                Network { prefix, taken, cluster: wholes.clone() }
             };
             *of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
             *allocation.get_mut(family) = Some(0);
@@ -106,7 +110,7 @@ impl Networks {
             if own.is_some() {
                 networks.home.extend([(family, 0), (family, allocation)]);
             }
-            let mut known: BTreeSet<IpAddr> = nodes().collect();
+            let mut known: BTreeSet<IpAddr> = nodes().chain(routers(cluster, family)).collect();
             known.extend(own.iter().chain(gateways.get(family)).map(IpNet::addr));
             let network = |prefix: IpNet| {
                 let taken = known.iter().copied().filter(|address| prefix.contains(address)).collect();
@@ -150,13 +154,12 @@ impl Networks {
         }
     }
 
-    /// Returns the routers of the configuration in network `number` of a family, and takes their addresses.
-    pub fn configured_routers(&mut self, cluster: &Cluster, family: Family, number: usize) -> Vec<IpNet> {
-        let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));
+    /// Returns the routers of the configuration in network `number` of a family.
+    pub fn configured_routers(&self, cluster: &Cluster, family: Family, number: usize) -> Vec<IpNet> {
+        let network = self.of_family.get(family).and_then(|networks| networks.get(number));
         let Some(network) = network else { return Vec::new() };
         let inside = |router: &IpAddr| network.prefix.contains(router);
         let addresses: BTreeSet<IpAddr> = routers(cluster, family).filter(inside).collect();
-        network.taken.extend(&addresses);
         addresses.into_iter().map(|address| network.with_length(address)).collect()
     }
 

@@ -386,6 +386,26 @@ mod tests {
         assert_eq!(outside.as_deref(), Some("203.0.113.10/24"));
     }
 
+    /// Without an address of a node, the network is that of the router.
+    #[test]
+    fn a_node_never_gets_the_address_of_a_router() {
+        for (address, expected) in [
+            ("", ["172.30.0.2/24", "172.30.0.3/24"]),
+            (", address: 172.30.0.2", ["172.30.0.2/24", "172.30.0.3/24"]),
+        ] {
+            let nodes = format!(
+                "  - {{name: a, os: linux, podCIDR: 10.244.0.0/24{address}}}
+  - {{name: b, os: linux, podCIDR: 10.244.1.0/24}}
+nextHop: 172.30.0.1\n"
+            );
+            let topology = topology_of(&cluster(&nodes), &[0, 1], &[]).expect("a topology");
+            let addresses = topology.machines.iter().map(|machine| v4(&machine.addresses));
+            assert_eq!(addresses.collect::<Vec<_>>(), expected);
+            let routers = topology.segments[0].router.iter().map(ToString::to_string);
+            assert_eq!(routers.collect::<Vec<_>>(), ["172.30.0.1/24"]);
+        }
+    }
+
     /// Nodes in different networks are on different links, each with an address of the router in every network.
     #[test]
     fn networks_become_links() {

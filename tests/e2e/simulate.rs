@@ -240,6 +240,23 @@ nodes:
     });
 }
 
+/// A node without an address of a family does not get that of the router.
+#[test]
+fn a_router_keeps_its_addresses() {
+    let _turn = small();
+    each(|privilege| {
+        let configuration = "clusterPrefix: [10.20.0.0/16, 'fd20::/48']
+egressInterface: eth0
+nextHop: [192.168.50.1, 'fd50::1']
+nodes:
+  - {name: a, os: linux, podCIDR: [10.20.1.0/24, 'fd20:0:0:1::/64'], address: [192.168.50.11, 'fd50::11']}
+  - {name: b, os: linux, podCIDR: [10.20.2.0/24, 'fd20:0:0:2::/64']}
+  - {name: w, os: windows, podCIDR: 10.20.3.0/24, address: 192.168.50.13}
+";
+        machine(privilege, configuration).hostgw(&["simulate"]).expect(0).says("33 of 33 connections work");
+    });
+}
+
 #[test]
 fn many_nodes_are_sampled() {
     let _turn = small();
