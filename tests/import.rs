@@ -630,6 +630,71 @@ fn changes_are_reported_in_natural_order() {
     assert_eq!((updated.nodes_before, updated.nodes), (1, 3));
 }
 
+/// A list of nodes by the last numbers of their pod CIDRs and addresses.
+fn numbered(numbers: &[u8]) -> String {
+    let node = |number: &u8| {
+        json!({
+            "metadata": { "name": format!("n{number}") },
+            "spec": { "podCIDR": format!("10.42.{number}.0/24") },
+            "status": {
+                "addresses": [{ "type": "InternalIP", "address": format!("172.30.0.1{number}") }],
+                "nodeInfo": { "operatingSystem": "linux" },
+            },
+        })
+    };
+    listed(&numbers.iter().map(node).collect::<Vec<_>>())
+}
+
+/// Asserts what an update to the nodes with these numbers writes. Each text is the list of nodes only.
+#[track_caller]
+fn assert_updated(format: Format, before: &str, numbers: &[u8], after: &str) {
+    let head = match format {
+        Format::Yaml => "clusterPrefix: 10.42.0.0/16\negressInterface: eth0\n",
+        Format::Toml => "clusterPrefix = '10.42.0.0/16'\negressInterface = 'eth0'\n",
+    };
+    for line_end in ["\n", "\r\n"] {
+        let [before, after] = [before, after].map(|nodes| format!("{head}{nodes}").replace('\n', line_end));
+        let (written, _) = updated(&before, format, &numbered(numbers)).unwrap();
+        assert_eq!(written, after, "{numbers:?}");
+    }
+}
+
+#[test]
+fn commas_before_closing_brackets_are_kept() {
+    // As Prettier breaks a long line.
+    let spread = "\
+nodes:
+  - {
+      name: n1,
+      os: linux,
+      podCIDR: 10.42.1.0/24,
+      address: 172.30.0.99,
+    } # first
+  - {name: n3, os: linux, podCIDR: [10.42.3.0/24 , ], address: 172.30.0.13 , # here
+    # and here
+    }
+";
+    let changed = spread.replace("172.30.0.99", "172.30.0.11");
+    let added = "  - {name: n4, os: linux, podCIDR: 10.42.4.0/24, address: 172.30.0.14}\n";
+    assert_updated(Format::Yaml, spread, &[1, 3, 4], &format!("{changed}{added}"));
+    assert_updated(Format::Yaml, spread, &[1], &changed[..changed.find("  - {name").unwrap()]);
+
+    let one = "{name: n1, os: linux, podCIDR: 10.42.1.0/24, address: 172.30.0.11,}";
+    let two = "{name: n2, os: linux, podCIDR: 10.42.2.0/24, address: 172.30.0.12}";
+    let three = "{name: n3, os: linux, podCIDR: 10.42.3.0/24, address: 172.30.0.13,}";
+    let line = format!("nodes: [ {one}, {three}, ] # all\n");
+    assert_updated(Format::Yaml, &line, &[1, 2, 3], &format!("nodes: [ {one}, {two}, {three}, ] # all\n"));
+    assert_updated(Format::Yaml, &line, &[1], &format!("nodes: [ {one}, ] # all\n"));
+    let lines = format!("nodes: [\n  {one}, # 1\n  {three}, # 3\n]\n");
+    assert_updated(Format::Yaml, &lines, &[3], &format!("nodes: [\n  {three}, # 3\n]\n"));
+    assert_updated(
+        Format::Yaml,
+        &lines,
+        &[1, 2, 3],
+        &format!("nodes: [\n  {one}, # 1\n  {two},\n  {three}, # 3\n]\n"),
+    );
+}
+
 #[test]
 fn a_list_that_is_read_in_parts_is_read_like_any_other() {
     let node =
@@ -638,6 +703,11 @@ fn a_list_that_is_read_in_parts_is_read_like_any_other() {
     let read = |text: &str| NodeList::read_json(text.as_bytes()).map(|list| list.len());
     assert_eq!(read(&format!("\u{feff} \n{text}\n{text}")).unwrap(), 2);
     let padding = "x".repeat(17 << 20);
+    // Every document may be as large as an object of a list.
+    let note = &padding[..9 << 20];
+    let large =
+        format!("{{\"kind\": \"Node\", \"metadata\": {{\"name\": \"n-2\"}}, \"note\": \"{note}\"}}\n");
+    assert_eq!(read(&large.repeat(3)).unwrap(), 3);
     for (text, why) in [
         (text[..text.len() - 1].to_owned(), "invalid JSON: unexpected end of file on line"),
         (String::new(), "the list contains no nodes"),
@@ -646,6 +716,7 @@ fn a_list_that_is_read_in_parts_is_read_like_any_other() {
             format!("{{\"items\": [{}{{}}]}}", "{},".repeat(1_000_000)),
             "the list has more than 1,000,000 objects",
         ),
+        ("{}\n".repeat(1_000_001), "the list has more than 1,000,000 objects"),
     ] {
         let error = read(&text).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use saphyr_parser::{Event, Parser, StrInput};
 
-use super::{EntryPlace, ListLayout, NodePlace, Outline};
+use super::{EntryPlace, ListLayout, NodePlace, Outline, line_end};
 use crate::config::{
     tree::NODES,
     yaml::{Offsets, content_span},
@@ -158,9 +158,22 @@ impl YamlWalk<'_> {
         }
     }
 
-    /// The end of a closing bracket: the parser includes a comment after it.
+    /// The end of a closing bracket. The parser includes a comment after it, and locates the end of a collection with a
+    /// comma after its last item at this comma.
     fn closed(&self, range: &Range<usize>, bracket: u8) -> Option<usize> {
-        (self.text.as_bytes().get(range.start) == Some(&bracket)).then_some(range.start + 1)
+        let bytes = self.text.as_bytes();
+        let mut at = range.start;
+        if bytes.get(at) == Some(&b',') {
+            at += 1;
+            loop {
+                match bytes.get(at)? {
+                    b'#' => at = line_end(self.text, at),
+                    byte if byte.is_ascii_whitespace() => at += 1,
+                    _ => break,
+                }
+            }
+        }
+        (bytes.get(at) == Some(&bracket)).then_some(at + 1)
     }
 
     /// Reads the rest of a value.
