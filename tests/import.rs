@@ -695,6 +695,121 @@ nodes:
     );
 }
 
+/// A node in the block style of YAML, and a table of TOML.
+fn block(number: u8) -> String {
+    format!(
+        "  - name: n{number}\n    os: linux\n    podCIDR: 10.42.{number}.0/24\n    address: 172.30.0.1{number}\n"
+    )
+}
+
+fn table(number: u8) -> String {
+    format!(
+        "[[nodes]]\nname = \"n{number}\"\nos = \"linux\"\npodCIDR = \"10.42.{number}.0/24\"\naddress = \"172.30.0.1{number}\"\n"
+    )
+}
+
+#[test]
+fn comments_in_the_indentation_of_keys_belong_to_the_node_above() {
+    let [one, two, three] = [1, 2, 3].map(block);
+    let mtu = "    # mtu: 9000\n";
+    let rack = "  # rack 3\n    # beside the door\n";
+    let text = format!("nodes:\n{one}{mtu}{rack}{three}    # a bad DIMM\n\n      # order one\n# all\n");
+    let owned = format!("{three}    # a bad DIMM\n\n      # order one\n");
+    assert_updated(Format::Yaml, &text, &[1, 3], &text);
+    assert_updated(Format::Yaml, &text, &[1, 2, 3], &format!("nodes:\n{one}{mtu}{two}{rack}{owned}# all\n"));
+    assert_updated(Format::Yaml, &text, &[3], &format!("nodes:\n{rack}{owned}# all\n"));
+    assert_updated(Format::Yaml, &text, &[1], &format!("nodes:\n{one}{mtu}{rack}# all\n"));
+
+    // Without indentation, and in braces.
+    let text = "nodes:\n- name: n1\n  os: linux\n  podCIDR: 10.42.1.0/24\n  # mtu: 9000\n# rack 3\n- {name: n3, os: linux, podCIDR: 10.42.3.0/24}\n  # own\n# all\n";
+    let removed = text.replace("- {name: n3, os: linux, podCIDR: 10.42.3.0/24}\n  # own\n", "");
+    assert_updated(Format::Yaml, text, &[1], &removed);
+
+    // The blank lines between nodes are found below comments.
+    let text = format!("nodes:\n{one}{mtu}\n{three}");
+    assert_updated(Format::Yaml, &text, &[1, 2, 3], &format!("nodes:\n{one}{mtu}\n{two}\n{three}"));
+}
+
+#[test]
+fn comments_below_the_keys_of_a_table_belong_to_it() {
+    let [one, two, three] = [1, 2, 3].map(table);
+    let text = format!("{one}# mtu = 9000\n\n# rack 3\n{three}# a bad DIMM\n");
+    assert_updated(
+        Format::Toml,
+        &text,
+        &[1, 2, 3],
+        &format!("{one}# mtu = 9000\n\n{two}\n# rack 3\n{three}# a bad DIMM\n"),
+    );
+    assert_updated(Format::Toml, &text, &[3], &format!("\n# rack 3\n{three}# a bad DIMM\n"));
+    assert_updated(Format::Toml, &text, &[1], &format!("{one}# mtu = 9000\n\n# rack 3\n"));
+
+    // A commented-out key is never one of the next table, and a commented-out table is no key.
+    let table = "# [[nodes]]\n# name = \"n9\"\n";
+    let text = format!("{one}# old\n# mtu = 9000\n# rack 3\n{three}\n{table}\n[routes]\nmtu = 1400\n");
+    let routes = format!("{table}\n[routes]\nmtu = 1400\n");
+    assert_updated(
+        Format::Toml,
+        &text,
+        &[1, 2, 3],
+        &format!("{one}# old\n# mtu = 9000\n{two}# rack 3\n{three}\n{routes}"),
+    );
+    assert_updated(Format::Toml, &text, &[3], &format!("# rack 3\n{three}\n{routes}"));
+    assert_updated(Format::Toml, &text, &[1], &format!("{one}# old\n# mtu = 9000\n# rack 3\n\n{routes}"));
+}
+
+#[test]
+fn only_values_that_are_shared_are_not_edited() {
+    let text = "\
+nodes:
+  - name: n1
+    os: linux
+    egressInterface: &nic bond0
+    podCIDR: 10.42.1.0/24
+    address: 172.30.0.99
+  - name: n2
+    os: linux
+    egressInterface: *nic
+    podCIDR: 10.42.2.0/24
+    address: [172.30.0.98]
+";
+    let changed = text.replace("172.30.0.99", "172.30.0.11").replace("172.30.0.98", "172.30.0.12");
+    assert_updated(Format::Yaml, text, &[1, 2], &changed);
+    // An alias may leave.
+    assert_updated(Format::Yaml, &changed, &[1], &changed[..changed.find("  - name: n2").unwrap()]);
+    let head = "clusterPrefix: 10.42.0.0/16\negressInterface: eth0\n";
+    let refused = |text: &str, numbers: &[u8]| {
+        updated(&format!("{head}{text}"), Format::Yaml, &numbered(numbers)).unwrap_err()
+    };
+    let error = refused(&changed, &[2]);
+    assert!(error.contains("node n1 uses an anchor, alias or tag"), "{error}");
+    for (written, instead) in [
+        ("172.30.0.99", "&a 172.30.0.99"),
+        ("[172.30.0.98]", "[!!str 172.30.0.98]"),
+        ("podCIDR: 10.42.1.0/24", "podCIDR: &p 10.42.9.0/24"),
+    ] {
+        let error = refused(&text.replace(written, instead), &[1, 2]);
+        assert!(error.contains("uses an anchor, alias or tag in its "), "{error}");
+    }
+    let error = refused(&text.replace("- name: n1", "- &n1\n    name: n1"), &[1, 2]);
+    assert!(error.contains("node n1 uses an anchor, alias or tag\n"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_in_a_yaml_list_is_located() {
+    let failure = |text: &str| imported(text, &options(Format::Yaml)).unwrap_err().join("\n");
+    for name in ["1e3", "1.5", ".inf", "12", "true"] {
+        let error =
+            failure(&format!("kind: Node\nmetadata: {{name: {name}}}\nspec: {{podCIDR: 10.1.2.0/24}}\n"));
+        assert!(error.contains("metadata.name is not a string: quote it"), "{error}");
+    }
+    let item = "- kind: Node\n  metadata: {name: a}\n  spec: {podCIDR: 10.1.0.0/24}\n";
+    let error =
+        failure(&format!("kind: List\nitems:\n{item}- kind: Node\n  metadata:\n    name: b\n    name: c\n"));
+    assert!(error.contains("duplicate key \"name\" (line 9, column 5)"), "{error}");
+    let error = failure("kind: Node\nmetadata: {}\nkind: Node\n");
+    assert!(error.contains("duplicate key \"kind\" (line 3, column 1)"), "{error}");
+}
+
 #[test]
 fn a_list_that_is_read_in_parts_is_read_like_any_other() {
     let node =
