@@ -630,6 +630,186 @@ fn changes_are_reported_in_natural_order() {
     assert_eq!((updated.nodes_before, updated.nodes), (1, 3));
 }
 
+/// A list of nodes by the last numbers of their pod CIDRs and addresses.
+fn numbered(numbers: &[u8]) -> String {
+    let node = |number: &u8| {
+        json!({
+            "metadata": { "name": format!("n{number}") },
+            "spec": { "podCIDR": format!("10.42.{number}.0/24") },
+            "status": {
+                "addresses": [{ "type": "InternalIP", "address": format!("172.30.0.1{number}") }],
+                "nodeInfo": { "operatingSystem": "linux" },
+            },
+        })
+    };
+    listed(&numbers.iter().map(node).collect::<Vec<_>>())
+}
+
+/// Asserts what an update to the nodes with these numbers writes. Each text is the list of nodes only.
+#[track_caller]
+fn assert_updated(format: Format, before: &str, numbers: &[u8], after: &str) {
+    let head = match format {
+        Format::Yaml => "clusterPrefix: 10.42.0.0/16\negressInterface: eth0\n",
+        Format::Toml => "clusterPrefix = '10.42.0.0/16'\negressInterface = 'eth0'\n",
+    };
+    for line_end in ["\n", "\r\n"] {
+        let [before, after] = [before, after].map(|nodes| format!("{head}{nodes}").replace('\n', line_end));
+        let (written, _) = updated(&before, format, &numbered(numbers)).unwrap();
+        assert_eq!(written, after, "{numbers:?}");
+    }
+}
+
+#[test]
+fn commas_before_closing_brackets_are_kept() {
+    // As Prettier breaks a long line.
+    let spread = "\
+nodes:
+  - {
+      name: n1,
+      os: linux,
+      podCIDR: 10.42.1.0/24,
+      address: 172.30.0.99,
+    } # first
+  - {name: n3, os: linux, podCIDR: [10.42.3.0/24 , ], address: 172.30.0.13 , # here
+    # and here
+    }
+";
+    let changed = spread.replace("172.30.0.99", "172.30.0.11");
+    let added = "  - {name: n4, os: linux, podCIDR: 10.42.4.0/24, address: 172.30.0.14}\n";
+    assert_updated(Format::Yaml, spread, &[1, 3, 4], &format!("{changed}{added}"));
+    assert_updated(Format::Yaml, spread, &[1], &changed[..changed.find("  - {name").unwrap()]);
+
+    let one = "{name: n1, os: linux, podCIDR: 10.42.1.0/24, address: 172.30.0.11,}";
+    let two = "{name: n2, os: linux, podCIDR: 10.42.2.0/24, address: 172.30.0.12}";
+    let three = "{name: n3, os: linux, podCIDR: 10.42.3.0/24, address: 172.30.0.13,}";
+    let line = format!("nodes: [ {one}, {three}, ] # all\n");
+    assert_updated(Format::Yaml, &line, &[1, 2, 3], &format!("nodes: [ {one}, {two}, {three}, ] # all\n"));
+    assert_updated(Format::Yaml, &line, &[1], &format!("nodes: [ {one}, ] # all\n"));
+    let lines = format!("nodes: [\n  {one}, # 1\n  {three}, # 3\n]\n");
+    assert_updated(Format::Yaml, &lines, &[3], &format!("nodes: [\n  {three}, # 3\n]\n"));
+    assert_updated(
+        Format::Yaml,
+        &lines,
+        &[1, 2, 3],
+        &format!("nodes: [\n  {one}, # 1\n  {two},\n  {three}, # 3\n]\n"),
+    );
+}
+
+/// A node in the block style of YAML, and a table of TOML.
+fn block(number: u8) -> String {
+    format!(
+        "  - name: n{number}\n    os: linux\n    podCIDR: 10.42.{number}.0/24\n    address: 172.30.0.1{number}\n"
+    )
+}
+
+fn table(number: u8) -> String {
+    format!(
+        "[[nodes]]\nname = \"n{number}\"\nos = \"linux\"\npodCIDR = \"10.42.{number}.0/24\"\naddress = \"172.30.0.1{number}\"\n"
+    )
+}
+
+#[test]
+fn comments_in_the_indentation_of_keys_belong_to_the_node_above() {
+    let [one, two, three] = [1, 2, 3].map(block);
+    let mtu = "    # mtu: 9000\n";
+    let rack = "  # rack 3\n    # beside the door\n";
+    let text = format!("nodes:\n{one}{mtu}{rack}{three}    # a bad DIMM\n\n      # order one\n# all\n");
+    let owned = format!("{three}    # a bad DIMM\n\n      # order one\n");
+    assert_updated(Format::Yaml, &text, &[1, 3], &text);
+    assert_updated(Format::Yaml, &text, &[1, 2, 3], &format!("nodes:\n{one}{mtu}{two}{rack}{owned}# all\n"));
+    assert_updated(Format::Yaml, &text, &[3], &format!("nodes:\n{rack}{owned}# all\n"));
+    assert_updated(Format::Yaml, &text, &[1], &format!("nodes:\n{one}{mtu}{rack}# all\n"));
+
+    // Without indentation, and in braces.
+    let text = "nodes:\n- name: n1\n  os: linux\n  podCIDR: 10.42.1.0/24\n  # mtu: 9000\n# rack 3\n- {name: n3, os: linux, podCIDR: 10.42.3.0/24}\n  # own\n# all\n";
+    let removed = text.replace("- {name: n3, os: linux, podCIDR: 10.42.3.0/24}\n  # own\n", "");
+    assert_updated(Format::Yaml, text, &[1], &removed);
+
+    // The blank lines between nodes are found below comments.
+    let text = format!("nodes:\n{one}{mtu}\n{three}");
+    assert_updated(Format::Yaml, &text, &[1, 2, 3], &format!("nodes:\n{one}{mtu}\n{two}\n{three}"));
+}
+
+#[test]
+fn comments_below_the_keys_of_a_table_belong_to_it() {
+    let [one, two, three] = [1, 2, 3].map(table);
+    let text = format!("{one}# mtu = 9000\n\n# rack 3\n{three}# a bad DIMM\n");
+    assert_updated(
+        Format::Toml,
+        &text,
+        &[1, 2, 3],
+        &format!("{one}# mtu = 9000\n\n{two}\n# rack 3\n{three}# a bad DIMM\n"),
+    );
+    assert_updated(Format::Toml, &text, &[3], &format!("\n# rack 3\n{three}# a bad DIMM\n"));
+    assert_updated(Format::Toml, &text, &[1], &format!("{one}# mtu = 9000\n\n# rack 3\n"));
+
+    // A commented-out key is never one of the next table, and a commented-out table is no key.
+    let table = "# [[nodes]]\n# name = \"n9\"\n";
+    let text = format!("{one}# old\n# mtu = 9000\n# rack 3\n{three}\n{table}\n[routes]\nmtu = 1400\n");
+    let routes = format!("{table}\n[routes]\nmtu = 1400\n");
+    assert_updated(
+        Format::Toml,
+        &text,
+        &[1, 2, 3],
+        &format!("{one}# old\n# mtu = 9000\n{two}# rack 3\n{three}\n{routes}"),
+    );
+    assert_updated(Format::Toml, &text, &[3], &format!("# rack 3\n{three}\n{routes}"));
+    assert_updated(Format::Toml, &text, &[1], &format!("{one}# old\n# mtu = 9000\n# rack 3\n\n{routes}"));
+}
+
+#[test]
+fn only_values_that_are_shared_are_not_edited() {
+    let text = "\
+nodes:
+  - name: n1
+    os: linux
+    egressInterface: &nic bond0
+    podCIDR: 10.42.1.0/24
+    address: 172.30.0.99
+  - name: n2
+    os: linux
+    egressInterface: *nic
+    podCIDR: 10.42.2.0/24
+    address: [172.30.0.98]
+";
+    let changed = text.replace("172.30.0.99", "172.30.0.11").replace("172.30.0.98", "172.30.0.12");
+    assert_updated(Format::Yaml, text, &[1, 2], &changed);
+    // An alias may leave.
+    assert_updated(Format::Yaml, &changed, &[1], &changed[..changed.find("  - name: n2").unwrap()]);
+    let head = "clusterPrefix: 10.42.0.0/16\negressInterface: eth0\n";
+    let refused = |text: &str, numbers: &[u8]| {
+        updated(&format!("{head}{text}"), Format::Yaml, &numbered(numbers)).unwrap_err()
+    };
+    let error = refused(&changed, &[2]);
+    assert!(error.contains("node n1 uses an anchor, alias or tag"), "{error}");
+    for (written, instead) in [
+        ("172.30.0.99", "&a 172.30.0.99"),
+        ("[172.30.0.98]", "[!!str 172.30.0.98]"),
+        ("podCIDR: 10.42.1.0/24", "podCIDR: &p 10.42.9.0/24"),
+    ] {
+        let error = refused(&text.replace(written, instead), &[1, 2]);
+        assert!(error.contains("uses an anchor, alias or tag in its "), "{error}");
+    }
+    let error = refused(&text.replace("- name: n1", "- &n1\n    name: n1"), &[1, 2]);
+    assert!(error.contains("node n1 uses an anchor, alias or tag\n"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_in_a_yaml_list_is_located() {
+    let failure = |text: &str| imported(text, &options(Format::Yaml)).unwrap_err().join("\n");
+    for name in ["1e3", "1.5", ".inf", "12", "true"] {
+        let error =
+            failure(&format!("kind: Node\nmetadata: {{name: {name}}}\nspec: {{podCIDR: 10.1.2.0/24}}\n"));
+        assert!(error.contains("metadata.name is not a string: quote it"), "{error}");
+    }
+    let item = "- kind: Node\n  metadata: {name: a}\n  spec: {podCIDR: 10.1.0.0/24}\n";
+    let error =
+        failure(&format!("kind: List\nitems:\n{item}- kind: Node\n  metadata:\n    name: b\n    name: c\n"));
+    assert!(error.contains("duplicate key \"name\" (line 9, column 5)"), "{error}");
+    let error = failure("kind: Node\nmetadata: {}\nkind: Node\n");
+    assert!(error.contains("duplicate key \"kind\" (line 3, column 1)"), "{error}");
+}
+
 #[test]
 fn a_list_that_is_read_in_parts_is_read_like_any_other() {
     let node =
@@ -638,6 +818,11 @@ fn a_list_that_is_read_in_parts_is_read_like_any_other() {
     let read = |text: &str| NodeList::read_json(text.as_bytes()).map(|list| list.len());
     assert_eq!(read(&format!("\u{feff} \n{text}\n{text}")).unwrap(), 2);
     let padding = "x".repeat(17 << 20);
+    // Every document may be as large as an object of a list.
+    let note = &padding[..9 << 20];
+    let large =
+        format!("{{\"kind\": \"Node\", \"metadata\": {{\"name\": \"n-2\"}}, \"note\": \"{note}\"}}\n");
+    assert_eq!(read(&large.repeat(3)).unwrap(), 3);
     for (text, why) in [
         (text[..text.len() - 1].to_owned(), "invalid JSON: unexpected end of file on line"),
         (String::new(), "the list contains no nodes"),
@@ -646,6 +831,7 @@ fn a_list_that_is_read_in_parts_is_read_like_any_other() {
             format!("{{\"items\": [{}{{}}]}}", "{},".repeat(1_000_000)),
             "the list has more than 1,000,000 objects",
         ),
+        ("{}\n".repeat(1_000_001), "the list has more than 1,000,000 objects"),
     ] {
         let error = read(&text).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");

@@ -134,6 +134,12 @@ fn assert_linear(shape: Shape, arguments: &[&str]) {
         }
         let list = node_list(&configuration(shape, nodes, shape.change));
         fs::write(folder.path().join("nodes.json"), list.to_string()).expect("our folder");
+        let items = list["items"].as_array().expect("nodes");
+        let lines: Vec<String> = items.iter().map(Value::to_string).collect();
+        for (name, separator) in [("lines.json", "\n"), ("documents.yaml", "\n---\n")] {
+            let text = format!("{}{}", separator.trim_start_matches('\n'), lines.join(separator));
+            fs::write(folder.path().join(name), text).expect("our folder");
+        }
         instructions(folder.path(), arguments)
     };
     let ratio = work(MANY) / work(FEW);
@@ -180,7 +186,9 @@ fn imports_are_linear() {
     let [_, one, _, renumbered, half, renamed, ..] = SHAPES;
     let update = ["import", "nodes.json", "--update", "old.yaml", "--dry-run"];
     let mut checks: Vec<_> = [one, half, renamed].map(|shape| (shape, update.to_vec())).into();
-    checks.push((renumbered, vec!["import", "nodes.json", "--cluster-prefix", "10.0.0.0/8"]));
+    for list in ["nodes.json", "lines.json", "documents.yaml"] {
+        checks.push((renumbered, vec!["import", list, "--cluster-prefix", "10.0.0.0/8"]));
+    }
     all(checks);
 }
 

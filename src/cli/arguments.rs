@@ -799,7 +799,7 @@ pub(super) struct ImportArguments {
     #[arg(long, requires = "update")]
     pub keep_missing: bool,
     /// With --update, allow a mass removal: the exact number of nodes the update removes. Required if N is at least 2
-    /// and more than half of the nodes in the file.
+    /// and more than half of the nodes with pod CIDRs in the file.
     #[arg(long, value_name = "N", value_parser = number::<usize>, requires = "update", conflicts_with = "keep_missing")]
     pub allow_removals: Option<usize>,
     /// Print the result as JSON.

@@ -275,11 +275,12 @@ fn update(
 
 /// A list that was cut off, or that a selector limited, must not remove most of the cluster.
 fn check_removals(removed: usize, updated: &Updated, allowed: Option<usize>) -> Result<(), Error> {
-    let is_mass = removed > 1 && 2 * removed > updated.nodes_before;
+    let is_mass = removed > 1 && 2 * removed > updated.removable;
     if !is_mass && allowed.is_none() || allowed == Some(removed) {
         return Ok(());
     }
-    let what = format!("the update removes {} of {}", removed, count(updated.nodes_before, "node"));
+    let whose = if updated.removable < updated.nodes_before { " with pod CIDRs" } else { "" };
+    let what = format!("the update removes {removed} of {}{whose}", count(updated.removable, "node"));
     let message = match allowed {
         Some(allowed) => format!("{what}, but --allow-removals is {allowed}; nothing was changed"),
         None => format!("{what}; nothing was changed"),

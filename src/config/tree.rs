@@ -202,6 +202,11 @@ impl<'a> Mapping<'a> {
         self.extras.as_ref().is_some_and(|extras| !extras.duplicates.is_empty())
     }
 
+    /// Returns the first duplicate key.
+    pub fn first_duplicate(&self) -> Option<&DuplicateKey<'a>> {
+        self.extras.as_ref()?.duplicates.items().first()
+    }
+
     /// Removes the duplicate keys.
     pub fn take_duplicates(&mut self) -> Capped<DuplicateKey<'a>> {
         self.extras.as_mut().map(|extras| std::mem::take(&mut extras.duplicates)).unwrap_or_default()

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::{
     document::Document,
@@ -12,6 +12,7 @@ use super::{
     tree::{NODES, NodeReceiver, SyntaxError, TreeNode, Value},
     yaml,
 };
+use crate::text::{Untrusted, shortened};
 
 /// A document of a YAML text.
 #[derive(Debug)]
@@ -53,12 +54,11 @@ pub fn yaml_documents<T>(
     let documents = yaml::parse_documents(text, || ItemReader::new(list, &convert)).map_err(located)?;
     let read = |(reader, root): (ItemReader<'_, T>, TreeNode<'_>)| {
         let head = json(root);
-        head.map(|head| YamlDocument { head, items: reader.items })
-            .filter(|_| !reader.has_duplicates)
-            .ok_or_else(|| NotYaml {
-                message: "invalid YAML: duplicate key".to_owned(),
-                position: Position { line: 1, column: 1 },
-            })
+        let head = reader.duplicate.map_or(head, Err);
+        head.map(|head| YamlDocument { head, items: reader.items }).map_err(|Duplicate { key, at }| NotYaml {
+            message: format!("invalid YAML: duplicate key {key:?}"),
+            position: Source::new(text.into()).position(at),
+        })
     };
     documents.into_iter().map(read).collect()
 }
@@ -68,12 +68,19 @@ struct ItemReader<'c, T> {
     list: &'static str,
     convert: &'c dyn Fn(Json) -> T,
     items: Vec<T>,
-    has_duplicates: bool,
+    /// The first duplicate key in an item.
+    duplicate: Option<Duplicate>,
+}
+
+/// A key that its mapping already has, with its position.
+struct Duplicate {
+    key: Untrusted,
+    at: usize,
 }
 
 impl<'c, T> ItemReader<'c, T> {
     fn new(list: &'static str, convert: &'c dyn Fn(Json) -> T) -> Self {
-        Self { list, convert, items: Vec::new(), has_duplicates: false }
+        Self { list, convert, items: Vec::new(), duplicate: None }
     }
 }
 
@@ -84,14 +91,16 @@ impl<'a, T> NodeReceiver<'a> for ItemReader<'_, T> {
 
     fn node(&mut self, node: TreeNode<'a>) {
         match json(node) {
-            Some(item) => self.items.push((self.convert)(item)),
-            None => self.has_duplicates = true,
+            Ok(item) => self.items.push((self.convert)(item)),
+            Err(duplicate) => {
+                self.duplicate.get_or_insert(duplicate);
+            }
         }
     }
 
     fn restart(&mut self) {
         self.items.clear();
-        self.has_duplicates = false;
+        self.duplicate = None;
     }
 }
 
@@ -103,7 +112,8 @@ impl Document {
         let mut nodes = ItemReader::new(NODES, &convert);
         let parsed = self.parse(&mut nodes).ok()?;
         let are_here = matches!(parsed.root.nodes().map(|nodes| &nodes.value), Some(Value::Nodes));
-        let mut root = json(parsed.root).filter(|_| parsed.errors.is_empty() && !nodes.has_duplicates)?;
+        let is_valid = parsed.errors.is_empty() && nodes.duplicate.is_none();
+        let mut root = json(parsed.root).ok().filter(|_| is_valid)?;
         if are_here {
             root.as_object_mut()?.insert(NODES.to_owned(), nodes.items.into());
         }
@@ -111,21 +121,26 @@ impl Document {
     }
 }
 
-/// Converts a tree. A value that JSON does not have becomes null. Returns `None` for a duplicate key.
-fn json(node: TreeNode<'_>) -> Option<Json> {
-    Some(match node.value {
-        Value::Null | Value::Invalid | Value::Ignored | Value::Nodes | Value::Other(_) => Json::Null,
+/// Converts a tree. A value of another type than those of a configuration, such as a number with a fraction, becomes an empty
+/// object: it is there, but it is nothing that could be meant.
+fn json(node: TreeNode<'_>) -> Result<Json, Duplicate> {
+    Ok(match node.value {
+        Value::Null | Value::Invalid | Value::Ignored | Value::Nodes => Json::Null,
+        Value::Other(_) => Json::Object(Map::new()),
         Value::Flag(flag) => flag.into(),
         Value::Integer(number) => number.into(),
         Value::Text(text) => text.into_owned().into(),
-        Value::List(items) => Json::Array(items.into_iter().map(json).collect::<Option<_>>()?),
-        Value::Map(mapping) if mapping.has_duplicates() => return None,
+        Value::List(items) => Json::Array(items.into_iter().map(json).collect::<Result<_, _>>()?),
         Value::Map(mapping) => {
+            if let Some(duplicate) = mapping.first_duplicate() {
+                let key = shortened(&duplicate.key).into();
+                return Err(Duplicate { key, at: duplicate.span.start });
+            }
             let entries = mapping.entries.into_iter();
             Json::Object(
                 entries
-                    .map(|entry| Some((entry.key.into_owned(), json(entry.node)?)))
-                    .collect::<Option<_>>()?,
+                    .map(|entry| Ok((entry.key.into_owned(), json(entry.node)?)))
+                    .collect::<Result<_, _>>()?,
             )
         }
     })

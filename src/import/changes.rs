@@ -273,6 +273,11 @@ impl ChangeSet {
         self.nodes.len()
     }
 
+    /// The number of nodes in the configuration that an update could remove.
+    pub fn removable(&self) -> usize {
+        self.nodes.iter().filter(|node| node.has_pods()).count()
+    }
+
     /// The number of nodes after the update.
     pub fn nodes_after(&self) -> usize {
         self.nodes.len() - self.removed.len() + self.added.len()

@@ -34,14 +34,20 @@ pub(super) fn edited(document: &Document, set: &ChangeSet) -> Result<String, Dia
     }
     let mut editor =
         Editor { text: document.text(), format: document.format(), outline: &outline, edits: Vec::new() };
-    let affected = set.updated.keys().chain(&set.removed);
-    for index in affected.copied() {
-        if outline.nodes.get(index).is_some_and(|node| node.is_shared) {
-            return Err(refuse_node(index, SHARED));
+    for index in &set.removed {
+        if outline.nodes.get(*index).is_some_and(|node| node.is_shared || node.has_anchor) {
+            return Err(refuse_node(*index, SHARED));
         }
     }
     for (index, changes) in &set.updated {
         let Some(node) = outline.nodes.get(*index) else { continue };
+        if node.is_shared {
+            return Err(refuse_node(*index, SHARED));
+        }
+        let is_shared = |change: &&KeyChange| node.entry(change.key).is_some_and(|entry| entry.is_shared);
+        if let Some(change) = changes.iter().find(is_shared) {
+            return Err(refuse_node(*index, &format!("{SHARED} in its {}", change.key)));
+        }
         editor.update(node, changes).map_err(|why| refuse_node(*index, &why))?;
     }
     match outline.layout {
@@ -200,7 +206,11 @@ impl<'a> Editor<'a> {
     /// Returns `true` if nodes are separated by blank lines.
     fn is_separated(&self) -> bool {
         let nodes = &self.outline.nodes;
-        let gaps = nodes.windows(2).filter(|pair| self.is_blank(pair[0].lines.end)).count();
+        let is_gap = |pair: &&[NodePlace]| {
+            let between = self.slice(pair[0].lines.end..pair[1].lines.start);
+            between.lines().any(|line| line.trim().is_empty())
+        };
+        let gaps = nodes.windows(2).filter(is_gap).count();
         if nodes.len() < 2 { self.outline.layout == ListLayout::Tables } else { 2 * gaps >= nodes.len() - 1 }
     }
 

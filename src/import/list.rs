@@ -7,8 +7,8 @@ use std::{
 };
 
 use serde::{
-    Deserializer,
-    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value as Json};
 
@@ -85,6 +85,16 @@ fn qualified(object: &Json, kind: &str) -> String {
     }
 }
 
+/// Returns `true` if a document is a node, which may lack `kind`.
+fn is_node(document: &Json) -> bool {
+    let Json::Object(keys) = document else { return false };
+    let has = |key: &str| keys.contains_key(key);
+    match kind(document) {
+        Some(kind) => kind == "Node" && is_core(document),
+        None => has("metadata") && (has("spec") || has("status")) && !(has("items") && is_core(document)),
+    }
+}
+
 const fn kind_of_value(value: &Json) -> &'static str {
     match value {
         Json::Null => "null",
@@ -123,7 +133,7 @@ impl NodeList {
         let mut reader = BufReader::with_capacity(1 << 16, Metered { reader, meter: &meter });
         skip_mark(&mut reader)
             .map_err(|error| not_nodes(format!("the list cannot be read: {}", OsError(&error))))?;
-        let read = json_documents(&mut serde_json::Deserializer::from_reader(reader), &meter);
+        let read = json_documents_of(reader, &meter);
         let documents = read.map_err(|error| {
             not_nodes(match error.is_io() {
                 true => format!("the list cannot be read: {}", OsError(&error.into())),
@@ -198,13 +208,8 @@ impl NodeList {
                     self.turn_page(&head["metadata"], items.len());
                     self.add_items(items)?;
                 }
-                Some("Node") if is_core(&head) => self.nodes.push(ListedNode::new(&head)),
+                _ if is_node(&head) => self.nodes.push(ListedNode::new(&head)),
                 Some(kind) => self.other_kinds.push(qualified(&head, kind)),
-                None if keys.contains_key("metadata")
-                    && (keys.contains_key("spec") || keys.contains_key("status")) =>
-                {
-                    self.nodes.push(ListedNode::new(&head));
-                }
                 None if keys.contains_key("clusterPrefix") => {
                     return Err(not_nodes("this is a hostgw configuration, not a list of nodes".to_owned()));
                 }
@@ -289,6 +294,17 @@ impl KubeDocument {
         Self { head, items }
     }
 
+    /// Returns the document with little more in memory than hostgw needs: a node is long.
+    fn reduced(self) -> Self {
+        match is_node(&self.head) {
+            true => Self {
+                head: Json::Array(Vec::new()),
+                items: vec![ListedObject::Node(ListedNode::new(&self.head).into())],
+            },
+            false => self,
+        }
+    }
+
     /// Returns `true` if the document begins like the output of kubectl, but lacks the end. Other programs leave out
     /// `apiVersion` as well.
     fn is_cut_off(&self) -> bool {
@@ -315,8 +331,7 @@ fn documents(text: &str) -> Result<Vec<KubeDocument>, Diagnostic> {
             .with_remedy("check that kubectl succeeded: its messages go to standard error"));
     }
     let json_error = if is_json(text.as_bytes()) {
-        let meter = Meter::default();
-        match json_documents(&mut serde_json::Deserializer::from_str(text), &meter) {
+        match json_documents(text) {
             Ok(documents) => return Ok(documents),
             Err(error) => Some(invalid_json(&error)),
         }
@@ -391,13 +406,22 @@ impl Meter {
     const MAX_BYTES: usize = 16 << 20;
     const MAX_OBJECTS: usize = 1_000_000;
 
-    fn begin_object(&self) -> Result<(), &'static str> {
+    fn begin_object<E: serde::de::Error>(&self) -> Result<(), E> {
         self.bytes.set(0);
-        self.objects.set(self.objects.get() + 1);
-        if self.objects.get() > Self::MAX_OBJECTS {
-            Err("the list has more than 1,000,000 objects")
-        } else {
-            Ok(())
+        self.count(1)
+    }
+
+    /// Takes note of the end of a document, which is an object, too, with `more` objects that were not counted yet.
+    fn end_document<E: serde::de::Error>(&self, more: usize) -> Result<(), E> {
+        self.bytes.set(0);
+        self.count(1 + more)
+    }
+
+    fn count<E: serde::de::Error>(&self, more: usize) -> Result<(), E> {
+        self.objects.set(self.objects.get() + more);
+        match self.objects.get() > Self::MAX_OBJECTS {
+            true => Err(E::custom("the list has more than 1,000,000 objects")),
+            false => Ok(()),
         }
     }
 }
@@ -421,15 +445,42 @@ impl<R: Read> Read for Metered<'_, R> {
 }
 
 /// Reads every document of a JSON text.
-fn json_documents<'de, R: serde_json::de::Read<'de>>(
-    deserializer: &mut serde_json::Deserializer<R>,
-    meter: &Meter,
-) -> serde_json::Result<Vec<KubeDocument>> {
+fn json_documents(text: &str) -> serde_json::Result<Vec<KubeDocument>> {
+    let meter = Meter::default();
     let mut documents = Vec::new();
-    while deserializer.end().is_err() {
-        documents.push(DocumentVisitor(meter).deserialize(&mut *deserializer)?);
+    // `Deserializer::end` would count the lines before each document.
+    for document in serde_json::Deserializer::from_str(text).into_iter::<TextDocument>() {
+        let TextDocument { document, objects } = document?;
+        meter.end_document(objects)?;
+        documents.push(document.reduced());
     }
     Ok(documents)
+}
+
+/// Reads every document of JSON, with one object at a time in memory as a whole.
+fn json_documents_of(reader: impl Read, meter: &Meter) -> serde_json::Result<Vec<KubeDocument>> {
+    let mut deserializer = serde_json::Deserializer::from_reader(reader);
+    let mut documents = Vec::new();
+    while deserializer.end().is_err() {
+        let document = DocumentVisitor(meter).deserialize(&mut deserializer)?;
+        meter.end_document(0)?;
+        documents.push(document.reduced());
+    }
+    Ok(documents)
+}
+
+/// A document of a text that is in memory, with the number of objects in it.
+struct TextDocument {
+    document: KubeDocument,
+    objects: usize,
+}
+
+impl<'de> Deserialize<'de> for TextDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let meter = Meter::default();
+        let document = DocumentVisitor(&meter).deserialize(deserializer)?;
+        Ok(Self { document, objects: meter.objects.get() })
+    }
 }
 
 /// Reads a document with one item in memory at a time: the status of a node is long, and little of it matters.
@@ -531,7 +582,7 @@ impl<'de> Visitor<'de> for ItemsVisitor<'_> {
 fn read_items<'de, A: SeqAccess<'de>>(mut list: A, meter: &Meter) -> Result<Vec<ListedObject>, A::Error> {
     let mut items = Vec::new();
     while let Some(item) = list.next_element::<Json>()? {
-        meter.begin_object().map_err(A::Error::custom)?;
+        meter.begin_object()?;
         items.push(ListedObject::new(item));
     }
     Ok(items)

@@ -107,6 +107,8 @@ pub struct Updated {
     pub changes: Vec<NodeChange>,
     /// The number of nodes in the configuration before.
     pub nodes_before: usize,
+    /// How many of them an update could remove: all but those whose `podCIDR` is `none`.
+    pub removable: usize,
     /// The number of nodes in the configuration now.
     pub nodes: usize,
     /// The warnings.
@@ -319,7 +321,7 @@ pub fn update(
     if set.nodes_after() == 0 {
         return Err(vec![other_cluster(document)]);
     }
-    let nodes_before = set.nodes_before();
+    let (nodes_before, removable) = (set.nodes_before(), set.removable());
     let text = if set.is_empty() {
         document.text().to_owned()
     } else {
@@ -328,7 +330,8 @@ pub fn update(
         text
     };
     let nodes = set.nodes_after();
-    Ok(Updated { text, changes: set.into_changes(), nodes_before, nodes, findings: survey.findings })
+    let changes = set.into_changes();
+    Ok(Updated { text, changes, nodes_before, removable, nodes, findings: survey.findings })
 }
 
 /// Returns the address families of the cluster prefix of a valid configuration.

@@ -59,7 +59,7 @@ impl ListedNode {
         let mut listed =
             Self { name: name.into(), hints: NetworkHints::new(&metadata["annotations"]), ..Self::default() };
         if name.is_empty() {
-            let problem = if metadata["name"].is_null() { "is missing" } else { "is not a string" };
+            let problem = if metadata["name"].is_null() { "is missing" } else { "is not a string: quote it" };
             listed.errors.push(format!("metadata.name {problem}"));
         }
         listed.read_system(node);

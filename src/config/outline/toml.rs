@@ -137,6 +137,7 @@ impl TomlWalk<'_> {
             range: value.range,
             scalars: value.scalars,
             is_list: value.is_list,
+            is_shared: false,
         };
         if let Some(TomlOpen { value: TomlValue { entries: Some(entries), .. }, .. }) = self.open.last_mut() {
             entries.push(entry);
@@ -148,7 +149,7 @@ impl TomlWalk<'_> {
 }
 
 const fn node(range: Range<usize>, entries: Vec<EntryPlace>, is_inline: bool) -> NodePlace {
-    NodePlace { range, lines: 0..0, entries, is_inline, is_shared: false }
+    NodePlace { range, lines: 0..0, entries, is_inline, is_shared: false, has_anchor: false }
 }
 
 impl EventReceiver for TomlWalk<'_> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use saphyr_parser::{Event, Parser, StrInput};
 
-use super::{EntryPlace, ListLayout, NodePlace, Outline};
+use super::{EntryPlace, ListLayout, NodePlace, Outline, line_end};
 use crate::config::{
     tree::NODES,
     yaml::{Offsets, content_span},
@@ -37,8 +37,26 @@ pub(super) fn outline(text: &str) -> Option<Outline> {
 struct YamlEvent {
     kind: EventPart,
     range: Range<usize>,
-    /// Whether the node has an anchor or a tag, or is an alias.
-    is_shared: bool,
+    sharing: Sharing,
+}
+
+/// What a value shares with others.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sharing {
+    /// Whether it has an anchor or a tag, or is an alias.
+    is_any: bool,
+    has_anchor: bool,
+}
+
+impl Sharing {
+    fn new(anchor: usize, has_tag: bool) -> Self {
+        Self { is_any: anchor != 0 || has_tag, has_anchor: anchor != 0 }
+    }
+
+    /// What either of two values shares.
+    const fn or(self, other: Self) -> Self {
+        Self { is_any: self.is_any || other.is_any, has_anchor: self.has_anchor || other.has_anchor }
+    }
 }
 
 enum EventPart {
@@ -51,7 +69,7 @@ enum EventPart {
 /// The extent of a value.
 struct YamlValue {
     range: Range<usize>,
-    is_shared: bool,
+    sharing: Sharing,
     is_list: bool,
     /// The scalar, or the items of a list of scalars; empty if there are others.
     scalars: Vec<Range<usize>>,
@@ -68,15 +86,17 @@ impl YamlWalk<'_> {
         loop {
             let (event, span) = self.events.next()?.ok()?;
             let range = self.offsets.span(span.start, span.end);
-            let (kind, is_shared) = match event {
+            let (kind, sharing) = match event {
                 Event::Scalar(text, _, anchor, tag) => {
-                    (EventPart::Scalar(text.into_owned()), anchor != 0 || tag.is_some())
+                    (EventPart::Scalar(text.into_owned()), Sharing::new(anchor, tag.is_some()))
                 }
-                Event::Alias(_) => (EventPart::Scalar(String::new()), true),
-                Event::SequenceStart(anchor, tag) => (EventPart::List, anchor != 0 || tag.is_some()),
-                Event::MappingStart(anchor, tag) => (EventPart::Map, anchor != 0 || tag.is_some()),
+                Event::Alias(_) => {
+                    (EventPart::Scalar(String::new()), Sharing { is_any: true, has_anchor: false })
+                }
+                Event::SequenceStart(anchor, tag) => (EventPart::List, Sharing::new(anchor, tag.is_some())),
+                Event::MappingStart(anchor, tag) => (EventPart::Map, Sharing::new(anchor, tag.is_some())),
                 Event::SequenceEnd | Event::MappingEnd => {
-                    return Some(YamlEvent { kind: EventPart::End, range, is_shared: false });
+                    return Some(YamlEvent { kind: EventPart::End, range, sharing: Sharing::default() });
                 }
                 Event::Nothing
                 | Event::StreamStart
@@ -84,7 +104,7 @@ impl YamlWalk<'_> {
                 | Event::DocumentStart(_)
                 | Event::DocumentEnd => continue,
             };
-            return Some(YamlEvent { kind, range: content_span(self.text, range), is_shared });
+            return Some(YamlEvent { kind, range: content_span(self.text, range), sharing });
         }
     }
 
@@ -97,7 +117,7 @@ impl YamlWalk<'_> {
 
     /// Reads the list of nodes.
     fn list(&mut self, start: &YamlEvent) -> Option<Outline> {
-        (matches!(start.kind, EventPart::List) && !start.is_shared).then_some(())?;
+        (matches!(start.kind, EventPart::List) && !start.sharing.is_any).then_some(())?;
         let layout = if self.is_flow(&start.range, true) { ListLayout::Flow } else { ListLayout::Block };
         let mut nodes = Vec::new();
         loop {
@@ -107,7 +127,7 @@ impl YamlWalk<'_> {
                 EventPart::Map => nodes.push(self.node(&item)?),
                 // An alias of a node.
                 _ => {
-                    let is_shared = item.is_shared;
+                    let Sharing { is_any: is_shared, has_anchor } = item.sharing;
                     let range = self.finish(item)?.range;
                     nodes.push(NodePlace {
                         lines: range.clone(),
@@ -115,6 +135,7 @@ impl YamlWalk<'_> {
                         entries: Vec::new(),
                         is_inline: true,
                         is_shared,
+                        has_anchor,
                     });
                 }
             }
@@ -128,7 +149,8 @@ impl YamlWalk<'_> {
             lines: 0..0,
             entries: Vec::new(),
             is_inline,
-            is_shared: start.is_shared,
+            is_shared: start.sharing.is_any,
+            has_anchor: start.sharing.has_anchor,
         };
         loop {
             let key = self.next()?;
@@ -146,7 +168,8 @@ impl YamlWalk<'_> {
             };
             let first = self.next()?;
             let value = self.finish(first)?;
-            node.is_shared |= key.is_shared || value.is_shared;
+            let sharing = key.sharing.or(value.sharing);
+            node.has_anchor |= sharing.has_anchor;
             node.range.end = value.range.end.max(key.range.end);
             node.entries.push(EntryPlace {
                 key: text,
@@ -154,29 +177,43 @@ impl YamlWalk<'_> {
                 range: value.range,
                 scalars: value.scalars,
                 is_list: value.is_list,
+                is_shared: sharing.is_any,
             });
         }
     }
 
-    /// The end of a closing bracket: the parser includes a comment after it.
+    /// The end of a closing bracket. The parser includes a comment after it, and locates the end of a collection with a
+    /// comma after its last item at this comma.
     fn closed(&self, range: &Range<usize>, bracket: u8) -> Option<usize> {
-        (self.text.as_bytes().get(range.start) == Some(&bracket)).then_some(range.start + 1)
+        let bytes = self.text.as_bytes();
+        let mut at = range.start;
+        if bytes.get(at) == Some(&b',') {
+            at += 1;
+            loop {
+                match bytes.get(at)? {
+                    b'#' => at = line_end(self.text, at),
+                    byte if byte.is_ascii_whitespace() => at += 1,
+                    _ => break,
+                }
+            }
+        }
+        (bytes.get(at) == Some(&bracket)).then_some(at + 1)
     }
 
     /// Reads the rest of a value.
     fn finish(&mut self, first: YamlEvent) -> Option<YamlValue> {
-        let YamlEvent { kind, range, is_shared } = first;
+        let YamlEvent { kind, range, sharing } = first;
         let is_list = matches!(kind, EventPart::List);
         let is_flow = self.is_flow(&range, is_list);
         let bracket = match kind {
             EventPart::End => return None,
             EventPart::Scalar(_) => {
-                return Some(YamlValue { scalars: vec![range.clone()], range, is_shared, is_list });
+                return Some(YamlValue { scalars: vec![range.clone()], range, sharing, is_list });
             }
             EventPart::List => b']',
             EventPart::Map => b'}',
         };
-        let mut value = YamlValue { range, is_shared, is_list, scalars: Vec::new() };
+        let mut value = YamlValue { range, sharing, is_list, scalars: Vec::new() };
         let mut items = 0;
         loop {
             let item = self.next()?;
@@ -196,7 +233,7 @@ impl YamlWalk<'_> {
                 value.range.start = value.range.start.min(inner.range.start);
             }
             value.range.end = value.range.end.max(inner.range.end);
-            value.is_shared |= inner.is_shared;
+            value.sharing = value.sharing.or(inner.sharing);
             if is_scalar {
                 value.scalars.push(inner.range);
             }
