@@ -42,12 +42,9 @@ impl<'a> NodeView<'a> {
 
     /// The routes of a family that somebody added.
     pub fn added(&self, family: Family) -> impl Iterator<Item = &'a Route> {
-        const BY_ITSELF: [u8; 3] = [1, protocol::KERNEL, protocol::RA];
-        // The kernel adds no routes via gateways itself.
-        let is_static =
-            |route: &Route| route.protocol == protocol::KERNEL && route.next_hop.gateway.is_some();
+        const BY_ITSELF: [u8; 2] = [1, protocol::RA];
         let is_added = move |route: &&&Route| {
-            route.family() == family && (!BY_ITSELF.contains(&route.protocol) || is_static(route))
+            route.family() == family && !BY_ITSELF.contains(&route.protocol) && !route.is_of_address()
         };
         self.routes.iter().filter(is_added).copied()
     }
