@@ -143,9 +143,10 @@ fn takes_over(
     plan
 }
 
-/// Whether a change takes a route over.
+/// Whether a change takes a route over, or adds one that rejects packets in the place of another one, which has another metric.
 fn is_taken_over(change: &RouteChange) -> bool {
-    !change.before.is_empty() && !change.after.is_empty()
+    let rejects = |route: &Route| route.kind == RouteType::Unreachable && route.metric == u32::MAX;
+    (!change.before.is_empty() || change.after.iter().all(rejects)) && !change.after.is_empty()
 }
 
 /// Whether a change takes a route over, removes one of hostgw's own that leads nowhere, or adds what routes by pod gateways need.
@@ -202,6 +203,7 @@ fn route() -> impl Strategy<Value = Route> {
             RouteType::Unicast,
             RouteType::Unicast,
             RouteType::Blackhole,
+            RouteType::Unreachable,
             RouteType::LOCAL,
         ]),
         any::<bool>(),
