@@ -17,7 +17,7 @@ use hostgw::{
     config::{self, Document, Format},
     import::{IptablesDump, LiveImport, LiveOptions, LiveSources, import_live},
     model::Family,
-    plan::{self, Change, ForeignPolicy, Observed, OriginalSysctls, RouteChange, Scope},
+    plan::{self, Change, ForeignPolicy, Observed, OriginalSysctls, Plan, RouteChange, Scope},
     state::{Host, InterfaceAddress, Link, NextHop, Route, RouteScope, RouteType, State},
 };
 
@@ -108,7 +108,8 @@ fn every_node_is_described_in_these_words() {
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{7}']), "{text:?}");
         cases::compare(&folder.join("expected.txt"), &text, &mut failures);
         if let Ok(live) = &result {
-            takes_over(folder, &observed, &options, live, is_taken_over);
+            let plan = takes_over(folder, &observed, &options, live, is_taken_over);
+            assert_eq!(plan.conflicts, [], "{}", folder.display());
         }
     }
     cases::assert_none(folders.len(), &failures);
@@ -121,7 +122,7 @@ fn takes_over(
     options: &LiveOptions,
     live: &LiveImport,
     is_fine: fn(&RouteChange) -> bool,
-) {
+) -> Plan {
     let document = Document::new("hostgw.yaml", live.text.clone(), options.format);
     let cluster = config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
     let name = options.node_name.as_deref().unwrap_or("machine");
@@ -139,11 +140,13 @@ fn takes_over(
             assert!(!live.script.contains(&removal), "{}: {removal}", folder.display());
         }
     }
+    plan
 }
 
-/// Whether a change takes a route over.
+/// Whether a change takes a route over, or adds one that rejects packets in the place of another one, which has another metric.
 fn is_taken_over(change: &RouteChange) -> bool {
-    !change.before.is_empty() && !change.after.is_empty()
+    let rejects = |route: &Route| route.kind == RouteType::Unreachable && route.metric == u32::MAX;
+    (!change.before.is_empty() || change.after.iter().all(rejects)) && !change.after.is_empty()
 }
 
 /// Whether a change takes a route over, removes one of hostgw's own that leads nowhere, or adds what routes by pod gateways need.
@@ -200,6 +203,7 @@ fn route() -> impl Strategy<Value = Route> {
             RouteType::Unicast,
             RouteType::Unicast,
             RouteType::Blackhole,
+            RouteType::Unreachable,
             RouteType::LOCAL,
         ]),
         any::<bool>(),

@@ -12,7 +12,7 @@ use crate::{
         delete_route, interface_key, outside_address,
     },
     model::{Family, NatSource, Prefixed, SysctlKey, is_link_local, pod_address},
-    state::{MatchedChains, Route, RouteType, protocol},
+    state::{MatchedChains, Route, RouteType},
     text::{Untrusted, count, list},
 };
 
@@ -201,7 +201,6 @@ pub(super) fn routes_of_nobody<'a>(examination: &Examination<'a>) -> Vec<&'a Rou
             cluster.prefixes.iter().any(|whole| whole.contains(&destination) && *whole != destination);
         is_inside
             && !route.is_owned()
-            && route.protocol != protocol::KERNEL
             && route.kind == RouteType::Unicast
             && route.next_hop.gateway.is_some()
             && !belongs(destination)

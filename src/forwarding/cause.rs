@@ -542,11 +542,13 @@ fn by_route(
         None => {
             // Without its default route, the node would lose more than the packets of pods.
             let is_default = route.destination.prefix_len() == 0;
-            let remedy = match route.protocol {
-                // The kernel's route belongs to an address, and the address does not work without it.
-                protocol::KERNEL => Some(belongs_to_address(path, route, addresses)),
-                _ if route.is_owned() || is_default => None,
-                _ => remove_route(route),
+            let remedy = if route.is_of_address() {
+                // The address does not work without its route.
+                Some(belongs_to_address(path, route, addresses))
+            } else if route.is_owned() || is_default {
+                None
+            } else {
+                remove_route(route)
             };
             (Rule::PathByRoute, format!("the route {shown} {does}"), remedy)
         }
@@ -612,7 +614,7 @@ pub fn owner(route: &Route) -> String {
         return "managed by hostgw".to_owned();
     }
     match route.protocol {
-        protocol::KERNEL => "added by the kernel".to_owned(),
+        _ if route.is_of_address() => "added by the kernel".to_owned(),
         protocol::BOOT => "added with `ip route`, or by a script".to_owned(),
         other => format!("added by protocol {}", protocol::name(other)),
     }

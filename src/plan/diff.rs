@@ -11,7 +11,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::{
     model::{Family, SysctlKey},
-    state::{NatObject, NatTable, ObjectKind, Route, RouteKey, RouteList, State, Unknown, protocol},
+    state::{NatObject, NatTable, ObjectKind, Route, RouteKey, RouteList, State, Unknown},
     text::{Untrusted, list},
 };
 
@@ -573,7 +573,7 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Forei
 
 /// Returns `false` for the kernel's own route to an address of the node: the kernel would not add it again.
 fn can_be_adopted(foreign: &[Route]) -> bool {
-    foreign.iter().all(|route| route.protocol != protocol::KERNEL)
+    !foreign.iter().any(Route::is_of_address)
 }
 
 /// Returns `true` if the desired routes come first and are only followed by foreign ones, which the kernel never

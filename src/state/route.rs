@@ -358,6 +358,14 @@ impl Route {
         several.chain([&self.next_hop]).filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
     }
 
+    /// Returns `true` if the kernel added the route together with an address of the node. It adds no such routes through
+    /// gateways: those of its protocol are from other programs.
+    #[must_use]
+    pub fn is_of_address(&self) -> bool {
+        let several = self.opaque.iter().flat_map(|opaque| &opaque.hops);
+        self.protocol == protocol::KERNEL && several.chain([&self.next_hop]).all(|hop| hop.gateway.is_none())
+    }
+
     /// Returns the route's key.
     #[must_use]
     pub fn key(&self) -> RouteKey {

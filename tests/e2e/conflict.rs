@@ -4,8 +4,10 @@ use super::{ON_LINK, assert_no_record, node, settled};
 use crate::support::namespace::{Snapshots, each};
 
 /// Foreign routes to the pods of linux-2, with the attributes, in `ip` syntax, that hostgw cannot decode.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 10] = [
     "via 172.30.0.1 proto static",
+    // Cilium marks its routes so. The kernel itself adds none via gateways.
+    "via 172.30.0.1 proto kernel",
     "via 172.30.0.1 proto bird src 172.30.0.11 mtu 1400",
     "nexthop via 172.30.0.1 dev eth0 weight 1 nexthop via 172.30.0.2 dev eth0 weight 5",
     "via 172.30.0.1 advmss 1300 window 5000 initcwnd 20",

@@ -1088,6 +1088,7 @@ fn a_foreign_route_is_reported_once() {
         let node = healthy_node(privilege);
         for (route, code) in [
             ("10.244.7.0/24 via 172.30.0.99", "warning[HG1015]"),
+            ("10.244.7.0/24 via 172.30.0.99 proto kernel", "warning[HG1015]"),
             ("10.244.1.0/25 via 172.30.0.99", "warning[HG0852]"),
             ("unreachable 10.244.1.128/26", "error[HG0852]"),
         ] {

@@ -508,6 +508,13 @@ fn pods_can_have_an_interface_each() {
                 "help: if it is not needed, remove it with `ip route del 10.244.1.0/26 via inet6 fe80::99`",
             );
             node.sh("ip route del 10.244.1.0/26 via inet6 fe80::99");
+            // A route via a gateway does not belong to an address, whatever its protocol.
+            node.sh("ip route add 10.244.1.0/26 via 172.30.0.99 proto kernel");
+            let found = node.hostgw(&["doctor"]).expect(11);
+            found
+                .says("(added by protocol kernel)")
+                .says("remove it with `ip route del 10.244.1.0/26 via 172.30.0.99");
+            node.sh("ip route del 10.244.1.0/26");
             node.hostgw(&["doctor"]).expect(0).says("no findings");
         }
     });

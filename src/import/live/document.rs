@@ -100,6 +100,8 @@ pub(super) enum PodPrefixOrigin {
     Flannel,
     /// The on-link route of the recipe.
     OnLinkRoute,
+    /// A route that rejects packets to pods that no node has.
+    UnreachableRoute,
     /// A rule that masquerades packets to other destinations.
     MasqueradeRule,
     /// The pod CIDRs.
@@ -113,6 +115,7 @@ impl PodPrefixOrigin {
             Self::Managed => "from the objects that hostgw manages",
             Self::Flannel => "FLANNEL_NETWORK in /run/flannel/subnet.env",
             Self::OnLinkRoute => "from the on-link route",
+            Self::UnreachableRoute => "from the unreachable route",
             Self::MasqueradeRule => "from the masquerade rule",
             Self::Computed => "computed from the routes: see `hostgw help HG1112`",
         }

@@ -10,12 +10,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
+    super::prefix::private_block,
     chains::Chains,
     iptables::{IptablesRule, IptablesTable},
     masquerade::{NatReading, RuleFate},
     nat_rules::RuleOrigin,
     plugin,
-    pods::{NodeView, is_calico_block},
+    pods::{NodeView, is_calico_block, is_rejecting},
 };
 use crate::{
     model::Family,
@@ -37,6 +38,10 @@ const UNCLEAR: &str =
 /// Why a person has to decide about a rule that the configuration does not contain.
 const KEPT: &str =
     "the configuration does not contain this rule (HG1123). If pods do not need it, delete it yourself";
+
+/// Why a person has to decide about a route that rejects packets to pods that no node has.
+const REJECTS: &str = "the configuration does not contain this route. If it has `unassigned: unreachable` under `routes`, or pods do not need it, \
+     delete it yourself";
 
 /// The routing tables that kube-router creates: for tunnels, and for two kinds of services.
 const KUBE_ROUTER_TABLES: [u32; 3] = [77, 78, 79];
@@ -78,10 +83,32 @@ pub(super) struct LeftoverScope<'a> {
     pub prefixes: &'a [IpNet],
     /// The node's own pod CIDRs.
     pub own: &'a [IpNet],
+    /// The table in which the configuration rejects packets to pods that no node has, if routes of others do so now.
+    pub unassigned_table: Option<u32>,
     /// What becomes of the NAT rules.
     pub nat: &'a NatReading<'a>,
     /// The routes that hostgw adopts.
     pub adopted: &'a [&'a Route],
+}
+
+impl LeftoverScope<'_> {
+    /// Whether a network contains more than the pods of one node, but not all private addresses of its kind, as those for which
+    /// routers have no other route.
+    fn is_around_pods(&self, net: IpNet) -> bool {
+        let mut of_nodes = self.own.iter().copied().chain(self.adopted.iter().map(|route| route.destination));
+        let contains = |cidr: IpNet| net.contains(&cidr) && (net != cidr || self.prefixes.contains(&net));
+        private_block(net) != Some(net) && of_nodes.any(contains)
+    }
+
+    /// What becomes of a route that rejects or drops packets to pods that no node has. `None` if hostgw adopts it.
+    fn of_rejecting(&self, route: &Route) -> Option<RuleFate> {
+        let is_of_prefix = self.prefixes.contains(&route.destination);
+        let Some(table) = self.unassigned_table.filter(|_| is_of_prefix) else { return Some(RuleFate::Kept) };
+        // The kernel has one route with the metric of hostgw's.
+        let is_adopted = route.table == table && route.metric == u32::MAX;
+        let is_replaced = route.table == table && route.kind == RouteType::Unreachable;
+        (!is_adopted).then_some(if is_replaced { RuleFate::Replaced } else { RuleFate::Kept })
+    }
 }
 
 /// Finds everything that is left over, in the order of its removal.
@@ -295,8 +322,9 @@ fn policy_rules(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover>
 }
 
 /// The routes that adopted ones replace: to the same pods with another metric, and to the whole cluster prefix without a gateway.
-/// Also the blackhole routes with which Calico rejects packets to pods that do not exist. All others stay: routes to running
-/// pods, and to nodes that are not in the configuration.
+/// Also the blackhole routes with which Calico rejects packets to pods that do not exist, and those by which somebody rejects or
+/// drops packets to pods that no node has. All others stay: routes to running pods, and to nodes that are not in the
+/// configuration.
 fn routes(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
     let added = Family::ALL.into_iter().flat_map(|family| view.added(family));
     let is_left = |route: &&Route| {
@@ -306,7 +334,9 @@ fn routes(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
         let is_on_link = scope.prefixes.contains(&destination) && route.next_hop.gateway.is_none();
         let is_forwarding = route.kind == RouteType::Unicast && (is_replaced || is_on_link);
         let is_block = is_calico_block(route) && scope.own.contains(&destination);
-        !route.is_owned() && !is_adopted && (is_forwarding || is_block)
+        let is_around =
+            is_rejecting(route) && scope.is_around_pods(destination) && scope.of_rejecting(route).is_some();
+        !route.is_owned() && !is_adopted && (is_forwarding || is_block || is_around)
     };
     added
         .filter(is_left)
@@ -320,7 +350,10 @@ fn routes(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
             Leftover {
                 kind: LeftoverKind::Route,
                 plugin: by_protocol.map(|(_, plugin)| *plugin),
-                command: command(words),
+                command: match scope.of_rejecting(route).filter(|_| is_rejecting(route)) {
+                    Some(RuleFate::Kept) => ShellCommand::manual(REJECTS, words),
+                    _ => command(words),
+                },
             }
         })
         .collect()

@@ -195,8 +195,12 @@ impl<'a> NatReading<'a> {
         }
         findings.extend(scope.other_family(&imported));
         for exclusion in &rules.exclusions {
-            if let Some(decision) = scope.of_exclusion(rules, exclusion, &decisions) {
-                decisions.push((exclusion.origin, decision));
+            let Some(decision) = scope.of_exclusion(rules, exclusion, &decisions) else { continue };
+            // A rule with a set of destinations is one exclusion for each of them.
+            match decisions.iter_mut().find(|(known, _)| known.is(&exclusion.origin)) {
+                Some((_, known)) if *known != decision => *known = RuleFate::Unclear,
+                Some(_) => {}
+                None => decisions.push((exclusion.origin, decision)),
             }
         }
         Self { choice, findings, has_kept, decisions }
@@ -354,6 +358,7 @@ impl NatScope<'_> {
             }
             None => {}
         }
+        excluded.extend(&matched.outside);
         obstacles.extend(self.obstacles(matched)?);
         if rule.has_ports {
             obstacles.push("--to-ports".into());
@@ -453,6 +458,9 @@ impl NatScope<'_> {
                 }
             }
         };
+        let is_harmless = |net: &&IpNet| self.is_in_cluster(**net) || net.network().is_multicast();
+        let others = matched.outside.iter().filter(|net| !is_harmless(net));
+        obstacles.extend(others.map(|net| option("-d", MatchedPrefix { prefix: *net, is_negated: true })));
         let Some(more) = self.obstacles(matched) else { return Excluded::Nothing };
         obstacles.extend(more);
         match network {
@@ -473,7 +481,10 @@ impl NatScope<'_> {
             Sources::Pods => {
                 matched.source.is_none_or(|from| from.is_negated || self.is_in_cluster(from.prefix))
             }
-            Sources::Any => matched.destination.is_some_and(|to| overlaps(to.prefix)),
+            Sources::Any => {
+                let mut nets = matched.destination.iter().map(|to| &to.prefix).chain(&matched.outside);
+                nets.any(|net| overlaps(*net))
+            }
         };
         if matched.is_of_plugin || is_only_pods { RuleFate::Replaced } else { RuleFate::Unclear }
     }

@@ -267,9 +267,11 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
     findings.extend(legacy.iter().map(|(finding, _)| finding.clone()));
     let is_firewall_unknown = sources.host.firewall.is_none() && managed.nat().is_none();
     findings.extend(is_firewall_unknown.then(firewall_unknown));
+    let is_rejected = pods::rejects_unassigned(&view, &nets, common.table);
     let scope = LeftoverScope {
         prefixes: &nets,
         own: &own,
+        unassigned_table: is_rejected.then_some(common.table),
         nat: &reading,
         adopted: &adopted(&view, &nets, &common, &node_routes, |family| {
             nodes::uses_pod_gateways(next_hop, &nodes, family)
@@ -299,7 +301,7 @@ pub fn import_live(sources: &LiveSources<'_>, options: &LiveOptions) -> Result<L
         },
         prefixes: &prefixes,
         is_onlink: needs_onlink(&view, &common, &node_routes),
-        rejects_unassigned: managed.rejects_unassigned(),
+        rejects_unassigned: is_rejected || managed.rejects_unassigned(),
         left_out: &left_out,
         has_own_source: found.are_of_routes,
         has_own_target: found.are_of_nat,
@@ -359,11 +361,15 @@ fn family_pods<'a>(
     let by_hostgw = managed.prefixes(family);
     let by_flannel = of_family(&flannel.cluster);
     let on_link = pods::on_link(view, family);
+    let mut unreachable = pods::unreachable(view, family);
     let own = match &options.pod_cidrs {
         Some(cidrs) => of_family(cidrs),
         None => {
-            let wide: Vec<IpNet> =
-                [&given, &by_hostgw, &by_flannel, &on_link].into_iter().flatten().copied().collect();
+            let wide: Vec<IpNet> = [&given, &by_hostgw, &by_flannel, &on_link, &unreachable]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
             let mut found = managed.own_pods(family);
             if found.is_empty() {
                 found = pods::own(view, family, &given, &wide)?;
@@ -386,7 +392,7 @@ fn family_pods<'a>(
         };
         let is_usable = match origin {
             PodPrefixOrigin::Given => true,
-            PodPrefixOrigin::MasqueradeRule => !own.is_empty(),
+            PodPrefixOrigin::UnreachableRoute | PodPrefixOrigin::MasqueradeRule => !own.is_empty(),
             _ => contains_own(&nets),
         };
         let of = |prefix| PodPrefix { prefix, origin };
@@ -398,12 +404,14 @@ fn family_pods<'a>(
         locals.any(|local| net.contains(&local) && !own.iter().any(|own| own.contains(&local)))
     };
     masqueraded.retain(|net| !is_of_machines(net));
+    unreachable.retain(|net| !is_of_machines(net));
     masqueraded.sort_by_key(|net| std::cmp::Reverse(net.prefix_len()));
     let by_origin = [
         (&given, PodPrefixOrigin::Given),
         (&by_hostgw, PodPrefixOrigin::Managed),
         (&by_flannel, PodPrefixOrigin::Flannel),
         (&on_link, PodPrefixOrigin::OnLinkRoute),
+        (&unreachable, PodPrefixOrigin::UnreachableRoute),
         (&masqueraded, PodPrefixOrigin::MasqueradeRule),
     ];
     let prefixes =

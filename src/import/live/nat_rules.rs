@@ -1,8 +1,11 @@
 //! The NAT rules of all firewalls in one form: what each one matches and does, and the exclusions that packets pass before it.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
 
 use super::{
     chains::Chains,
@@ -13,8 +16,8 @@ use crate::{
     forwarding::MAX_DEPTH,
     model::Family,
     state::{
-        ChainType, Field, FirewallChain, FirewallRule, Hook, Operator, PacketPart, RuleVerdict, TableFamily,
-        Term,
+        ChainType, Field, FirewallChain, FirewallRule, Hook, KeyRange, Operator, PacketPart, RuleVerdict,
+        TableFamily, Term,
     },
     text::{ShellCommand, Untrusted},
 };
@@ -25,6 +28,9 @@ const LOCAL_TYPE: u32 = 2;
 /// The mark by which kube-proxy masquerades packets itself.
 const KUBE_PROXY_MARK: &str = "0x4000/0x4000";
 const KUBE_PROXY_BIT: u32 = 0x4000;
+
+/// How many prefixes of a set are read at most. Larger ones are not about the networks of a site.
+const MAX_PREFIXES: usize = 64;
 
 /// How many rules are followed at most.
 pub(super) const MAX_VISITS: usize = 50_000;
@@ -80,6 +86,8 @@ pub(super) struct Matched {
     pub family: Option<Family>,
     pub source: Option<MatchedPrefix>,
     pub destination: Option<MatchedPrefix>,
+    /// More prefixes without the destination.
+    pub outside: Vec<IpNet>,
     pub conditions: Vec<Condition>,
     /// Whether it only applies to sources that are pods, although it names no prefix that contains them all.
     pub is_for_pods: bool,
@@ -94,6 +102,7 @@ impl Matched {
             family: inner.family.or(self.family),
             source: inner.source.or(self.source),
             destination: inner.destination.or(self.destination),
+            outside: [&*self.outside, &*inner.outside].concat(),
             conditions: self.conditions.iter().chain(&inner.conditions).cloned().collect(),
             is_for_pods: self.is_for_pods || inner.is_for_pods,
             is_of_plugin: self.is_of_plugin || inner.is_of_plugin,
@@ -203,7 +212,7 @@ impl<'a> NatRules<'a> {
             walk.add(ChainView {
                 key: (chain.family.name(), chain.table.as_raw(), chain.name.as_raw()),
                 is_base: is_nat,
-                rules: chain.rules.iter().map(|rule| native(chain, rule)),
+                rules: chain.rules.iter().flat_map(|rule| native(chain, rule)),
             });
         }
         for at in 0..walk.chains.len() {
@@ -230,7 +239,8 @@ impl<'a> NatRules<'a> {
         let of_rules = self.masquerades.iter().flat_map(|rule| {
             let outside = rule.matched.destination.filter(|to| to.is_negated);
             let inside = rule.matched.source.filter(|from| !from.is_negated);
-            [outside, inside].into_iter().flatten().map(|matched| matched.prefix)
+            let first = [outside, inside].into_iter().flatten().map(|matched| matched.prefix);
+            first.chain(rule.matched.outside.iter().copied())
         });
         of_rules.filter(|net| Family::from(*net) == family && net.prefix_len() > 0).collect()
     }
@@ -348,6 +358,7 @@ fn iptables<'a>(table: &'a IptablesTable, rule: &'a IptablesRule) -> RuleView<'a
         family: Some(table.family),
         source: rule.source(),
         destination: rule.destination(),
+        outside: Vec::new(),
         conditions: rule.matches().iter().map(condition).collect(),
         is_for_pods: plugin == Some(plugin::BRIDGE_PLUGIN)
             || rule.sets().any(|set| plugin::of_set(set).is_some()),
@@ -372,8 +383,8 @@ fn condition(found: &RuleMatch) -> Condition {
     Condition { kind, is_negated: found.is_negated, text: format!("{not}{text}").into() }
 }
 
-/// Reads a rule of nftables.
-fn native<'a>(chain: &'a FirewallChain, rule: &'a FirewallRule) -> RuleView<'a> {
+/// Reads a rule of nftables. One that excludes a set of destinations is like one for each of them.
+fn native<'a>(chain: &'a FirewallChain, rule: &'a FirewallRule) -> Vec<RuleView<'a>> {
     let verdict = rule.terms.iter().rev().find_map(|term| match term {
         Term::Verdict(verdict) => Some(verdict),
         _ => None,
@@ -397,28 +408,83 @@ fn native<'a>(chain: &'a FirewallChain, rule: &'a FirewallRule) -> RuleView<'a> 
         TableFamily::Ip6 => Some(Family::V6),
         TableFamily::Inet => compared_family(&rule.terms),
     };
-    let prefix = |field| family.and_then(|family| matched_prefix(&rule.terms, family, field));
-    let (source, destination) = (prefix(Field::Saddr), prefix(Field::Daddr));
-    let is_read = |offset| {
-        let is = |field: Field, matched: Option<MatchedPrefix>| {
-            family.is_some_and(|family| field.offset(family) == offset) && matched.is_some()
-        };
-        is(Field::Saddr, source) || is(Field::Daddr, destination)
-    };
+    let of_field = |field| family.map(|family| addresses(&rule.terms, family, field)).unwrap_or_default();
+    let is_exclusion = matches!(action, NatAction::Return | NatAction::Accept);
+    let from = ReadAddresses::new(of_field(Field::Saddr), Sets::Unread);
+    let sets = if is_exclusion { Sets::All } else { Sets::Negated };
+    let to = ReadAddresses::new(of_field(Field::Daddr), sets);
+    let is_read = |at: usize| from.read.contains(&at) || to.read.contains(&at);
     let matched = Matched {
         family,
-        source,
-        destination,
+        source: from.prefixes.first().copied(),
+        destination: None,
+        outside: to.outside,
         conditions: native_conditions(&rule.terms, chain.family, is_read),
         is_for_pods: false,
         is_of_plugin: plugin::of_table(chain.table.as_raw()).is_some()
             || plugin::of_chain(chain.name.as_raw()).is_some(),
     };
-    RuleView { origin: RuleOrigin::Native(chain, rule), matched, action }
+    let view = |destination| RuleView {
+        origin: RuleOrigin::Native(chain, rule),
+        matched: Matched { destination, ..matched.clone() },
+        action: action.clone(),
+    };
+    match to.prefixes.as_slice() {
+        [] => vec![view(None)],
+        prefixes => prefixes.iter().map(|prefix| view(Some(*prefix))).collect(),
+    }
 }
 
-/// The conditions of a rule of nftables, other than its family and the prefixes that are read from the header at the offsets for
-/// which `is_read` holds.
+/// A term that compares the source or the destination with prefixes.
+struct AddressMatch {
+    /// The number of the term.
+    at: usize,
+    prefixes: Vec<IpNet>,
+    is_negated: bool,
+}
+
+/// Which sets of addresses can be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sets {
+    Unread,
+    /// Those that the address is not in.
+    Negated,
+    All,
+}
+
+/// The prefixes that a rule compares its source or destination with.
+struct ReadAddresses {
+    /// The alternatives.
+    prefixes: Vec<MatchedPrefix>,
+    /// More prefixes without the address.
+    outside: Vec<IpNet>,
+    /// The numbers of the terms that these stand for.
+    read: BTreeSet<usize>,
+}
+
+impl ReadAddresses {
+    fn new(found: Vec<AddressMatch>, sets: Sets) -> Self {
+        let mut it = Self { prefixes: Vec::new(), outside: Vec::new(), read: BTreeSet::new() };
+        let has_inside = found.iter().any(|found| !found.is_negated);
+        for AddressMatch { at, prefixes, is_negated } in found {
+            let is_one = prefixes.len() == 1;
+            if is_one && it.prefixes.is_empty() && (!is_negated || !has_inside)
+                || sets == Sets::All && it.prefixes.is_empty() && !is_negated
+            {
+                let of = |prefix| MatchedPrefix { prefix, is_negated };
+                it.prefixes.extend(prefixes.into_iter().map(of));
+            } else if sets != Sets::Unread && is_negated {
+                it.outside.extend(prefixes);
+            } else {
+                continue;
+            }
+            it.read.insert(at);
+        }
+        it
+    }
+}
+
+/// The conditions of a rule of nftables, other than its family and the terms with the numbers for which `is_read` holds.
 fn native_conditions(terms: &[Term], family: TableFamily, is_read: impl Fn(usize) -> bool) -> Vec<Condition> {
     let mut loaded: Vec<(u32, &PacketPart)> = Vec::new();
     let mut bits: Option<&[u8]> = None;
@@ -426,7 +492,10 @@ fn native_conditions(terms: &[Term], family: TableFamily, is_read: impl Fn(usize
     let of = |loaded: &[(u32, &'_ PacketPart)], register: u32| -> Option<PacketPart> {
         loaded.iter().rev().find(|(into, _)| *into == register).map(|(_, part)| (*part).clone())
     };
-    for term in terms {
+    for (at, term) in terms.iter().enumerate() {
+        if is_read(at) {
+            continue;
+        }
         let other = |is_negated, text: String| Condition {
             kind: ConditionKind::Other,
             is_negated,
@@ -446,7 +515,6 @@ fn native_conditions(terms: &[Term], family: TableFamily, is_read: impl Fn(usize
                     Some(PacketPart::Family | PacketPart::EtherType) if *operator == Operator::Equal => {
                         continue;
                     }
-                    Some(PacketPart::Header { offset, .. }) if is_read(offset) => continue,
                     Some(PacketPart::OutputName) if is_exact => {
                         let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
                         let name = String::from_utf8_lossy(&value[..end]).into_owned();
@@ -489,7 +557,8 @@ fn native_conditions(terms: &[Term], family: TableFamily, is_read: impl Fn(usize
             Term::Member { register, not, .. } | Term::Lookup { register, not, into: None, .. } => {
                 let part =
                     of(&loaded, *register).map_or_else(|| "packets".to_owned(), |part| part.name(family));
-                conditions.push(other(*not, format!("{part} in a set")));
+                let text = if *not { format!("{part} not in a set") } else { format!("{part} in a set") };
+                conditions.push(other(*not, text));
             }
             Term::Map { .. } | Term::Lookup { .. } => conditions.push(other(false, "a map".to_owned())),
             Term::AddressType { .. } => conditions.push(other(false, "addrtype".to_owned())),
@@ -551,14 +620,18 @@ fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     v4().or_else(v6)
 }
 
-/// The prefix that the terms of a rule compare the source or the destination with.
-fn matched_prefix(terms: &[Term], family: Family, field: Field) -> Option<MatchedPrefix> {
+/// What the terms of a rule compare the source or the destination with, as far as it is prefixes.
+fn addresses(terms: &[Term], family: Family, field: Field) -> Vec<AddressMatch> {
     let start = field.offset(family);
-    let at = terms.iter().position(
-        |term| matches!(term, Term::Load { part: PacketPart::Header { offset, .. }, .. } if *offset == start),
-    )?;
+    let is_start = |term: &Term| matches!(term, Term::Load { part: PacketPart::Header { offset, .. }, .. } if *offset == start);
+    let starts = terms.iter().enumerate().filter(|(_, term)| is_start(term)).map(|(at, _)| at);
+    starts.filter_map(|at| address_match(terms, at, family)).collect()
+}
+
+/// What the terms of a rule compare the address with that the term with the number `start` loads.
+fn address_match(terms: &[Term], start: usize, family: Family) -> Option<AddressMatch> {
     let mut bits = None;
-    for term in &terms[at + 1..] {
+    for (at, term) in terms.iter().enumerate().skip(start + 1) {
         match term {
             Term::Mask { mask, invert, .. } if invert.iter().all(|byte| *byte == 0) => {
                 bits = Some(mask.iter().map(|byte| byte.count_ones()).sum::<u32>());
@@ -574,10 +647,37 @@ fn matched_prefix(terms: &[Term], family: Family, field: Field) -> Option<Matche
                     None => u8::try_from(8 * value.len()).ok()?,
                 };
                 let prefix = family.prefix_of(value, length)?.trunc();
-                return Some(MatchedPrefix { prefix, is_negated });
+                return Some(AddressMatch { at, prefixes: vec![prefix], is_negated });
+            }
+            Term::Member { set, fields, not, .. } if bits.is_none() && fields.is_empty() => {
+                let mut prefixes = Vec::new();
+                for range in set {
+                    prefixes.extend(prefixes_of(range, family)?.take(MAX_PREFIXES + 1));
+                    if prefixes.len() > MAX_PREFIXES {
+                        return None;
+                    }
+                }
+                // The rule matches always, or never.
+                let is_used = !prefixes.is_empty();
+                return is_used.then_some(AddressMatch { at, prefixes, is_negated: *not });
             }
             _ => return None,
         }
     }
     None
+}
+
+/// The prefixes that together contain the addresses of a range. `None` if its values are not addresses of the family.
+fn prefixes_of(range: &KeyRange, family: Family) -> Option<IpSubnets> {
+    let last = |length: usize| range.to.clone().unwrap_or_else(|| vec![u8::MAX; length]);
+    Some(match family {
+        Family::V4 => {
+            let address = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from);
+            IpSubnets::V4(Ipv4Subnets::new(address(&range.from)?, address(&last(4))?, 0))
+        }
+        Family::V6 => {
+            let address = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).ok().map(Ipv6Addr::from);
+            IpSubnets::V6(Ipv6Subnets::new(address(&range.from)?, address(&last(16))?, 0))
+        }
+    })
 }

@@ -42,12 +42,9 @@ impl<'a> NodeView<'a> {
 
     /// The routes of a family that somebody added.
     pub fn added(&self, family: Family) -> impl Iterator<Item = &'a Route> {
-        const BY_ITSELF: [u8; 3] = [1, protocol::KERNEL, protocol::RA];
-        // The kernel adds no routes via gateways itself.
-        let is_static =
-            |route: &Route| route.protocol == protocol::KERNEL && route.next_hop.gateway.is_some();
+        const BY_ITSELF: [u8; 2] = [1, protocol::RA];
         let is_added = move |route: &&&Route| {
-            route.family() == family && (!BY_ITSELF.contains(&route.protocol) || is_static(route))
+            route.family() == family && !BY_ITSELF.contains(&route.protocol) && !route.is_of_address()
         };
         self.routes.iter().filter(is_added).copied()
     }
@@ -160,6 +157,38 @@ pub(super) fn own(
 /// Whether a route is one by which Calico rejects packets to pods of this node that do not exist.
 pub(super) fn is_calico_block(route: &Route) -> bool {
     route.kind == RouteType::Blackhole && CALICO_PROTOCOLS.contains(&route.protocol)
+}
+
+/// Whether somebody added a route to reject or drop packets for which there is no better one.
+pub(super) fn is_rejecting(route: &Route) -> bool {
+    matches!(route.kind, RouteType::Unreachable | RouteType::Blackhole | RouteType::Prohibit)
+        && !route.is_owned()
+        && route.destination.prefix_len() > 0
+        && !is_calico_block(route)
+}
+
+/// The networks whose other addresses somebody made unreachable, from small to large. Whole private blocks are not among them:
+/// routers usually reject packets to all private addresses that they do not know.
+pub(super) fn unreachable(view: &NodeView<'_>, family: Family) -> Vec<IpNet> {
+    let routes =
+        view.added(family).filter(|route| route.kind == RouteType::Unreachable && is_rejecting(route));
+    let mut nets: Vec<IpNet> = routes.map(|route| route.destination).collect();
+    nets.retain(|net| private_block(*net) != Some(*net));
+    nets.sort_by_key(|net| std::cmp::Reverse(net.prefix_len()));
+    nets
+}
+
+/// Whether somebody made all addresses in the cluster prefixes unreachable that no node has, by routes in this table.
+pub(super) fn rejects_unassigned(view: &NodeView<'_>, prefixes: &[IpNet], table: u32) -> bool {
+    let rejects = |prefix: &IpNet| {
+        view.added(Family::from(*prefix)).any(|route| {
+            route.kind == RouteType::Unreachable
+                && route.destination == *prefix
+                && route.table == table
+                && is_rejecting(route)
+        })
+    };
+    !prefixes.is_empty() && prefixes.iter().all(rejects)
 }
 
 /// The networks that somebody made reachable on an interface with gateways, as the recipe does for all pods.

@@ -367,34 +367,61 @@ fn replacement_cause(
             None => global(&["clusterPrefix"]),
         });
     }
-    keys.extend(mtu_keys(pairing, owner, members));
-    keys.extend(source_key(pairing, members, after.family()).filter(|key| !keys.contains(key)));
+    let senders = Senders { members, owner };
+    keys.extend(mtu_keys(pairing, owner, senders));
+    keys.extend(source_key(pairing, senders, after.family()).filter(|key| !keys.contains(key)));
     Cause::Changed(keys)
 }
 
-/// Returns the key that changed the preferred source of the routes of `members`.
-fn source_key(pairing: &NodePairing<'_>, members: &[Member], family: Family) -> Option<ConfigKey> {
+/// The nodes that have a route: all `members`, in the order of the new file, but the node that it leads to.
+#[derive(Clone, Copy)]
+struct Senders<'a> {
+    members: &'a [Member],
+    owner: Option<Member>,
+}
+
+impl Senders<'_> {
+    fn iter(&self) -> impl Iterator<Item = Member> {
+        self.members.iter().copied().filter(|member| Some(*member) != self.owner)
+    }
+
+    /// Returns a key of these nodes, or `None` if there are none.
+    fn key(&self, key: &'static str) -> Option<ConfigKey> {
+        let first = self.iter().next()?;
+        // There may be thousands, for each of thousands of routes.
+        let is_owner_among = self
+            .owner
+            .is_some_and(|owner| self.members.binary_search_by_key(&owner.new, |member| member.new).is_ok());
+        Some(match self.members.len() - usize::from(is_owner_among) {
+            0 | 1 => ConfigKey::Node { member: first, key },
+            all => ConfigKey::PerNode { first, others: all - 1, key },
+        })
+    }
+}
+
+/// Returns the key that changed the preferred source of a route.
+fn source_key(pairing: &NodePairing<'_>, senders: Senders<'_>, family: Family) -> Option<ConfigKey> {
     let source = |side: Option<(&Cluster, &Node)>| {
         side.and_then(|(cluster, node)| desired::route_sources(cluster, node).get(family).copied())
     };
-    let first = *members.first()?;
+    let first = senders.iter().next()?;
     if source(pairing.before(first)) == source(pairing.after(first)) {
         return None;
     }
     match pairing.old.map(|old| old.routes.source) == Some(pairing.new.routes.source) {
-        true => node_key(members, "address"),
+        true => senders.key("address"),
         false => Some(global(&["routes", "source"])),
     }
 }
 
-/// Returns the keys that changed the MTU of the routes of `members` to the pods of `owner`.
-fn mtu_keys(pairing: &NodePairing<'_>, owner: Option<Member>, members: &[Member]) -> Vec<ConfigKey> {
+/// Returns the keys that changed the MTU of a route to the pods of `owner`.
+fn mtu_keys(pairing: &NodePairing<'_>, owner: Option<Member>, senders: Senders<'_>) -> Vec<ConfigKey> {
     let mtu = |side: Option<(&Cluster, &Node)>| side.and_then(|(cluster, node)| cluster.mtu_of(node));
     let ends = |member: Option<Member>, is_new: bool| {
         let side = |member| if is_new { pairing.after(member) } else { pairing.before(member) };
         member.and_then(|member| mtu(side(member)))
     };
-    let first = members.first().copied();
+    let first = senders.iter().next();
     let of_route = |is_new| [owner, first].into_iter().filter_map(|member| ends(member, is_new)).min();
     let (before, after) = (of_route(false), of_route(true));
     if before == after {
@@ -406,13 +433,14 @@ fn mtu_keys(pairing: &NodePairing<'_>, owner: Option<Member>, members: &[Member]
         old != new && (old == before || new == after)
     };
     let mut keys = Vec::new();
-    for (member, members) in [(owner, owner.as_slice()), (first, members)] {
+    let of_owner = Senders { members: owner.as_slice(), owner: None };
+    for (member, of) in [(owner, of_owner), (first, senders)] {
         let own = |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.mtu());
         let is_own = |member: &Member| own(pairing.before(*member)) != own(pairing.after(*member));
         if !matters(member) {
             continue;
         }
-        let key = if member.as_ref().is_some_and(is_own) { node_key(members, "mtu") } else { None };
+        let key = if member.as_ref().is_some_and(is_own) { of.key("mtu") } else { None };
         let key = key.unwrap_or_else(|| global(&["routes", "mtu"]));
         if !keys.contains(&key) {
             keys.push(key);
