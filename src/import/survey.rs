@@ -333,7 +333,7 @@ fn flannel(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
             names(found)
         );
         let remedy = "pod traffic is encapsulated now and will not be with hostgw, so all nodes must be on one link; \
-                      see `hostgw help migrating` before you apply";
+                      see `hostgw help HG1113` before you apply";
         findings.push(Diagnostic::new(Rule::FlannelBackend, message).with_remedy(remedy));
     }
     let elsewhere: Vec<String> = nodes

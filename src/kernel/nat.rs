@@ -103,7 +103,7 @@ impl NatError {
                 // The only EPERM for a single object comes from `nft_table_lookup` (nf_tables_api.c).
                 Errno::PERM => Some("another program owns this table (flags owner): stop that program first"),
                 Errno::NOENT => Some(
-                    "load the kernel modules: `modprobe -a nft_chain_nat nft_masq nft_fib_ipv4 nft_fib_ipv6`",
+                    "load the kernel modules: `modprobe -a nft_chain_nat nft_masq nft_nat nft_fib_ipv4 nft_fib_ipv6`",
                 ),
                 _ => None,
             },

@@ -359,6 +359,16 @@ fn every_disease_is_found_and_cured() {
     snapshots.into_inner().expect("no panic").conclude();
 }
 
+/// The plan enables forwarding, which new interfaces inherit then. A remedy of their own would outlast hostgw.
+#[test]
+fn new_interfaces_are_not_a_finding_of_their_own_on_a_node_that_does_not_forward() {
+    each(|privilege| {
+        let found = super::node(privilege).hostgw(&["doctor"]).expect(11);
+        found.says("error[HG1001]: this node does not match the configuration");
+        assert!(!found.stdout.contains("HG1051"), "{found}");
+    });
+}
+
 /// A switch for ARP says nothing about IPv6, whose nodes only answer for single addresses.
 #[test]
 fn proxy_arp_answers_for_no_ipv6_pod_gateway() {
