@@ -153,8 +153,7 @@ impl Read for LargeInput {
     }
 }
 
-/// Returns a suggestion for a path that does not exist: a file with a similar name in the same directory, or the command that
-/// lists the directory.
+/// Returns a suggestion for a path that does not exist: a file with a similar name in the same directory, if there is one.
 fn whereabouts(path: &Path) -> Option<String> {
     /// The maximum number of files to compare.
     const MAX_FILES: usize = 1000;

@@ -208,9 +208,7 @@ impl ReportView<'_> {
 
     /// Returns the finding about the `OutBoundNAT` policies, which text shows as an error.
     fn about_policies(&self, masquerade: &MasqueradeReport) -> FindingJson {
-        let is_wrong = |policy: &&OutboundNatPolicy| {
-            !masquerade.masquerade || !policy.missing.is_empty() || !policy.invalid.is_empty()
-        };
+        let is_wrong = |policy: &&OutboundNatPolicy| !masquerade.masquerade || !policy.is_complete();
         let wrong_one = masquerade.policies.iter().find(is_wrong);
         let location = match wrong_one {
             Some(policy) => self.location(&policy.path, line(self.positions, [&policy.path, &policy.at])),

@@ -36,6 +36,14 @@ pub struct OutboundNatPolicy {
     pub ignored_key: Option<&'static str>,
 }
 
+impl OutboundNatPolicy {
+    /// Returns `true` if it has the required exceptions, and all are valid.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.invalid.is_empty()
+    }
+}
+
 /// The result of checking the masquerading in a CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MasqueradeReport {
@@ -51,8 +59,8 @@ impl MasqueradeReport {
     /// Returns `true` if the CNI masquerades as configured for the cluster.
     #[must_use]
     pub fn fits(&self) -> bool {
-        let is_complete = |policy: &OutboundNatPolicy| policy.missing.is_empty() && policy.invalid.is_empty();
-        self.policies.is_empty() != self.masquerade && self.policies.iter().all(is_complete)
+        self.policies.is_empty() != self.masquerade
+            && self.policies.iter().all(OutboundNatPolicy::is_complete)
     }
 }
 

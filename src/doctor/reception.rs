@@ -174,10 +174,9 @@ fn remedy(family: Family, blocking: Option<&PolicyRule>, rules: &[&PolicyRule]) 
 
 /// Returns the command that adds a policy rule for all packets.
 fn add_lookup(family: Family, priority: u32, table: &str) -> ShellCommand {
-    let option = (family == Family::V6).then_some("-6");
     let priority = priority.to_string();
     let words = ["rule", "add", "priority", &priority, "lookup", table];
-    ShellCommand::new(["ip"].into_iter().chain(option).chain(words))
+    ShellCommand::new(family.ip_words(words))
 }
 
 /// Reports an address without its route in table local, which the kernel adds with the address. Neighbor discovery of IPv6

@@ -64,11 +64,10 @@ fn default_forwarding(examination: &Examination<'_>, paths: &Paths<'_>) -> Optio
     };
     let host = &examination.observed.host;
     let has_interface_for_each = || host.foreign.iter().chain(&host.others).any(|route| is_of_pod(&route));
-    let is = |key: &SysctlKey, value: &str| {
-        examination.observed.state.sysctls.get(key).is_some_and(|now| *now == value)
-    };
+    let is_zero =
+        |key: &SysctlKey| examination.observed.state.sysctls.get(key).is_some_and(|value| *value == "0");
     // The kernel sets it together with the forwarding of the node, which the plan enables.
-    let is_off = is(&key, "0") && !is(&SysctlKey::ipv4_forwarding(), "0");
+    let is_off = is_zero(&key) && !is_zero(&SysctlKey::ipv4_forwarding());
     let what = match is_off {
         true if is_missing => "the pod interface, once created, will not forward packets",
         true if has_interface_for_each() => "the interfaces of new pods will not forward packets",

@@ -369,10 +369,9 @@ fn without_pod_route(
         return None;
     }
     let instead = trace.route.map_or_else(String::new, |route| format!(", so the packets follow `{route}`"));
-    let option = own.addr().is_ipv6().then_some("-6");
     let to = own.to_string();
     let words = ["route", "add", &to, "dev", expected.device.as_raw()];
-    let add = ShellCommand::new(["ip"].into_iter().chain(option).chain(words));
+    let add = ShellCommand::new(Family::from(*own).ip_words(words));
     Some((
         Rule::PathLost,
         format!("no route leads to {own} on {}{instead}", expected.device),
@@ -382,10 +381,9 @@ fn without_pod_route(
 
 /// Returns the command that adds the route by which the node receives packets to its own `address`.
 pub fn add_local_route(address: IpAddr, device: &Untrusted) -> ShellCommand {
-    let option = address.is_ipv6().then_some("-6");
     let to = address.to_string();
     let words = ["route", "add", "local", &to, "dev", device.as_raw(), "table", "local"];
-    ShellCommand::new(["ip"].into_iter().chain(option).chain(words))
+    ShellCommand::new(Family::from(address).ip_words(words))
 }
 
 /// Returns the code, the reason and the remedy if no policy rule looks up the table of the planned route.

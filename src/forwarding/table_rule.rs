@@ -4,7 +4,11 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use crate::{model::MAIN_TABLE, state::table_name, text::ShellCommand};
+use crate::{
+    model::{Family, MAIN_TABLE},
+    state::table_name,
+    text::ShellCommand,
+};
 
 /// A policy rule by which packets to a prefix use a table. Prints as the command that adds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +43,7 @@ impl TableRule {
 impl fmt::Display for TableRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [to, table, priority] = [self.to.to_string(), table_name(self.table), self.priority.to_string()];
-        let option = self.to.addr().is_ipv6().then_some("-6");
         let words = ["rule", "add", "to", &to, "lookup", &table, "priority", &priority];
-        ShellCommand::new(["ip"].into_iter().chain(option).chain(words)).fmt(f)
+        ShellCommand::new(Family::from(self.to).ip_words(words)).fmt(f)
     }
 }

@@ -15,8 +15,8 @@ use crate::{
 };
 
 // linux/rtnetlink.h
-const RTM_NEWRULE: u16 = 32;
-const RTM_GETRULE: u16 = 34;
+pub const RTM_NEWRULE: u16 = 32;
+pub const RTM_GETRULE: u16 = 34;
 
 /// `FRA_*` (linux/fib_rules.h).
 mod attribute {

@@ -1,7 +1,7 @@
 //! Address families, and at most one value per family.
 
 use std::{
-    fmt,
+    fmt, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -54,6 +54,12 @@ impl Family {
             Self::V4 => "ip",
             Self::V6 => "ip6",
         }
+    }
+
+    /// Returns the words of an `ip` command for this family.
+    pub fn ip_words<'a>(self, words: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+        let option = (self == Self::V6).then_some("-6");
+        iter::once("ip").chain(option).chain(words)
     }
 }
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Topology;
-use crate::{model::MAIN_TABLE, state::table_name, text::Untrusted};
+use crate::{state::table_name, text::Untrusted};
 
 /// Something that hostgw does not set up, and that the simulated machines have because the configuration relies on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -38,10 +38,9 @@ impl fmt::Display for Assumption {
 
 /// Returns the assumptions about the machines of `topology`, whose nodes are called `nodes`, such as "each node".
 pub(super) fn all(topology: &Topology, nodes: &str) -> Vec<Assumption> {
-    let table = topology.cluster.routes.table;
-    let has_rules = table != MAIN_TABLE && topology.machines.iter().any(|machine| !machine.rules.is_empty());
+    let has_rules = topology.machines.iter().any(|machine| !machine.rules.is_empty());
     let rules = has_rules.then(|| {
-        let table = table_name(table);
+        let table = table_name(topology.cluster.routes.table);
         let message = format!(
             "{nodes} was given policy rules for table {table}: the configuration relies on them (routes.table), and hostgw adds none"
         );

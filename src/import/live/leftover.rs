@@ -100,8 +100,12 @@ impl LeftoverScope<'_> {
         private_block(net) != Some(net) && of_nodes.any(contains)
     }
 
-    /// What becomes of a route that rejects or drops packets to pods that no node has. `None` if hostgw adopts it.
+    /// What becomes of a route that rejects or drops packets to pods that no node has. `None` if it is another one, or hostgw
+    /// adopts it.
     fn of_rejecting(&self, route: &Route) -> Option<RuleFate> {
+        if !is_rejecting(route) || !self.is_around_pods(route.destination) {
+            return None;
+        }
         let is_of_prefix = self.prefixes.contains(&route.destination);
         let Some(table) = self.unassigned_table.filter(|_| is_of_prefix) else { return Some(RuleFate::Kept) };
         // The kernel has one route with the metric of hostgw's.
@@ -310,12 +314,8 @@ fn policy_rules(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover>
         .map(|rule| {
             let priority = rule.priority.to_string();
             let words = rule.words();
-            let start: &[&str] = if rule.family == Family::V6 { &["ip", "-6"] } else { &["ip"] };
-            let words = start
-                .iter()
-                .copied()
-                .chain(["rule", "del", "priority", &priority])
-                .chain(words.iter().map(String::as_str));
+            let start = ["rule", "del", "priority", &*priority].into_iter();
+            let words = rule.family.ip_words(start.chain(words.iter().map(String::as_str)));
             Leftover { kind: LeftoverKind::PolicyRule, plugin: Some("kube-router"), command: command(words) }
         })
         .collect()
@@ -334,8 +334,7 @@ fn routes(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
         let is_on_link = scope.prefixes.contains(&destination) && route.next_hop.gateway.is_none();
         let is_forwarding = route.kind == RouteType::Unicast && (is_replaced || is_on_link);
         let is_block = is_calico_block(route) && scope.own.contains(&destination);
-        let is_around =
-            is_rejecting(route) && scope.is_around_pods(destination) && scope.of_rejecting(route).is_some();
+        let is_around = scope.of_rejecting(route).is_some();
         !route.is_owned() && !is_adopted && (is_forwarding || is_block || is_around)
     };
     added
@@ -343,14 +342,13 @@ fn routes(view: &NodeView<'_>, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
         .map(|route| {
             // The kernel finds the route without what only some commands can print.
             let arguments = Route { opaque: None, mtu: None, ..route.clone() }.arguments();
-            let start: &[&str] = if route.family() == Family::V6 { &["ip", "-6"] } else { &["ip"] };
-            let words =
-                start.iter().copied().chain(["route", "del"]).chain(arguments.iter().map(String::as_str));
+            let start = ["route", "del"].into_iter();
+            let words = route.family().ip_words(start.chain(arguments.iter().map(String::as_str)));
             let by_protocol = PLUGIN_PROTOCOLS.iter().find(|(number, _)| *number == route.protocol);
             Leftover {
                 kind: LeftoverKind::Route,
                 plugin: by_protocol.map(|(_, plugin)| *plugin),
-                command: match scope.of_rejecting(route).filter(|_| is_rejecting(route)) {
+                command: match scope.of_rejecting(route) {
                     Some(RuleFate::Kept) => ShellCommand::manual(REJECTS, words),
                     _ => command(words),
                 },

@@ -17,6 +17,7 @@ use crate::{
     kernel::{
         netlink::{Attributes, KernelError, Socket, attribute_at, put_attribute, retain},
         omission::Omission,
+        policy_rule::{RTM_GETRULE, RTM_NEWRULE},
         route::address,
     },
 };
@@ -25,9 +26,7 @@ use crate::{
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
-const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
-const RTM_GETRULE: u16 = 34;
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_GETNEXTHOP: u16 = 106;
 // linux/netlink.h

@@ -221,10 +221,15 @@ pub(super) fn common<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Op
 /// Returns a key of these nodes, or `None` if there are none.
 pub(super) fn node_key(members: &[Member], key: &'static str) -> Option<ConfigKey> {
     let (first, rest) = members.split_first()?;
-    Some(match rest.len() {
-        0 => ConfigKey::Node { member: *first, key },
-        others => ConfigKey::PerNode { first: *first, others, key },
-    })
+    Some(key_of(*first, rest.len(), key))
+}
+
+/// Returns a key of a node and of `others` after it.
+const fn key_of(first: Member, others: usize, key: &'static str) -> ConfigKey {
+    match others {
+        0 => ConfigKey::Node { member: first, key },
+        others => ConfigKey::PerNode { first, others, key },
+    }
 }
 
 fn with_device(mut route: Route, device: Option<&str>) -> Route {
@@ -392,10 +397,7 @@ impl Senders<'_> {
         let is_owner_among = self
             .owner
             .is_some_and(|owner| self.members.binary_search_by_key(&owner.new, |member| member.new).is_ok());
-        Some(match self.members.len() - usize::from(is_owner_among) {
-            0 | 1 => ConfigKey::Node { member: first, key },
-            all => ConfigKey::PerNode { first, others: all - 1, key },
-        })
+        Some(key_of(first, self.members.len() - usize::from(is_owner_among) - 1, key))
     }
 }
 
