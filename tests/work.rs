@@ -1,18 +1,14 @@
 //! The work of a command grows linearly with the number of nodes, in every shape of a change. valgrind counts the executed
 //! instructions, which, unlike times, are the same in every run.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::LazyLock,
-    thread,
-};
+use std::{fmt::Write as _, fs, path::Path, process::Command, thread};
 
 use serde_json::{Value, json};
 
-use crate::support::{directory::Directory, namespace::programs};
+use crate::support::{
+    directory::Directory,
+    namespace::{Served, programs},
+};
 
 /// Large enough that work for each pair of nodes would outweigh everything else.
 const FEW: usize = 128;
@@ -86,47 +82,63 @@ fn configuration(shape: Shape, nodes: usize, change: Change) -> String {
     text + &lines.concat()
 }
 
-/// The program without its symbols, which valgrind would read at every start.
-fn stripped() -> &'static Path {
-    static STRIPPED: LazyLock<PathBuf> = LazyLock::new(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (path, new) = (folder.join("stripped"), folder.join(format!("stripped-{}", std::process::id())));
-        let mut strip = Command::new("strip");
-        let status = strip.arg("-o").arg(&new).arg(env!("CARGO_BIN_EXE_hostgw")).status();
-        assert!(status.expect("strip").success());
-        fs::rename(&new, &path).expect("our folder");
-        path
-    });
-    &STRIPPED
+/// A hostgw under valgrind. It forks for every command, because valgrind takes longer to start than the commands take.
+struct Valgrind {
+    folder: Directory,
+    served: Served,
+    /// The instructions of a command that does nothing.
+    start: u64,
 }
 
-/// Runs hostgw and returns the number of instructions that it executes.
-fn instructions(folder: &Path, arguments: &[&str]) -> f64 {
-    programs::check();
-    let output = Command::new("valgrind")
-        // The fastest way to count instructions: no call graph, no simulated caches, short translations.
-        .args([
-            "--tool=cachegrind",
-            "--cache-sim=no",
-            "--cachegrind-out-file=/dev/null",
-            "--vex-guest-chase=no",
-        ])
-        .arg(stripped())
-        .args(arguments)
-        .current_dir(folder)
-        .env("PATH", programs::PATH)
-        .output()
-        .expect("valgrind");
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "hostgw {arguments:?}: {messages}");
-    let count =
-        messages.lines().find_map(|line| line.split_once("I   refs:").or_else(|| line.split_once("I refs:")));
-    let count = count.map(|(_, number)| number.trim().replace(',', ""));
-    count.and_then(|number| number.parse().ok()).expect("the number of instructions")
+impl Valgrind {
+    fn start() -> Self {
+        programs::check();
+        let folder = Directory::new();
+        // valgrind would read the symbols.
+        let program = folder.path().join("stripped");
+        let status =
+            Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_hostgw-served")).status();
+        assert!(status.expect("strip").success());
+        let mut command = Command::new("valgrind");
+        command
+            // The fastest way to count instructions: no call graph, no simulated caches, short translations.
+            .args([
+                "--tool=cachegrind",
+                "--cache-sim=no",
+                "--cachegrind-out-file=/dev/null",
+                "--vex-guest-chase=no",
+                "--log-file=%p",
+            ])
+            .arg(&program)
+            .current_dir(folder.path())
+            .env("PATH", programs::PATH);
+        let served = Served::start(command, folder.path());
+        let mut valgrind = Self { folder, served, start: 0 };
+        valgrind.start = valgrind.count(&[], Path::new("/"));
+        valgrind
+    }
+
+    /// Runs hostgw and returns the number of instructions that it executes.
+    fn instructions(&self, folder: &Path, arguments: &[&str]) -> f64 {
+        let count = self.count(&[&["hostgw"], arguments].concat(), folder) - self.start;
+        f64::from(u32::try_from(count).expect("a short command"))
+    }
+
+    /// The instructions of a command, and of this process before.
+    fn count(&self, words: &[&str], folder: &Path) -> u64 {
+        let (output, process) = self.served.run(words, &[], folder).expect("one command at a time");
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {messages}");
+        let log = fs::read_to_string(self.folder.path().join(process.to_string())).expect("valgrind's log");
+        let count =
+            log.lines().find_map(|line| line.split_once("I   refs:").or_else(|| line.split_once("I refs:")));
+        let count = count.map(|(_, number)| number.trim().replace(',', ""));
+        count.and_then(|number| number.parse().ok()).expect("the number of instructions")
+    }
 }
 
 /// Asserts that a command is linear. The files `old` and `new` of the shape are in the folder.
-fn assert_linear(shape: Shape, arguments: &[&str]) {
+fn assert_linear(valgrind: &Valgrind, shape: Shape, arguments: &[&str]) {
     let work = |nodes: usize| {
         let folder = Directory::new();
         for (name, change) in [("old.yaml", Change::Nothing), ("new.yaml", shape.change)] {
@@ -140,7 +152,7 @@ fn assert_linear(shape: Shape, arguments: &[&str]) {
             let text = format!("{}{}", separator.trim_start_matches('\n'), lines.join(separator));
             fs::write(folder.path().join(name), text).expect("our folder");
         }
-        instructions(folder.path(), arguments)
+        valgrind.instructions(folder.path(), arguments)
     };
     let ratio = work(MANY) / work(FEW);
     assert!(
@@ -171,7 +183,10 @@ fn all(checks: Vec<(Shape, Vec<&'static str>)>) {
     let middle = checks.len() / 2;
     thread::scope(|scope| {
         for half in [&checks[..middle], &checks[middle..]] {
-            scope.spawn(move || half.iter().for_each(|(shape, arguments)| assert_linear(*shape, arguments)));
+            scope.spawn(move || {
+                let valgrind = Valgrind::start();
+                half.iter().for_each(|(shape, arguments)| assert_linear(&valgrind, *shape, arguments));
+            });
         }
     });
 }

@@ -41,51 +41,55 @@ fn find_problem(output: &str) -> Option<String> {
 /// Commands whose output is checked.
 struct Readings<'a> {
     node: &'a Namespace,
-    script: String,
-    count: usize,
+    seen: usize,
+    escaped: usize,
+    failures: Vec<String>,
 }
 
 impl<'a> Readings<'a> {
-    fn of(node: &'a Namespace) -> Self {
-        Self { node, script: String::new(), count: 0 }
+    const fn of(node: &'a Namespace) -> Self {
+        Self { node, seen: 0, escaped: 0, failures: Vec::new() }
     }
 
-    /// Adds a script to run in between.
-    fn sh(&mut self, script: &str) {
-        self.script.push_str(&format!("{{ {script}\n}} >/dev/null 2>&1 </dev/null || true\n"));
+    /// Runs a script in between.
+    fn sh(&self, script: &str) {
+        self.node.try_sh(&format!("{{ {script}\n}} >/dev/null 2>&1"));
     }
 
-    /// Adds a hostgw command with environment variables.
-    fn read_with(&mut self, variables: &str, arguments: &str) {
-        self.count += 1;
-        let label = format!("{variables} hostgw {arguments}").replace('\'', "'\\''");
-        self.script.push_str(&format!("printf '\\0%s\\0' '{label}'\n"));
-        self.script.push_str(&format!("{variables} \"$HOSTGW\" {arguments} --color never </dev/null 2>&1\n"));
-    }
-
-    fn read(&mut self, arguments: &str) {
-        self.read_with("", arguments);
-    }
-
-    /// Runs all commands, and fails with those whose output is wrong.
+    /// Runs a hostgw command. Its arguments are quoted as for a shell.
     #[track_caller]
-    fn run_all(self) {
-        self.node.write("readings.sh", &self.script);
-        let outcome = self.node.try_sh("timeout 300 sh ./readings.sh");
-        let mut parts = outcome.stdout.split('\0').skip(1);
-        let (mut failures, mut seen, mut escaped) = (Vec::new(), 0, 0);
-        while let (Some(label), Some(output)) = (parts.next(), parts.next()) {
-            seen += 1;
-            escaped += usize::from(output.contains("u{202e}") || output.contains("u202e"));
-            if let Some(line) = find_problem(output) {
-                failures.push(format!("{label}\n    {line}"));
-            }
-            assert!(!output.contains("panicked"), "{label}\n{output}");
+    fn read(&mut self, arguments: &str) {
+        let words = words(arguments);
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(["--color", "never"]).collect();
+        let outcome = self.node.hostgw(&words);
+        self.check(arguments, &(outcome.stdout + &outcome.stderr));
+    }
+
+    /// Runs a hostgw command with environment variables.
+    #[track_caller]
+    fn read_with(&mut self, variables: &str, arguments: &str) {
+        let command = format!("{variables} \"$HOSTGW\" {arguments} --color never 2>&1");
+        let outcome = self.node.try_sh(&command);
+        assert!(find_problem(&outcome.stderr).is_none(), "{}", outcome.stderr.escape_debug());
+        self.check(&command, &outcome.stdout);
+    }
+
+    #[track_caller]
+    fn check(&mut self, command: &str, output: &str) {
+        self.seen += 1;
+        self.escaped += usize::from(output.contains("u{202e}") || output.contains("u202e"));
+        if let Some(line) = find_problem(output) {
+            self.failures.push(format!("{command}\n    {line}"));
         }
-        assert_eq!(seen, self.count, "exit code {}: {}", outcome.code, outcome.stderr);
+        assert!(!output.contains("panicked"), "{command}\n{output}");
+    }
+
+    /// Fails with the commands whose output is wrong.
+    #[track_caller]
+    fn finish(self) {
+        let Self { seen, escaped, failures, .. } = self;
         // Otherwise nothing was tested.
         assert!(escaped > 0, "no output contains untrusted text at all");
-        assert!(find_problem(&outcome.stderr).is_none(), "{}", outcome.stderr.escape_debug());
         let shown = &failures[..failures.len().min(30)];
         assert!(
             failures.is_empty(),
@@ -94,6 +98,23 @@ impl<'a> Readings<'a> {
             shown.join("\n")
         );
     }
+}
+
+/// The words of a command without other special characters than spaces and single quotes.
+fn words(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut is_quoted = false;
+    for c in command.chars() {
+        let last = words.len() - 1;
+        match c {
+            '\'' => is_quoted = !is_quoted,
+            ' ' if !is_quoted && words[last].is_empty() => {}
+            ' ' if !is_quoted => words.push(String::new()),
+            _ => words[last].push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// A machine for tests in which privileges do not matter.
@@ -219,7 +240,7 @@ fn configurations() {
     for file in write_all(&node, "config", &poisoned(&configuration(), &POISONINGS)) {
         read_configuration(&mut readings, &file);
     }
-    readings.run_all();
+    readings.finish();
 }
 
 /// Source lines in compiler style, and the names in them.
@@ -261,7 +282,7 @@ fn source_lines() {
         node.write(&file, text);
         read_configuration(&mut readings, &format!("'{file}'"));
     }
-    readings.run_all();
+    readings.finish();
 }
 
 /// Existing and missing files, folders, and anything else that a path can name.
@@ -299,7 +320,7 @@ fn file_names() {
             readings.read(&format!("diff v1 -f {file}"));
         }
     }
-    readings.run_all();
+    readings.finish();
 }
 
 #[test]
@@ -318,7 +339,7 @@ fn snapshots_plans_and_cni_files() {
     for file in write_all(&node, "plan", &poisoned(&document("plan.json"), &POISONINGS)) {
         readings.read(&format!("apply {file}"));
         readings.read(&format!("apply {file} --json"));
-        readings.sh("\"$HOSTGW\" destroy --yes");
+        node.hostgw(&["destroy", "--yes"]);
     }
     let cni = json!({ "cniVersion": "1", "name": "n", "plugins": [{ "type": "sdnbridge", "capabilities": { "dns": true },
         "policies": [{ "Name": "EndpointPolicy", "Value": { "Type": "OutBoundNAT", "ExceptionList": ["10.0.0.0/8"] } },
@@ -335,7 +356,7 @@ fn snapshots_plans_and_cni_files() {
             readings.read(&format!("{command} {index}.txt"));
         }
     }
-    readings.run_all();
+    readings.finish();
 }
 
 /// Node names in a simulation, with working and with failing connections.
@@ -359,7 +380,7 @@ fn simulations() {
         readings.read(&format!("rehearse -f {file}"));
         readings.read(&format!("rehearse --json -f {file}"));
     }
-    readings.run_all();
+    readings.finish();
 }
 
 /// Every record of the state directory: finished transactions and a pending one.
@@ -397,7 +418,8 @@ fn records() {
                 ] {
                     readings.read(command);
                 }
-                readings.sh("rm -rf state; \"$HOSTGW\" apply --yes -f good.json");
+                readings.sh("rm -rf state");
+                node.hostgw(&["apply", "--yes", "-f", "good.json"]);
             }
         }
     }
@@ -410,7 +432,7 @@ fn records() {
             }
         }
     }
-    readings.run_all();
+    readings.finish();
 }
 
 /// Everything in the kernel that other programs can name: interfaces, devices of routes, comments and objects in
@@ -460,7 +482,7 @@ fn kernel_objects() {
         readings.read("destroy --yes");
         readings.sh("nft -f table.nft");
     }
-    readings.run_all();
+    readings.finish();
 }
 
 #[test]
@@ -498,7 +520,7 @@ fn git_repositories() {
     readings.read("diff v1..v2 -f good.json");
     readings.sh(&format!("printf '[{NAME}' >>.git/config"));
     readings.read("diff v1..v2 -f good.json");
-    readings.run_all();
+    readings.finish();
 }
 
 #[test]
@@ -571,5 +593,5 @@ fn command_line_and_environment() {
             readings.read_with(&format!("env {variables}"), arguments);
         }
     }
-    readings.run_all();
+    readings.finish();
 }

@@ -400,7 +400,7 @@ proptest! {
             // After the apply, Windows uses the routes that the plan predicts. Ties are unclear to the script, but the model
             // of Windows decides them.
             let outcome = run(&mut machine, &script, &[]);
-            let tied = expected.iter().any(|message| message.contains(" can take "));
+            let tied = expected.iter().any(|message| message.contains(" can be diverted: "));
             if outcome.code == Some(0) && !tied {
                 let mut said: Vec<String> =
                     warnings(&outcome).into_iter().map(|line| line.replacen("applied, but ", "", 1)).collect();

@@ -11,6 +11,7 @@ mod machine;
 mod outcome;
 mod peer;
 pub mod programs;
+mod served;
 mod witness;
 
 use std::{
@@ -37,7 +38,11 @@ pub use kept::SimulatedCluster;
 pub use machine::Machine;
 pub use outcome::{Outcome, Snapshots, steady};
 pub use peer::Peer;
+pub use served::Served;
 pub use witness::without_counters;
+
+/// The name of the copied program that forks for every command.
+const SERVER: &str = "hostgw-served";
 
 /// The ordinary user if the suite runs as root: nobody.
 const NOBODY: u32 = 65534;
@@ -93,6 +98,8 @@ pub struct Namespace {
     privilege: Privilege,
     /// The folder for configuration files and the state directory.
     folder: PathBuf,
+    /// Runs hostgw, from its first command on.
+    served: OnceLock<Served>,
     holder: Holder,
     /// The network and the hostname, if a thread of this process can enter them.
     entrance: Option<[fs::File; 2]>,
@@ -110,7 +117,7 @@ impl Namespace {
         let holder = Holder::start(command, &[&folder]);
         let namespace = |kind| fs::File::open(format!("/proc/{}/ns/{kind}", holder.id())).expect("our child");
         let entrance = is_root().then(|| ["net", "uts"].map(namespace));
-        Self::ready(Self { privilege, folder, holder, entrance })
+        Self::ready(Self { privilege, folder, served: OnceLock::new(), holder, entrance })
     }
 
     /// Disables automatic IPv6 addresses, which would appear later and look like a change.
@@ -218,20 +225,23 @@ impl Namespace {
 
     /// A hostgw command in the namespace, with its state directory in the folder.
     pub fn hostgw_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(hostgw().to_str().expect("UTF-8"));
+        let mut command = self.command(program());
         command.args(arguments);
         command
     }
 
-    /// Starts hostgw with additional environment variables, and with pipes for its output. Root needs no `nsenter` for
-    /// that: the program inherits the namespaces of a thread.
+    /// Starts hostgw with additional environment variables, and with pipes for its output.
     pub fn start_hostgw(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
-        let start = |mut command: Command| {
+        self.with_command(program(), |mut command| {
             command.args(arguments).envs(variables.iter().copied());
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
-        };
-        let program = hostgw().to_str().expect("UTF-8");
+        })
+    }
+
+    /// Calls `start` with a command in the namespace. Root needs no `nsenter` for that: the program inherits the namespaces
+    /// of a thread.
+    fn with_command<T: Send>(&self, program: &str, start: impl Fn(Command) -> T + Sync) -> T {
         let inside = match self.privilege {
             Privilege::Root => self.inside(|| start(clean(&self.folder, &[program]))),
             Privilege::User => None,
@@ -247,8 +257,16 @@ impl Namespace {
     /// Runs hostgw with additional environment variables.
     pub fn hostgw_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
         let name = format!("hostgw {}", arguments.join(" "));
-        let program = hostgw().to_str().expect("UTF-8");
-        self.run_program(&name, &[&[program], arguments].concat(), variables)
+        let served = self.served.get_or_init(|| {
+            let server = hostgw().with_file_name(SERVER);
+            let server = server.to_str().expect("UTF-8");
+            self.with_command(server, |command| Served::start(command, self.holder.exchange()))
+        });
+        let words = [&[program()], arguments].concat();
+        match served.run(&words, variables, &self.folder) {
+            Some((output, _)) => Outcome::from_output(self, &name, output),
+            None => self.run_program(&name, &words, variables),
+        }
     }
 
     /// Runs hostgw, and fails the test unless it succeeds.
@@ -367,11 +385,17 @@ fn hostgw() -> &'static Path {
         let folder = new_folder();
         let path = folder.join("hostgw");
         fs::copy(env!("CARGO_BIN_EXE_hostgw"), &path).expect("the built program");
+        fs::copy(env!("CARGO_BIN_EXE_hostgw-served"), folder.join(SERVER)).expect("the built program");
         let mut command = Command::new("env");
         command.current_dir("/");
         (path, Holder::start(command, &[&folder]))
     });
     path
+}
+
+/// The same, as a word of a command.
+fn program() -> &'static str {
+    hostgw().to_str().expect("UTF-8")
 }
 
 /// Writes to the standard input of a child.
