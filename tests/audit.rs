@@ -645,7 +645,7 @@ fn the_snapshot_of_the_node_counts() {
         assert_eq!(
             message("HG1202"),
             [json!(
-                "200.json and 65.json are from different machines, but both identify as node n65; ignoring 200.json"
+                "200.json and 65.json are from different machines, but both match node n65; ignoring 200.json"
             )]
         );
     }

@@ -409,3 +409,52 @@ fn errors_of_the_system_have_names() {
     assert_eq!(plain_os_errors(plain), [1]);
     assert!(plain_os_errors(&plain.replace("{error}\"", "{}\", OsError(&error)")).is_empty());
 }
+
+/// Returns a count of one with a plural noun in a text: `1 routes`, `1 more findings`.
+fn wrong_count(text: &str) -> Option<&str> {
+    const OTHERS: [&str; 6] = ["is", "was", "has", "does", "rolls", "nftables"];
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "_-.:/".contains(c);
+    text.match_indices("1 ").map(|(at, _)| (&text[..at], &text[at + 2..])).find_map(|(before, rest)| {
+        let rest = rest.strip_prefix("more ").or_else(|| rest.strip_prefix("other ")).unwrap_or(rest);
+        let noun = rest.split(|c| !is_word(c)).next()?.trim_end_matches('.');
+        let is_plural = noun.len() > 2
+            && noun.ends_with('s')
+            && !noun.ends_with("ss")
+            && noun.chars().all(|c| c.is_ascii_lowercase());
+        (is_plural && !before.ends_with(is_word) && !OTHERS.contains(&noun)).then_some(noun)
+    })
+}
+
+#[test]
+fn expected_outputs_count_one_in_the_singular() {
+    fn check(folder: &Path, checked: &mut usize) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                check(&path, checked);
+                continue;
+            }
+            // Compressed files, and those in other encodings.
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            for line in text.lines().filter(|line| !line.starts_with("--- ")) {
+                *checked += 1;
+                assert_eq!(wrong_count(line), None, "{}: {line}", path.display());
+            }
+        }
+    }
+    let mut lines = 0;
+    check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases"), &mut lines);
+    assert!(lines > 10_000, "{lines}");
+}
+
+#[test]
+fn wrong_counts_are_recognized() {
+    for text in ["1 routes", "and 1 more problems", "(1 nodes)", "0 errors, 1 warnings."] {
+        assert!(wrong_count(text).is_some(), "{text}");
+    }
+    for text in
+        ["1 route", "11 routes", "1 address", "linux-1 has none", "net.1 routes", "1 is free", "1 of 3 nodes"]
+    {
+        assert_eq!(wrong_count(text), None, "{text}");
+    }
+}

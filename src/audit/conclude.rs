@@ -177,7 +177,7 @@ impl Conclusion<'_> {
             let finding = SharedFinding::new(
                 Rule::SnapshotTwice,
                 format!(
-                    "{snapshot} and {kept} are from different machines, but both identify as node {name}; ignoring {snapshot}"
+                    "{snapshot} and {kept} are from different machines, but both match node {name}; ignoring {snapshot}"
                 ),
                 vec![node],
             );
@@ -632,7 +632,7 @@ impl Conclusion<'_> {
     }
 }
 
-/// Returns whether two snapshots that identify as one node are from the same machine.
+/// Returns whether two snapshots that match one node are from the same machine.
 fn is_same_machine(one: &Examined, other: &Examined) -> bool {
     let hardware = [one, other].map(|examined| examined.egress_hardware.as_ref());
     let hostnames = [one, other].map(|examined| examined.hostname.as_ref());

@@ -30,7 +30,10 @@ pub fn audit_text(report: &AuditReport, palette: &Palette) -> String {
             let _ = writeln!(
                 text,
                 "  {}",
-                palette.dim.apply_to(format!("{more} more {code} findings; list all with --json"))
+                palette.dim.apply_to(format!(
+                    "{}; list all with --json",
+                    count(more, &format!("more {code} finding"))
+                ))
             );
         }
     }

@@ -20,7 +20,7 @@ Exit codes:
     1  unexpected error; simulate, rehearse: a connection or another test failed
     2  changes planned, changes made, or drift found; only with --detailed-exitcode
     3  the configuration is missing or invalid, or does not fit this node; check-cni: the file
-       must be changed; import: the list cannot be imported
+       must be changed; import: the list cannot be imported; audit: no snapshot
     4  another hostgw command holds the lock; agent: another agent is running
     5  the live state changed since the plan was shown or saved; rollback: another command
        ran after the plan was shown

@@ -23,7 +23,7 @@ use crate::{
     progress::{Task, advance},
     reconcile::Session,
     record::Snapshot,
-    render::{FleetChange, FleetChanges, FleetNode, FleetReport, fleet_markdown, fleet_text},
+    render::{FleetChange, FleetChanges, FleetNode, FleetReport, fleet_markdown, fleet_summary, fleet_text},
     state,
     text::{self, OsError, Untrusted, count},
 };
@@ -65,7 +65,8 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
     match PlanShape::of(options) {
         PlanShape::Json => output.json(&report)?,
         PlanShape::Markdown => output.verbatim(&fleet_markdown(&report))?,
-        PlanShape::Text | PlanShape::Summary => output.long(&fleet_text(&report, &output.palette))?,
+        PlanShape::Summary => output.long(&fleet_summary(&report, &output.palette))?,
+        PlanShape::Text => output.long(&fleet_text(&report, &output.palette))?,
     }
     if let Some(folder) = &options.out {
         let saved = report.nodes.iter().filter(|node| node.plan.is_some()).count();

@@ -77,7 +77,7 @@ fn live_options(options: &ImportArguments) -> Result<LiveOptions, Error> {
         })
         .collect();
     if cidrs.len() != options.pod_cidrs.len() && options.pod_cidrs.len() > 1 {
-        return Err(Error::new(Kind::Usage, "--pod-cidr none excludes other pod CIDRs"));
+        return Err(Error::new(Kind::Usage, "--pod-cidr none cannot be combined with other pod CIDRs"));
     }
     Ok(LiveOptions {
         format: if options.toml { Format::Toml } else { Format::Yaml },

@@ -294,7 +294,7 @@ impl Tracked {
         if !self.is_link {
             return Ok(());
         }
-        let message = format!("{} is a symbolic link tracked by git", self.name);
+        let message = format!("{} is a symbolic link tracked by Git", self.name);
         Err(Error::new(Kind::Invalid, message).with_hint(NO_LINKS))
     }
 

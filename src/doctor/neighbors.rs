@@ -121,8 +121,9 @@ fn answered_twice(hop: &NextHopEntry<'_>) -> Diagnostic {
             hop.text(),
             list(&hop.entry.answers, 4)
         ),
-        "find the machine that has one of them, and remove the address there; if both belong to one machine with several \
-         interfaces in this network, run `sysctl -w net.ipv4.conf.all.arp_filter=1` there",
+        "usually, another machine has the same address: find it, and remove the address there; if one machine with several \
+         interfaces in this network has all of these MAC addresses, run `sysctl -w net.ipv4.conf.INTERFACE.arp_ignore=1` there \
+         for each other interface",
     )
 }
 

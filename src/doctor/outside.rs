@@ -53,10 +53,11 @@ pub(super) fn silent_gateways(examination: &Examination<'_>, paths: &Paths<'_>) 
         1 => "the gateway of the default route".to_owned(),
         all => format!("{} of {all} gateways of the default route", silent.len()),
     };
+    let them = if silent.len() == 1 { "it" } else { "them" };
     (!silent.is_empty()).then(|| {
         finding(
             Rule::DefaultGatewaySilent,
-            format!("{some} did not answer: {}; pod packets sent to it are lost", list(&silent, 6)),
+            format!("{some} did not answer: {}; pod packets sent to {them} are lost", list(&silent, 6)),
             "check the gateway, and the default route with `ip route show default`",
         )
     })

@@ -7,7 +7,7 @@ use super::{
     blockage::peers,
     conditions::spot_text,
     finding,
-    remedy::{Acceptance, accept, allow, is_open, remove},
+    remedy::{Acceptance, accept, allow, allow_replies, is_open, remove},
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -82,11 +82,15 @@ fn to_other_pods<'a>(
         let mut nodes: Vec<&Untrusted> = affected.iter().filter_map(Path::node).collect();
         nodes.dedup();
         let peers = peers(&nodes, all, affected.iter().any(|path| path.is_of_all));
-        let packets = match direction {
-            Direction::Out => format!("packets from this node to pods on {peers}"),
-            Direction::In => format!("replies from pods on {peers} to this node"),
+        let (packets, commands) = match direction {
+            Direction::Out => {
+                (format!("packets from this node to pods on {peers}"), allow(affected.iter(), &spot))
+            }
+            Direction::In => {
+                (format!("replies from pods on {peers} to this node"), allow_replies(affected.iter(), &spot))
+            }
         };
-        report(&spot, &packets, &allow(affected.iter(), &spot))
+        report(&spot, &packets, &commands)
     };
     found.into_iter().map(diagnostic).collect()
 }

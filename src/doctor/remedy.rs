@@ -115,8 +115,17 @@ impl Acceptance {
 
 /// Returns the commands that accept packets between pods.
 pub(super) fn allow<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) -> Vec<String> {
+    acceptances(paths).map(|accepted| accepted.command(spot)).collect()
+}
+
+/// The same for packets that only reply to accepted ones.
+pub(super) fn allow_replies<'p>(paths: impl Iterator<Item = &'p Path>, spot: &Spot<'_>) -> Vec<String> {
+    acceptances(paths).map(|accepted| accepted.replies().command(spot)).collect()
+}
+
+fn acceptances<'p>(paths: impl Iterator<Item = &'p Path>) -> impl Iterator<Item = Acceptance> {
     let prefixes: BTreeSet<(IpNet, IpNet)> = paths.map(|path| (path.from_cluster, path.cluster)).collect();
-    prefixes.into_iter().map(|(from, to)| Acceptance::between(from, to).command(spot)).collect()
+    prefixes.into_iter().map(|(from, to)| Acceptance::between(from, to))
 }
 
 /// Returns the command that accepts packets from pods to the outside, or the replies to them.

@@ -106,10 +106,16 @@ impl WindowsExamination<'_> {
             findings.push(finding(
                 Rule::InConflict,
                 conflicts(plan.conflicts.len()),
-                format!(
-                    "review them with `{}`, then remove the foreign routes, or run the script with -Adopt to take them over",
-                    self.plan_command()
-                ),
+                match plan.conflicts.len() {
+                    1 => format!(
+                        "review it with `{}`, then remove the foreign route, or run the script with -Adopt to take it over",
+                        self.plan_command()
+                    ),
+                    _ => format!(
+                        "review them with `{}`, then remove the foreign routes, or run the script with -Adopt to take them over",
+                        self.plan_command()
+                    ),
+                },
             ));
         }
         findings.extend(plan.leftovers.iter().cloned());

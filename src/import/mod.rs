@@ -247,7 +247,7 @@ fn strict(survey: &Survey, is_strict: bool) -> Result<(), Vec<Diagnostic>> {
         names(without.iter().map(|node| &node.name))
     );
     let remedy =
-        "wait until kube-controller-manager assigns one, or remove --strict to leave these nodes out";
+        "wait until kube-controller-manager assigns one, or remove --strict to leave out nodes without one";
     Err(vec![Diagnostic::new(Rule::NoPodCidrs, message).with_remedy(remedy)])
 }
 

@@ -208,12 +208,14 @@ impl FleetReport {
         let refused = match problems {
             0 => String::new(),
             number => {
-                format!("; {number} of {} have no usable plan", count(self.nodes.len(), "snapshot"))
+                let have = if number == 1 { "has" } else { "have" };
+                format!("; {number} of {} {have} no usable plan", count(self.nodes.len(), "snapshot"))
             }
         };
         let planned = count(self.nodes.len() - problems, "node");
         match changed {
             0 => format!("No changes on {planned}{refused}."),
+            1 => format!("1 of {planned} changes: {totals}{refused}."),
             _ => format!("{changed} of {planned} change: {totals}{refused}."),
         }
     }
@@ -225,13 +227,34 @@ impl FleetNode {
     }
 }
 
+impl ChangeGroup {
+    /// `On 2 nodes (linux-1, linux-2):`
+    fn title(&self) -> String {
+        format!("On {} ({}):", count(self.nodes.len(), "node"), short_names(&self.nodes, MAX_NAME_WORDS))
+    }
+}
+
+/// Renders only the counts of the plans, with the names of the nodes. The text ends with a newline.
+#[must_use]
+pub fn fleet_summary(report: &FleetReport, palette: &Palette) -> String {
+    let mut text = String::new();
+    for group in &report.groups {
+        let number = |action| group.changes.iter().filter(|change| change.action == action).count();
+        let [add, update, remove] = [Action::Add, Action::Update, Action::Remove].map(number);
+        let totals = Totals { add, update, remove, ..Totals::default() };
+        let _ = writeln!(text, "{} {totals}", palette.head.apply_to(group.title()));
+    }
+    put_end(&mut text, report, palette);
+    text
+}
+
 /// Renders the plans for a terminal. The text ends with a newline.
 #[must_use]
 pub fn fleet_text(report: &FleetReport, palette: &Palette) -> String {
     let mut text = String::new();
-    for ChangeGroup { nodes, changes } in &report.groups {
-        let head = format!("On {} ({}):", count(nodes.len(), "node"), short_names(nodes, MAX_NAME_WORDS));
-        let _ = writeln!(text, "{}", palette.head.apply_to(head));
+    for group in &report.groups {
+        let changes = &group.changes;
+        let _ = writeln!(text, "{}", palette.head.apply_to(group.title()));
         for change in changes.iter().take(SHOWN) {
             let style = match change.action {
                 Action::Add => &palette.add,
@@ -243,6 +266,12 @@ pub fn fleet_text(report: &FleetReport, palette: &Palette) -> String {
         put_rest(&mut text, changes.len(), "  ");
         text.push('\n');
     }
+    put_end(&mut text, report, palette);
+    text
+}
+
+/// Says which plans cannot be applied, and the counts of all others.
+fn put_end(text: &mut String, report: &FleetReport, palette: &Palette) {
     for (node, problem) in report.problems() {
         let head = palette.conflict.apply_to("error:");
         let _ = writeln!(text, "{head} {}: {problem}", node.title());
@@ -251,7 +280,6 @@ pub fn fleet_text(report: &FleetReport, palette: &Palette) -> String {
         }
     }
     let _ = writeln!(text, "{}", palette.head.apply_to(report.summary()));
-    text
 }
 
 /// Says how many changes are not shown.
@@ -297,7 +325,7 @@ pub fn fleet_markdown(report: &FleetReport) -> String {
         }
     }
     if left > 0 {
-        let _ = writeln!(text, "\n{left} sections omitted; see `hostgw plan --json`");
+        let _ = writeln!(text, "\n{} omitted; see `hostgw plan --json`", count(left, "section"));
     }
     text
 }

@@ -26,7 +26,9 @@ pub use comparison::{
     RevisionNote, comparison_text,
 };
 pub use findings::{FileFinding, code_span, findings_markdown, github_annotations, sarif};
-pub use fleet::{ChangeGroup, FleetChange, FleetChanges, FleetNode, FleetReport, fleet_markdown, fleet_text};
+pub use fleet::{
+    ChangeGroup, FleetChange, FleetChanges, FleetNode, FleetReport, fleet_markdown, fleet_summary, fleet_text,
+};
 pub use fold_names::short_names;
 pub use locator::Locator;
 pub use markdown::{COMMENT_LIMIT, comparison_markdown, plan_markdown};

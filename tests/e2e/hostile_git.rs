@@ -281,7 +281,7 @@ fn links_in_a_repository_are_not_followed() {
             assert!(!outcome.to_string().contains("hunter2"), "{outcome}");
         }
         let outcome = node.hostgw(&["diff", "v3", "-f", "link.yaml"]).expect(3);
-        outcome.warns("link.yaml is a symbolic link tracked by git");
+        outcome.warns("link.yaml is a symbolic link tracked by Git");
         assert!(!outcome.to_string().contains("hunter2"), "{outcome}");
         // The user's own links are followed.
         node.sh("ln -s envs/hostgw.yaml own.yaml; ln -s own.yaml twice.yaml");

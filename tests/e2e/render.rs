@@ -128,7 +128,7 @@ nodes:
             render(&node, "a");
             let outcome = script(&node, "").expect(0);
             if off_link == "skip" {
-                outcome.says("note: no route to 2 pod CIDRs, because the next hops are on other links");
+                outcome.says("note: no route to 2 pod CIDRs, because their next hops are on other links");
             }
             let routes = node.sh("ip route show 10.244.2.0/24 proto 87");
             assert_eq!(routes.trim().replace(" proto 87", ""), route, "{next_hop} {off_link}");
@@ -283,15 +283,23 @@ fn an_interrupted_run_is_rolled_back() {
         let run = "PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh -c 'SCRIPT=$$; export SCRIPT; exec sh node.sh'";
         let killed = node.try_sh(run);
         assert_ne!(killed.code, 0, "{killed}");
+        await_lock(&node);
         assert_ne!(node.witness(), before, "the node is partly changed");
         script(&node, "--undo").expect(0);
         node.assert_unchanged(&before, "a kill, and --undo");
         node.try_sh(run);
+        await_lock(&node);
         script(&node, "").expect(0).warns("A previous run was interrupted");
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(0);
         script(&node, "--undo").expect(0);
         node.assert_unchanged(&before, "the next run, and --undo");
     });
+}
+
+/// Waits until no child process of a killed script is left, which would hold the lock.
+pub(super) fn await_lock(node: &Namespace) {
+    let script = "for lock in scripts/script-*/lock; do [ ! -e $lock ] || flock -n $lock true || exit; done";
+    node.wait_until("the lock is free", || node.try_sh(script).code == 0);
 }
 
 /// A substitute for a program. It counts its calls, and kills the script before or after the one with a given number.
@@ -328,14 +336,7 @@ fn a_kill_at_any_call_is_rolled_back() {
                  sh -c 'SCRIPT=$$; export SCRIPT; exec sh node.sh'"
             ));
             ended = outcome.code == 0;
-            // A child process may still be running and hold the lock.
-            node.wait_until("the lock is free", || {
-                node.try_sh(
-                    "for lock in scripts/script-*/lock; do [ ! -e $lock ] || flock -n $lock true; done",
-                )
-                .code
-                    == 0
-            });
+            await_lock(&node);
             killed_midway += usize::from(node.try_sh("ls -d scripts/script-*/open").code == 0);
             script(&node, "--undo").expect(0);
             node.assert_unchanged(&before, &format!("a kill {when} call {call}"));

@@ -190,6 +190,7 @@ fn an_interrupted_run_keeps_a_foreign_sysctl() {
         node.write("wrapper", "echo $$ >script.pid; exec \"$@\"\n");
         let outcome = script_with("sh wrapper sh", &node, "tr", kill);
         assert_ne!(outcome.code, 0, "{outcome}");
+        super::render::await_lock(&node);
         assert_eq!(node.sysctl(FILTER), "2", "{outcome}");
         write(&node, FILTER, "1");
         write(&node, LAN, "0");

@@ -217,7 +217,7 @@ fn without_find_netroute_the_script_says_that_nothing_was_verified() {
         assert_exit_code(&outcome, 0);
         assert_eq!(machine.network(), applied(super::machine()).network());
         let found = warnings(&outcome);
-        let words = "HG0862: cannot ask Windows for the path to 10.244.0.5, and 5 of 5 destinations are not verified: Find-NetRoute: ";
+        let words = "HG0862: cannot ask Windows for the path to 10.244.0.5 (destinations not verified: 5 of 5): Find-NetRoute: ";
         assert!(found.len() == 1 && found[0].starts_with(words) && found[0].contains(why), "{found:?}");
     }
 }

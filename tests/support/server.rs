@@ -22,11 +22,13 @@ mod linux {
     #![allow(unsafe_code, reason = "fork and the environment; every block has a SAFETY comment")]
 
     use std::{
+        collections::BTreeMap,
         env,
         ffi::OsString,
         fs::File,
         io::{self, BufRead, BufReader, Write},
         os::fd::{AsFd, OwnedFd},
+        path::PathBuf,
     };
 
     use nftnl::nftnl_sys::libc;
@@ -34,7 +36,9 @@ mod linux {
         process::{Pid, WaitOptions, waitpid},
         stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
     };
-    use serde_json::Value;
+
+    /// Arguments, variables, folder, standard output, standard error.
+    type Request = (Vec<String>, BTreeMap<String, String>, PathBuf, PathBuf, PathBuf);
 
     /// Forks for each command on standard input. Returns the command in the child process, and `None` at the end of the
     /// input. A command is a line `[ARGUMENTS, VARIABLES, FOLDER, STDOUT, STDERR]`; without arguments, the child ends at
@@ -48,7 +52,7 @@ mod linux {
         while requests.read_line(&mut line).expect("text") > 0 {
             // SAFETY: this process has only one thread, so the child can do anything that this process can.
             match unsafe { libc::fork() } {
-                0 => return Some(become_child(&serde_json::from_str(&line).expect("a command"))),
+                0 => return Some(become_child(serde_json::from_str(&line).expect("a command"))),
                 child => {
                     let pid = Pid::from_raw(child).expect("fork failed");
                     let (_, status) =
@@ -61,28 +65,20 @@ mod linux {
         None
     }
 
-    /// Makes this process what the shell would start. The pipes to the test close when hostgw executes a program, and
-    /// before that, nothing reads from them.
-    fn become_child(request: &Value) -> Vec<OsString> {
-        let text = |value: &Value| value.as_str().expect("a string").to_owned();
-        let [arguments, variables, folder, stdout, stderr] = request.as_array().expect("an array").as_slice()
-        else {
-            panic!("five values: {request}");
-        };
-        let arguments: Vec<OsString> =
-            arguments.as_array().expect("words").iter().map(|word| text(word).into()).collect();
+    /// Makes this process what a shell would start. Its copies of the pipes to the test close when `serve` returns.
+    fn become_child((arguments, variables, folder, stdout, stderr): Request) -> Vec<OsString> {
         if arguments.is_empty() {
             // SAFETY: nothing has to be done at the end.
             unsafe { libc::_exit(0) };
         }
-        for (name, value) in variables.as_object().expect("variables") {
+        for (name, value) in variables {
             // SAFETY: this process has only one thread.
-            unsafe { env::set_var(name, text(value)) };
+            unsafe { env::set_var(name, value) };
         }
-        env::set_current_dir(text(folder)).expect("a folder");
+        env::set_current_dir(folder).expect("a folder");
         dup2_stdin(File::open("/dev/null").expect("/dev/null")).expect("standard input");
-        dup2_stdout(File::create(text(stdout)).expect("a folder")).expect("standard output");
-        dup2_stderr(File::create(text(stderr)).expect("a folder")).expect("standard error");
-        arguments
+        dup2_stdout(File::create(stdout).expect("a folder")).expect("standard output");
+        dup2_stderr(File::create(stderr).expect("a folder")).expect("standard error");
+        arguments.into_iter().map(OsString::from).collect()
     }
 }

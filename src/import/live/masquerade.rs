@@ -154,8 +154,8 @@ impl<'a> NatReading<'a> {
         }
         if rules.is_cut_short {
             let message = format!(
-                "NAT rules that may masquerade pod traffic were not read: chains are nested more than {MAX_DEPTH} deep, or lead past more \
-                 than {MAX_VISITS} rules"
+                "NAT rules that may masquerade pod traffic were not read: chains are nested more than {MAX_DEPTH} levels deep, or have more \
+                 than {MAX_VISITS} rules in total"
             );
             findings.push(
                 Diagnostic::new(Rule::NatNotImported, message).with_remedy(

@@ -522,13 +522,20 @@ pub(super) fn left_out_warning(left_out: &[&Route]) -> Option<Diagnostic> {
         return None;
     }
     let named: Vec<String> = left_out.iter().map(|route| format!("`{route}`")).collect();
-    let message = format!(
-        "routes were not imported, because it is unclear whether they lead to pods: {}",
-        list(&named, 8)
-    );
-    Some(Diagnostic::new(Rule::RoutesNotImported, message).with_remedy(
-        "if they do, pass --cluster-prefix with a prefix that contains them; otherwise, nothing needs to be done",
-    ))
+    let (message, remedy) = match &*named {
+        [route] => (
+            format!("a route was not imported, because it is unclear whether it leads to pods: {route}"),
+            "if it does, pass --cluster-prefix with a prefix that contains it; otherwise, nothing needs to be done",
+        ),
+        routes => (
+            format!(
+                "routes were not imported, because it is unclear whether they lead to pods: {}",
+                list(routes, 8)
+            ),
+            "if they do, pass --cluster-prefix with a prefix that contains them; otherwise, nothing needs to be done",
+        ),
+    };
+    Some(Diagnostic::new(Rule::RoutesNotImported, message).with_remedy(remedy))
 }
 
 /// Returns the error for a node without routes to the pods of other nodes.

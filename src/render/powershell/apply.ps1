@@ -50,7 +50,8 @@ function Write-Problems($problems) {
         $count += 1
         if ($count -le $MaxProblems) { Write-Failure $problem }
     }
-    if ($count -gt $MaxProblems) { Write-Detail ('and ' + ($count - $MaxProblems) + ' more problems') }
+    if ($count -eq $MaxProblems + 1) { Write-Detail 'and 1 more problem' }
+    if ($count -gt $MaxProblems + 1) { Write-Detail ('and ' + ($count - $MaxProblems) + ' more problems') }
 }
 
 # Returns at most $limit items as a list in a sentence.
@@ -840,7 +841,9 @@ function Write-DamagedState([string] $why) {
     $old = $StateFile + '.old'
     try {
         $state = ConvertFrom-State (Read-RecordText $old)
-        Write-Detail ('The previous version is intact and lists ' + @($state.Managed).Count + ' routes.')
+        $listed = '1 route'
+        if (@($state.Managed).Count -ne 1) { $listed = ('' + @($state.Managed).Count + ' routes') }
+        Write-Detail ('The previous version is intact and lists ' + $listed + '.')
         Write-Help ('restore that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
             ' -Destination ' + (Format-Path $StateFile))
     } catch {
@@ -1007,9 +1010,13 @@ function Test-Plan($plan, [bool] $commit) {
     }
     if ($plan.Conflicts.Count -gt 0) {
         $conflicts = '1 conflict with an object'
-        if ($plan.Conflicts.Count -ne 1) { $conflicts = ('' + $plan.Conflicts.Count + ' conflicts with objects') }
+        $remedy = 'remove the foreign object, or run this script with -Adopt to take it over (-Rollback then restores it)'
+        if ($plan.Conflicts.Count -ne 1) {
+            $conflicts = ('' + $plan.Conflicts.Count + ' conflicts with objects')
+            $remedy = 'remove the foreign objects, or run this script with -Adopt to take them over (-Rollback then restores them)'
+        }
         Write-Failure ($conflicts + ' that hostgw does not manage; nothing was changed')
-        Write-Help 'remove them, or run this script with -Adopt to take them over; -Rollback restores them'
+        Write-Help $remedy
         return 10
     }
     if (-not $commit) {

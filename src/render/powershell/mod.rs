@@ -156,10 +156,9 @@ pub fn windows_collector(cluster: &Cluster, index: usize, provenance: &Provenanc
     let _ = write!(
         text,
         "#
-# Prints routes, addresses and forwarding as JSON, without changing anything. Does not require administrator rights. Save its
-# output as UTF-8:
+# Prints routes, addresses and forwarding as JSON, without changing anything. Does not require administrator rights:
 #
-#   .\\collect.ps1 | Out-File -Encoding utf8 node.json
+#   powershell -ExecutionPolicy Bypass -File collect.ps1 >node.json
 #
 # Then plan with it: hostgw plan --node {} --state node.json
 #

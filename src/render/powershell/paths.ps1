@@ -359,8 +359,8 @@ function Get-Answers($sample, $interfaces) {
         try {
             $route = Find-Route $probe.Address
         } catch {
-            $answers.Failure = 'cannot ask Windows for the path to ' + $probe.Address + ', and ' + ($sample.Count - $answers.Ways.Count) +
-                ' of ' + $sample.Count + ' destinations are not verified: Find-NetRoute: ' + (Get-Reason $_)
+            $answers.Failure = 'cannot ask Windows for the path to ' + $probe.Address + ' (destinations not verified: ' +
+                ($sample.Count - $answers.Ways.Count) + ' of ' + $sample.Count + '): Find-NetRoute: ' + (Get-Reason $_)
             break
         }
         $isPlanned = $null -ne $route -and (Test-Planned $probe.Entry $interfaces $route)

@@ -1070,7 +1070,7 @@ if [ -n "$master" ] && [ -z "$(ip -o link show dev "$master" type vrf 2>/dev/nul
 fi
 case $mode,$flags, in
 show,* | *,UP,*) ;;
-*) refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'" ;;
+*) refuse 3 "the interface $device is down; bring it up first: \`ip link set $device up\`" ;;
 esac
 # The kernel rejects another machine's address as the source of routes, and replies to it would not arrive here.
 case $desired_routes$desired_table_ip$desired_table_ip6 in
@@ -1093,17 +1093,20 @@ done || exit 3
 
 plan || refuse 1 "cannot read the live state; nothing was changed"
 if [ -s "$work/skipped" ]; then
-    say "note: no route to $(wc -l <"$work/skipped" | tr -d ' ') pod CIDRs, because the next hops are on other links (offLink: skip)"
+    case $(wc -l <"$work/skipped" | tr -d ' ') in
+    1) say "note: no route to 1 pod CIDR, because its next hop is on another link (offLink: skip)" ;;
+    *) say "note: no route to $(wc -l <"$work/skipped" | tr -d ' ') pod CIDRs, because their next hops are on other links (offLink: skip)" ;;
+    esac
 fi
 count_routes
 if [ "$conflicts" -gt 0 ]; then
     show
     case $conflicts in
-    1) number="1 conflict with an object" ;;
-    *) number="$conflicts conflicts with objects" ;;
+    1) number="1 conflict with an object" objects=object them=it ;;
+    *) number="$conflicts conflicts with objects" objects=objects them=them ;;
     esac
     fail "$number that hostgw does not manage; nothing was changed"
-    say "  help: remove what is in the way, then run this script again; or take it over with \`hostgw apply --adopt\`" >&2
+    say "  help: remove the foreign $objects, then run this script again; or take $them over with \`hostgw apply --adopt\`" >&2
     exit 10
 fi
 if is_empty; then

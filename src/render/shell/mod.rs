@@ -56,8 +56,8 @@ pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenan
 #   --allow-removals N  Allow a mass removal: the exact number of routes to remove. Required if it is at least 10 and more
 #                       than half of the managed routes, or if no route to another node would be left.
 #
-# Exit codes: 0 success, or no changes; 1 unexpected error; 3 wrong machine; 4 another run holds the lock; 6 failed, rolled
-# back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal refused; 10 conflict with foreign
+# Exit codes: 0 success, or no changes; 1 unexpected error; 3 the configuration does not fit this machine; 4 another run
+# holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal refused; 10 conflict with foreign
 # objects; 64 invalid options; 130 interrupted and rolled back.
 set -u
 

@@ -1,10 +1,9 @@
 # hostgw: routes and forwarding of Windows node win-1
 # from hostgw.yaml, SHA-256 0123456789abcdef, by hostgw 0.1.0
 #
-# Prints routes, addresses and forwarding as JSON, without changing anything. Does not require administrator rights. Save its
-# output as UTF-8:
+# Prints routes, addresses and forwarding as JSON, without changing anything. Does not require administrator rights:
 #
-#   .\collect.ps1 | Out-File -Encoding utf8 node.json
+#   powershell -ExecutionPolicy Bypass -File collect.ps1 >node.json
 #
 # Then plan with it: hostgw plan --node win-1 --state node.json
 #
