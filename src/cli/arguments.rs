@@ -753,7 +753,7 @@ pub(super) struct ImportArguments {
     #[arg(value_name = "FILE")]
     pub list: Option<PathBuf>,
     /// Import this node's own routes instead of a list of nodes: routes of flannel host-gw, kube-router or Calico without
-    /// encapsulation, or routes added by hand. Applying the result only adopts them. Requires root, to read the firewall.
+    /// encapsulation, or routes added by hand. Applying the result with --adopt only adopts these routes. Requires root, to read the firewall.
     /// Changes nothing.
     #[arg(long, conflicts_with_all = ["list", "update", "all", "strict", "next_hop"])]
     pub live: bool,

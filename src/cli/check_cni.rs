@@ -220,7 +220,7 @@ impl ReportView<'_> {
                 "add an OutBoundNAT policy with the exceptions {}, or set `nat.masquerade: false`",
                 texts(&masquerade.expected).join(", ")
             ),
-            Some(_) => "from the exceptions of each policy, remove those in `invalid`; add those in `missing`; then restart the node's pods: running pods keep their old policy".to_owned(),
+            Some(_) => "in each policy, remove the exceptions listed in `invalid`, and add those listed in `missing`; then restart the node's pods: running pods keep their old policy".to_owned(),
         };
         FindingJson {
             kind: FindingKind::Masquerade,

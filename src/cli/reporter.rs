@@ -7,7 +7,7 @@ use crate::{
     apply::{self, Interrupt},
     clock::time,
     error::{Error, Kind},
-    reconcile::{Event, Observer, described, incomplete_error},
+    reconcile::{Event, Observer, abandoned, described, incomplete_error},
     record::{Decision, Outcome},
     text::count,
 };
@@ -35,9 +35,7 @@ pub(super) fn sentence(event: &Event<'_>) -> Option<(bool, String)> {
             false,
             format!("Rolled back {} and verified: the node is in its previous state.", described(record)),
         ),
-        Event::Recovered { record, left: Some(_) } => {
-            (false, format!("Rolled back {}, except for these foreign changes:", described(record)))
-        }
+        Event::Recovered { record, left: Some(left) } => (false, abandoned(record, left.len())),
         Event::CheckIgnored { check, why } => {
             (true, format!("check {check} was failing before the change ({why}); ignoring it"))
         }

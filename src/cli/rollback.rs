@@ -11,7 +11,8 @@ use crate::{
     error::Error,
     plan::{Action, Plan, Reason},
     reconcile::{
-        Caller, Event, Observer, Rollback, RollbackResult, Undo, cancel_pending, described, state_dir,
+        Caller, Event, Observer, Rollback, RollbackResult, Undo, abandoned, cancel_pending, described,
+        state_dir,
     },
     record::{Record, TransactionMeta},
     render::Report,
@@ -54,7 +55,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> VerbResult {
         }
         RollbackResult::Abandoned(record, left) => {
             output.record(|transaction| transaction.rolled_back = true);
-            output.done(&format!("Rolled back {}, except for these foreign changes:", described(&record)));
+            output.done(&abandoned(&record, left.len()));
             left.iter().for_each(|left| output.warn_of_item(left));
         }
     }
@@ -131,6 +132,7 @@ impl Caller<Undo> for User<'_> {
 fn report(plan: &Plan) -> Report {
     let no_reason = |_: &_| Reason { text: String::new(), places: Vec::new(), drift: false };
     let mut report = Report::new(plan, no_reason, |_, _| None);
+    report.is_rollback = true;
     for change in &mut report.changes {
         match change.action {
             Action::Add => "existed before",

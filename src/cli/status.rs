@@ -284,18 +284,22 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     let mut unknown = Vec::new();
     let saved = readable(dir.saved(), &mut unknown)?;
     let last = last_applied(dir)?;
-    let pending = readable(dir.pending(), &mut Vec::new())?.flatten();
-    let open = match pending {
-        None => readable(dir.open_journal(), &mut Vec::new())?.flatten(),
-        Some(_) => None,
-    };
+    let pending = readable(dir.pending(), &mut Vec::new())?;
+    let journal = readable(dir.open_journal(), &mut Vec::new())?;
+    let are_journals_readable = pending.is_some() && journal.is_some();
+    let pending = pending.flatten();
+    let open = journal.flatten().filter(|_| pending.is_none());
     let outcome = readable(dir.outcome(), &mut Vec::new())?.flatten();
     // The outcome of a rollback is recorded just before its transaction ends.
     let ending = pending.as_ref().map(|(record, _)| record).or(open.as_ref());
     let is_ending = |outcome: &Outcome| {
         outcome.failure.is_none() && ending.is_some_and(|record| record.id == outcome.pending.id)
     };
-    let outcome = outcome.filter(|outcome| !is_ending(outcome));
+    let outcome = outcome.filter(|outcome| !is_ending(outcome)).map(|outcome| match ending {
+        // Somebody has finished the rollback since.
+        None if are_journals_readable => Outcome { failure: None, ..outcome },
+        _ => outcome,
+    });
     let loaded = last.as_ref().and_then(LastApplied::load);
     let last_state = last.as_ref().and_then(|last| last.whole_state(loaded.as_ref()));
     if last.is_some() && last_state.is_none() {

@@ -41,7 +41,8 @@ pub(super) fn examine(examination: &Examination<'_>) -> Vec<Diagnostic> {
                 chains(cni)
             ),
             format!(
-                "remove {cni}, or configure it not to add routes: two programs must not manage the same routes"
+                "migrate from {cni} as `hostgw help migrating` describes, or configure it not to add routes: two programs must not \
+                 manage the same routes"
             ),
         )
     };

@@ -211,7 +211,14 @@ fn systems(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
             count(unknown.len(), "node"),
             names(unknown.iter().copied())
         );
-        let remedy = "if one of them runs Windows, set `os: windows` in the file: its default pod gateway is a different address";
+        let remedy = match &*unknown {
+            [_] => {
+                "if it runs Windows, set `os: windows` in the file: its default pod gateway is a different address"
+            }
+            _ => {
+                "if one of them runs Windows, set `os: windows` in the file: its default pod gateway is a different address"
+            }
+        };
         findings.push(Diagnostic::new(Rule::OsUncertain, message).with_remedy(remedy));
     }
     let mut disputed: BTreeMap<(&str, String, &str, String), Vec<&Untrusted>> = BTreeMap::new();
@@ -229,7 +236,7 @@ fn systems(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
             names(found)
         );
         let remedy = format!(
-            "check the node, and remove a wrong label with `kubectl label node NAME {}-`",
+            "check the node, and correct a wrong label with `kubectl label --overwrite node NAME {}={system}`",
             label(other_source)
         );
         findings.push(Diagnostic::new(Rule::OsUncertain, message).with_remedy(remedy));

@@ -15,7 +15,6 @@ use crate::{
     model::{Check, Cluster},
     plan::{self, Conflict, ForeignPolicy, OriginalSysctls, Prepared},
     record::Command,
-    text::count,
 };
 
 /// The minimum number of removed routes for a mass removal.
@@ -132,10 +131,11 @@ pub fn check_mass_removal(
     }
     let allowed = allowed.map_or_else(String::new, |allowed| format!(", not {allowed}"));
     let left = if leaves_none { "; this node would have no routes to other nodes" } else { "" };
-    let message = format!(
-        "this plan removes {removed} of the {}{allowed}{left}; nothing was changed",
-        count(managed, "managed route")
-    );
+    let routes = match managed {
+        1 => "the only managed route".to_owned(),
+        _ => format!("{removed} of the {managed} managed routes"),
+    };
+    let message = format!("this plan removes {routes}{allowed}{left}; nothing was changed");
     Err(Error::new(Kind::NotApplied, message).with_hint(format!(
         "review the removals with `hostgw plan`; if they are intended, run `hostgw apply --allow-removals {removed}`"
     )))

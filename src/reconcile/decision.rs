@@ -38,11 +38,11 @@ pub fn incomplete_error(incomplete: &apply::Incomplete) -> Error {
         "the rollback is incomplete"
     };
     let hint = if *only_conflicts {
-        "to overwrite or remove the foreign objects and finish, run `hostgw rollback --adopt`, or these commands; to keep them, run `hostgw rollback --abandon`"
+        "to overwrite or remove the foreign objects, run `hostgw rollback --adopt`, or these commands and then `hostgw rollback`; to keep them, run `hostgw rollback --abandon`"
     } else if left.is_empty() {
         "fix the cause, then run `hostgw rollback` to resume"
     } else {
-        "fix the cause, then run `hostgw rollback` to resume, or run these commands; to keep the node as it is, run `hostgw rollback --abandon`"
+        "fix the cause, then run `hostgw rollback` to resume, or run these commands and then `hostgw rollback`; to keep the node as it is, run `hostgw rollback --abandon`"
     };
     let error = Error::new(Kind::RollbackIncomplete, message).with_details(details).with_hint(hint);
     let commands = left.iter().flat_map(render::commands).map(|command| command.to_string().into());

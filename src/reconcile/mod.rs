@@ -70,4 +70,4 @@ pub use self::{
 pub use refusal::misfit;
 pub use session::{Place, Session};
 #[cfg(target_os = "linux")]
-pub use wording::{described, name, named, not_kept};
+pub use wording::{abandoned, described, name, named, not_kept};

@@ -24,6 +24,13 @@ pub fn described(record: &Record) -> String {
     named_by(record.id, &record.metadata)
 }
 
+/// Says that a transaction was rolled back except for a number of foreign changes, which are listed after this.
+#[must_use]
+pub fn abandoned(record: &Record, left: usize) -> String {
+    let these = if left == 1 { "this foreign change" } else { "these foreign changes" };
+    format!("Rolled back {}, except for {these}:", described(record))
+}
+
 /// Returns a noun for the apply of `outcome`.
 #[must_use]
 pub fn named(outcome: &Outcome) -> String {

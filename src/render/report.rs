@@ -42,6 +42,9 @@ pub struct Report {
     /// Whether some of them concern pod paths.
     #[serde(skip)]
     pub has_lost_paths: bool,
+    /// Whether this is the plan of a rollback.
+    #[serde(skip)]
+    pub is_rollback: bool,
     /// The files on this node that restore a part of its state at boot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub boot_files: Vec<BootFile>,
@@ -406,6 +409,7 @@ impl Report {
             unknown: Vec::new(),
             findings: Vec::new(),
             has_lost_paths: false,
+            is_rollback: false,
             boot_files: Vec::new(),
             totals,
         }

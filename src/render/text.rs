@@ -654,6 +654,9 @@ pub(super) fn totals(report: &Report) -> String {
             "No changes. This node matches the configuration, but some pod traffic is lost or diverted; see the warnings above.".to_owned()
         }
         (true, Some(_)) => "No changes. This node matches the configuration.".to_owned(),
+        (true, None) if report.is_rollback => {
+            "Nothing to do: this node is already in its previous state.".to_owned()
+        }
         (true, None) => "Nothing to do: hostgw manages nothing on this node.".to_owned(),
         (false, _) => format!("Plan: {line}."),
     }

@@ -155,6 +155,14 @@ fn a_fleet_is_planned_in_one_run() {
             "{markdown}"
         );
 
+        let summary = ["plan", "-f", "new.yaml", "--summary", "--state", "snapshots"];
+        assert_eq!(
+            desk.hostgw_ok(&summary).stdout,
+            "On 3 nodes (linux-1, linux-2, linux-3): 1 to add, 0 to update, 0 to remove
+3 of 3 nodes change: 3 to add, 0 to update, 0 to remove.
+"
+        );
+
         // linux-2 applies its plan. linux-3 has changed since.
         for (number, node) in [(2, &nodes[1]), (3, &nodes[2])] {
             node.write("plan.json", &desk.sh(&format!("cat plans/linux-{number}.json")));
@@ -169,6 +177,9 @@ fn a_fleet_is_planned_in_one_run() {
         let arguments = ["plan", "-f", "new.yaml", "--out", "more", "--state", "snapshots"];
         let planned = collect(&nodes, &arguments).expect(10);
         assert!(planned.stdout.contains("error: linux-3: 1 conflict: apply refuses this plan"), "{planned}");
+        planned.says(
+            "1 of 2 nodes changes: 1 to add, 0 to update, 0 to remove; 1 of 3 snapshots has no usable plan.",
+        );
         assert_eq!(desk.sh("ls more"), "linux-1.json\n");
         desk.hostgw(&["plan", "--node", "linux-1", "--state", "snapshots"]).expect(64);
         desk.hostgw(&["plan", "--out", "new.yaml", "--state", "snapshots"]).expect(64);

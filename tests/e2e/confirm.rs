@@ -402,6 +402,11 @@ fn an_incomplete_rollback_is_reported() {
         node.sh("ip route del 10.244.1.0/24");
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "a rollback that was finished");
+        let status = node.hostgw_ok(&["status"]);
+        status.says("Rolled back: apply 1 ");
+        assert!(!status.stdout.contains("incomplete"), "{status}");
+        let status = node.hostgw_ok(&["status", "--json"]).json();
+        assert!(status["unconfirmed"].is_object() && status["unconfirmed"]["failure"].is_null(), "{status}");
         snapshots.conclude();
     });
 }

@@ -25,20 +25,32 @@ while (select(my $ready = $watched, undef, undef, undef) > 0) {
 }
 "#;
 
-/// Tries TCP and UDP with the address in its first argument, and prints the name of the protocol in its second one if there is
-/// an answer.
+/// Tries connections at the same time, and prints the names of those with an answer. Each has three arguments: address,
+/// protocol, name.
 const TRY: &str = r#"
-use Socket;
-my ($address, $protocol) = @ARGV;
-my $is_tcp = $protocol eq 'TCP';
-socket(my $socket, PF_INET, $is_tcp ? SOCK_STREAM : SOCK_DGRAM, 0) or die $!;
-setsockopt($socket, SOL_SOCKET, $_, pack('l!l!', 0, 500_000)) or die $! for (SO_RCVTIMEO, SO_SNDTIMEO);
-connect($socket, sockaddr_in($is_tcp ? 443 : 9000, inet_aton($address))) or exit 0;
-if (!$is_tcp) {
-    send($socket, 'x', 0) or exit 0;
-    defined(recv($socket, my $text, 2000, 0)) or exit 0;
+use Socket qw(:DEFAULT SOCK_NONBLOCK);
+my (%sockets, %is_tcp);
+while (my ($address, $protocol, $name) = splice @ARGV, 0, 3) {
+    my $is_tcp = $protocol eq 'TCP';
+    socket(my $socket, PF_INET, ($is_tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK, 0) or die $!;
+    connect($socket, sockaddr_in($is_tcp ? 443 : 9000, inet_aton($address)));
+    $is_tcp or send($socket, 'x', 0) or next;
+    ($sockets{$name}, $is_tcp{$name}) = ($socket, $is_tcp);
 }
-print "$protocol\n";
+my ($ready, $rest) = (0, 0.5);
+while (%sockets) {
+    my ($readable, $writable) = ('', '');
+    vec($is_tcp{$_} ? $writable : $readable, fileno($sockets{$_}), 1) = 1 for keys %sockets;
+    ($ready, $rest) = select($readable, $writable, undef, $rest);
+    $ready > 0 or last;
+    for my $name (sort keys %sockets) {
+        my $socket = $sockets{$name};
+        vec($is_tcp{$name} ? $writable : $readable, fileno($socket), 1) or next;
+        my $answered = $is_tcp{$name} ? getpeername($socket) : defined(recv($socket, my $text, 2000, 0));
+        print "$name\n" if $answered;
+        delete $sockets{$name};
+    }
+}
 "#;
 
 const PODS: [&str; 2] = ["pod of linux-1", "pod of linux-2"];
@@ -385,8 +397,8 @@ impl Bench {
     fn lost(&self) -> String {
         self.cluster.machine().write("try.pl", TRY);
         let script = format!(
-            "(perl try.pl {POD} TCP) & (perl try.pl {POD} UDP) & (ping -n -q -c 1 -W 0.5 {POD} >&2 && echo ICMP) &
-             (perl try.pl {OUTSIDE} TCP | sed s/TCP/outside/) & wait"
+            "(ping -n -q -c 1 -W 0.5 {POD} >&2 && echo ICMP) &
+             perl try.pl {POD} TCP TCP {POD} UDP UDP {OUTSIDE} TCP outside; wait"
         );
         let answered = self.cluster.sh(PODS[0], &script);
         let is_lost = |what: &&str| !answered.lines().any(|line| line == *what);
@@ -419,10 +431,9 @@ impl Bench {
     /// Returns which connections between the pod of linux-1 and linux-2 itself get no answer, and whether UDP to the outside does.
     fn lost_to_others(&self) -> String {
         self.cluster.machine().write("try.pl", TRY);
-        let script =
-            format!("(perl try.pl {NODE} TCP | sed s/TCP/to-node/) & (perl try.pl {OUTSIDE} UDP) & wait");
+        let script = format!("perl try.pl {NODE} TCP to-node {OUTSIDE} UDP UDP");
         let mut answered = self.cluster.sh(PODS[0], &script);
-        let script = format!("perl try.pl {OWN_POD} TCP | sed s/TCP/from-node/");
+        let script = format!("perl try.pl {OWN_POD} TCP from-node");
         answered += &self.cluster.sh("node linux-2", &script);
         let is_lost = |what: &&str| !answered.lines().any(|line| line == *what);
         ["to-node", "from-node", "UDP"].into_iter().filter(is_lost).collect::<Vec<_>>().join(" ")

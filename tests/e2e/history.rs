@@ -38,6 +38,23 @@ fn rollbacks_undo_applies_newest_first() {
     });
 }
 
+/// Another program may have undone the change already, without anything for a rollback to do.
+#[test]
+fn a_rollback_without_changes_does_not_say_that_nothing_is_managed() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip route del 10.244.2.0/24");
+        let preview = node.hostgw_ok(&["rollback", "--dry-run"]);
+        preview.says("Nothing to do: this node is already in its previous state.");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.hostgw_ok(&["status"]).says("Managed: 2 routes,");
+    });
+}
+
 #[test]
 fn a_destroy_can_be_rolled_back() {
     each(|privilege| {

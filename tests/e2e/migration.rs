@@ -635,7 +635,11 @@ fn what_cannot_be_described_is_refused() {
         let node = &machine.node;
         for (arguments, code, why) in [
             (&["--pod-cidr", "none"][..], 3, "pass --cluster-prefix"),
-            (&["--pod-cidr", "none,10.244.0.0/24"], 64, "--pod-cidr none excludes other pod CIDRs"),
+            (
+                &["--pod-cidr", "none,10.244.0.0/24"],
+                64,
+                "--pod-cidr none cannot be combined with other pod CIDRs",
+            ),
             (&["--pod-cidr", "10.244.0.1/24"], 64, "did you mean 10.244.0.0/24?"),
             (&["--cluster-prefix", "10.9.0.0/16"], 3, "found no pod interface in 10.9.0.0/16 on this node"),
             (&["--egress-interface", "eth9"], 3, "error[HG1106]"),

@@ -208,8 +208,9 @@ impl LiveDocument<'_> {
             [] => String::new(),
             routes => {
                 let named: Vec<String> = routes.iter().map(|route| destination_and_gateway(route)).collect();
+                let they_lead = if named.len() == 1 { "it leads" } else { "they lead" };
                 format!(
-                    "# Not imported, because it is unclear whether they lead to pods: {} (see `hostgw help HG1125`)\n",
+                    "# Not imported, because it is unclear whether {they_lead} to pods: {} (see `hostgw help HG1125`)\n",
                     list(&named, 8)
                 )
             }

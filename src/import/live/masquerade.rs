@@ -143,14 +143,23 @@ impl<'a> NatReading<'a> {
         let named = |it: &&Judged<'_, '_>| quoted(&it.rule.origin, &it.obstacles);
         let kept: Vec<String> = kept.iter().map(named).collect();
         if !kept.is_empty() {
-            let message = format!(
-                "rules that masquerade pod traffic were not imported, because a configuration cannot express their conditions: {}",
-                list(&kept, 8)
+            let (rules, stay) = match kept.len() {
+                1 => (
+                    "a rule that masquerades pod traffic was not imported, because a configuration cannot express its conditions",
+                    "this rule stays in effect: keep it if pods need it",
+                ),
+                _ => (
+                    "rules that masquerade pod traffic were not imported, because a configuration cannot express their conditions",
+                    "these rules stay in effect: keep them if pods need them",
+                ),
+            };
+            findings.push(
+                Diagnostic::new(Rule::NatNotImported, format!("{rules}: {}", list(&kept, 8))).with_remedy(
+                    format!(
+                        "{stay}. `nat` only selects by destination (`exclude`) and by source (`source: pods`)"
+                    ),
+                ),
             );
-            findings.push(Diagnostic::new(Rule::NatNotImported, message).with_remedy(
-                "these rules stay in effect: keep them if pods need them. `nat` only selects by destination (`exclude`) and \
-                 by source (`source: pods`)",
-            ));
         }
         if rules.is_cut_short {
             let message = format!(
@@ -185,8 +194,8 @@ impl<'a> NatReading<'a> {
         wider.extend(exclusions);
         if !wider.is_empty() {
             let message = format!(
-                "the configuration masquerades more packets than the current rules do, because it cannot express these \
-                 rules' conditions: {}",
+                "the configuration masquerades more packets than the current rules do, because it cannot express {} conditions: {}",
+                if wider.len() == 1 { "this rule's" } else { "these rules'" },
                 list(&wider, 8)
             );
             findings.push(Diagnostic::new(Rule::NatNotImported, message).with_remedy(

@@ -408,7 +408,9 @@ function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
         if ($isOwned -and -not $destinations.Exact.ContainsKey($now.Destination)) { $removed[$now.Destination] = $true }
         if ($keys.ContainsKey($key)) { continue }
         if ($isOwned) {
-            [void] $removals.Add((New-RouteChange $now $Absent $Absent 'not in the configuration'))
+            $why = 'not in the configuration'
+            if ($removeAll) { $why = 'managed by hostgw' }
+            [void] $removals.Add((New-RouteChange $now $Absent $Absent $why))
         } elseif ($null -ne $affected -and $Adopt) {
             [void] $removals.Add((New-RouteChange $now $Absent $Absent 'adopt foreign route'))
         } elseif ($null -ne $needed) {
@@ -787,7 +789,7 @@ function Undo-Journal {
     if ($remaining.Count -gt 0) {
         Write-Failure 'the rollback is incomplete. Remaining commands, in this order:'
         foreach ($line in $remaining) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
-        Write-Help 'run these commands, or fix the cause and run this script with -Rollback to resume'
+        Write-Help 'fix the cause, or run these commands; then run this script with -Rollback to finish'
         return 7
     }
     Write-Record 'Rolled back and verified: the node is in its previous state.'
@@ -926,7 +928,9 @@ function Get-MassRemoval($plan) {
     if ($plan.Removed -eq 0 -or -not ($isMassRemoval -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
     $left = ''
     if ($others -eq 0) { $left = '; this node would have no routes to other nodes' }
-    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.ManagedCount + ' managed routes' + $left + '; nothing was changed'
+    $removed = '' + $plan.Removed + ' of the ' + $plan.ManagedCount + ' managed routes'
+    if ($plan.ManagedCount -eq 1) { $removed = 'the only managed route' }
+    return 'this plan removes ' + $removed + $left + '; nothing was changed'
 }
 
 # Records that matching live routes are managed from now on, and that routes missing from the configuration are not.
@@ -987,6 +991,8 @@ function Invoke-Reconcile([bool] $commit) {
     } elseif ($plan.Faults.Count -gt 0) {
         Write-Record ('Applied to node ' + $Node + ': ' + (Format-Applied $plan) +
             '. Some pod traffic is lost or diverted; see the warnings above.')
+    } elseif ($removeAll) {
+        Write-Record ('Destroyed on node ' + $Node + ' and verified: ' + (Format-Applied $plan) + '.')
     } else {
         Write-Record ('Applied to node ' + $Node + ' and verified: ' + (Format-Applied $plan) + '.')
     }

@@ -969,7 +969,7 @@ undo() {
     fi
     fail "the rollback is incomplete. Remaining commands, in this order:"
     printf '%s\n' "$left" "$foreign" | sed -n 's/^./  &/p' | escaped >&2
-    say "help: fix the cause, then run this script with --undo to resume, or run these commands" >&2
+    say "help: fix the cause, or run these commands; then run this script with --undo to finish" >&2
     [ -z "$foreign" ] || say "help: to keep the foreign changes, run this script with --undo --abandon" >&2
     exit 7
 }
@@ -1120,7 +1120,11 @@ if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
         left=
         grep -q ' via ' "$work/wanted.4" "$work/wanted.6" || left="; this node would have no routes to other nodes"
-        refuse 8 "this plan removes $removed of the $has managed routes$left; nothing was changed. If that is intended, run this script with --allow-removals $removed"
+        case $has in
+        1) number="the only managed route" ;;
+        *) number="$removed of the $has managed routes" ;;
+        esac
+        refuse 8 "this plan removes $number$left; nothing was changed. If that is intended, run this script with --allow-removals $removed"
     fi
 fi
 

@@ -12,7 +12,7 @@ use std::{
 
 use super::{new_folder, programs};
 
-/// Removes the folders in its arguments at the end. Each line is a request to run the script in the first one.
+/// Removes the folders in its arguments at the end, if they still exist. Each line is a request to run the script in the first one.
 ///
 /// Signals to the terminal's process group only concern the test, which ends this process when it ends. The shell
 /// mentions killed programs on its own standard error.
@@ -25,7 +25,9 @@ while read -r _; do
     echo $?
 done
 cd /
-rm -rf "$@"
+for folder; do
+    [ ! -e "$folder" ] || rm -rf "$folder"
+done
 "#;
 
 /// A child process that lives as long as the pipe to it.
@@ -34,6 +36,8 @@ pub struct Holder {
     pipes: Mutex<Option<Pipes>>,
     /// The script that it runs, and the output.
     exchange: PathBuf,
+    /// What it removes at the end, unless this process has done so.
+    folders: Vec<PathBuf>,
 }
 
 struct Pipes {
@@ -66,7 +70,8 @@ impl Holder {
             }
             panic!("{}", programs::no_namespaces(&why));
         }
-        Self { child, pipes: Mutex::new(Some(Pipes { requests, answers })), exchange }
+        let folders = folders.into_iter().map(Path::to_owned).collect();
+        Self { child, pipes: Mutex::new(Some(Pipes { requests, answers })), exchange, folders }
     }
 
     /// The process ID.
@@ -105,6 +110,9 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
+        for folder in &self.folders {
+            let _ = fs::remove_dir_all(folder);
+        }
         self.pipes.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let _ = self.child.wait();
     }

@@ -125,7 +125,7 @@ impl Namespace {
         self.sh("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
                  echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
                  ip link set lo up
-                 hostname machine");
+                 echo machine 2>/dev/null >/proc/sys/kernel/hostname || hostname machine");
         self
     }
 
