@@ -74,7 +74,8 @@ fn after_help() -> String {
 #[derive(Debug, Parser)]
 #[command(name = "hostgw", version = VERSION, after_help = after_help(), max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Arguments {
-    /// When to use color. `auto` follows NO_COLOR, CLICOLOR_FORCE and FORCE_COLOR, then checks for a terminal.
+    /// When to use color. `auto` follows NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR, CLICOLOR and TERM=dumb, then checks for a
+    /// terminal.
     // The help of a command lists its own options first.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", display_order = 900)]
     pub color: Color,
@@ -210,6 +211,8 @@ pub(super) enum Verb {
     /// the plan there. Requires root, to read the firewall. Changes nothing on this node.
     Rehearse(RehearseOptions),
     /// Print the JSON Schema of the configuration or of another document.
+    ///
+    /// Editors and CI jobs check files with it. Runs on any machine, without root.
     Schema(SchemaOptions),
     /// Print a completion script for a shell.
     ///
@@ -218,10 +221,16 @@ pub(super) enum Verb {
     /// lists the line for every shell.
     Completions(CompletionsOptions),
     /// Write manual pages: hostgw(1), one for each command and one for each guide.
+    ///
+    /// Runs on any machine, without root.
     Man(ManOptions),
     /// Explain a command or a diagnostic code, or show a guide.
+    ///
+    /// Without a topic, lists the commands and guides.
     Help(HelpOptions),
     /// Print the version, as --version does.
+    ///
+    /// Names the Git commit from which hostgw was built.
     Version,
     /// Roll back an apply that is not confirmed in time (internal; started by `apply --confirm`).
     #[command(hide = true)]

@@ -569,7 +569,7 @@ fn egress_of_alone(options: &LiveOptions, view: &NodeView<'_>) -> Result<Untrust
 /// Warns that nothing shows other nodes.
 fn only_node(prefixes: &[IpNet]) -> Diagnostic {
     let message = format!(
-        "found no routes to the pod CIDRs of other nodes in {}, so the configuration only has this node; nextHop is assumed",
+        "found no routes to the pod CIDRs of other nodes in {}, so the configuration contains only this node; nextHop is assumed",
         list(prefixes, 4)
     );
     Diagnostic::new(Rule::NextHopUnknown, message).with_remedy(

@@ -400,7 +400,7 @@ pub(super) fn routers(routes: &[NodeRoute<'_>]) -> Option<Diagnostic> {
     let (address, cidrs) = by_router.first_key_value()?;
     let others = match by_router.len() - 1 {
         0 => String::new(),
-        others => format!(" (likewise {})", count(others, "other next hop")),
+        others => format!(" (the same applies to {})", count(others, "other next hop")),
     };
     let message = format!(
         "the routes to {} lead via {address}, which is imported as a router, with one node for each pod CIDR{others}; the names and \

@@ -252,7 +252,7 @@ function Uninstall-Task($steps) {
         Write-Help 'fix the cause, then run this script with -Uninstall again'
         return 1
     }
-    Write-Record 'Uninstalled. Routes and forwarding stay in effect; run this script with -Destroy to remove them.'
+    Write-Record 'Uninstalled. Routes and forwarding stay in effect; run this script with -Destroy to remove the routes and restore forwarding.'
     return 0
 }
 
