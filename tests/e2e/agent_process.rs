@@ -133,7 +133,7 @@ impl Drop for Agent<'_> {
 
 /// Returns routes, NAT and forwarding as other programs print them.
 pub fn state(node: &Namespace) -> String {
-    node.sh("ip route; nft -s list ruleset; cat /proc/sys/net/ipv4/ip_forward")
+    node.look("ip route; nft -s list ruleset") + &node.sysctl("net.ipv4.ip_forward")
 }
 
 /// Returns the CPU time that the agent has used.

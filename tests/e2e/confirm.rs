@@ -523,9 +523,7 @@ fn the_supervisor_rolls_back_a_command_that_is_killed_midway() {
                 // It was complete, but had not reported so.
                 node.hostgw_ok(&["cancel"]);
             }
-            node.wait_until("the supervisor ended", || {
-                node.try_sh("flock -n state/net-*/lock true").code == 0 || node.state_dir().is_none()
-            });
+            node.wait_until("the supervisor ended", || node.are_free("state/net-"));
             node.assert_unchanged(&before, &format!("kill:{number}"));
         }
         assert!(killed_midway > 0, "no kill came midway");
@@ -550,9 +548,7 @@ fn a_stopped_command_does_not_extend_the_deadline() {
                 return;
             }
             stopped.kill();
-            node.wait_until("the supervisor ended", || {
-                node.try_sh("flock -n state/net-*/lock true").code == 0 || node.state_dir().is_none()
-            });
+            node.wait_until("the supervisor ended", || node.are_free("state/net-"));
         }
     });
 }

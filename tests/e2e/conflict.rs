@@ -45,7 +45,7 @@ fn a_rollback_restores_adopted_routes() {
             node.assert_unchanged(&before, foreign);
             node.hostgw_ok(&["apply", "--yes", "--adopt"]);
             assert_eq!(node.managed_routes()[..2], [ON_LINK, super::TO_NODE_2], "{foreign}");
-            assert_eq!(node.run(["ip", "route", "show", "10.244.1.0/24"]).lines().count(), 1, "{foreign}");
+            assert_eq!(node.look("ip route show 10.244.1.0/24").lines().count(), 1, "{foreign}");
             settled(&node);
             node.hostgw_ok(&["rollback", "--yes"]);
             node.assert_unchanged(&before, &format!("adopt and rollback of {foreign}"));
@@ -96,7 +96,7 @@ fn adopt_and_rollback_keep_the_order_of_appended_routes() {
                  ip route append 10.244.1.0/24 via 172.30.0.4 proto static");
         let before = node.witness();
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);
-        assert_eq!(node.run(["ip", "route", "show", "10.244.1.0/24"]).lines().count(), 1);
+        assert_eq!(node.look("ip route show 10.244.1.0/24").lines().count(), 1);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "adopt and rollback");
     });
@@ -110,7 +110,7 @@ fn a_foreign_route_with_another_metric_stays() {
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.1 metric 5");
         let before = node.witness();
         node.hostgw_ok(&["apply", "--yes"]);
-        assert_eq!(node.run(["ip", "route", "show", "10.244.1.0/24"]).lines().count(), 2);
+        assert_eq!(node.look("ip route show 10.244.1.0/24").lines().count(), 2);
         node.hostgw_ok(&["destroy", "--yes"]);
         node.assert_unchanged(&before, "apply and destroy");
     });
@@ -136,7 +136,7 @@ fn a_rollback_does_not_overwrite_a_foreign_route() {
             "conflict-rollback-abandon",
             &node.hostgw(&["rollback", "--yes", "--abandon"]).expect(0),
         );
-        let route = node.run(["ip", "route", "show", "10.244.1.0/24"]);
+        let route = node.look("ip route show 10.244.1.0/24");
         assert_eq!(route.trim_end(), "10.244.1.0/24 via 172.30.0.9 dev eth0 proto bird");
         assert!(node.managed_routes().is_empty());
         snapshots.conclude();
@@ -158,7 +158,7 @@ fn a_conflict_names_the_managed_route_that_was_replaced() {
         node.hostgw(&["status"]).expect(0).says(side);
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);
         node.hostgw_ok(&["rollback", "--yes"]);
-        let route = node.run(["ip", "route", "show", "10.244.1.0/24"]);
+        let route = node.look("ip route show 10.244.1.0/24");
         assert_eq!(route.trim_end(), "10.244.1.0/24 via 172.30.0.9 dev eth0 proto static");
     });
 }
@@ -175,7 +175,7 @@ fn the_rollback_of_a_removal_keeps_existing_foreign_routes() {
         let before = node.witness();
         for removal in [&["destroy", "--yes"][..], &["apply", "--yes"]] {
             node.hostgw_ok(removal);
-            let routes = node.sh("ip route show 10.244.7.0/24");
+            let routes = node.look("ip route show 10.244.7.0/24");
             assert_eq!(routes.trim_end(), "10.244.7.0/24 via 172.30.0.9 dev eth0 proto static");
             node.hostgw_ok(&["rollback", "--yes"]);
             node.assert_unchanged(&before, "a removal and its rollback");

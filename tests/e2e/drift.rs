@@ -64,6 +64,6 @@ fn managed_objects_are_found_without_records() {
         settled(&node);
         node.hostgw_ok(&["destroy", "--yes"]);
         assert_eq!(node.managed_routes(), Vec::<String>::new());
-        assert_eq!(node.run(["nft", "list", "tables"]), "");
+        assert_eq!(node.look("nft list tables"), "");
     });
 }

@@ -37,7 +37,7 @@ fn both_families_are_applied_and_destroyed_without_residue() {
         let before = node.witness();
         let mut snapshots = Snapshots::default();
         snapshots.compare("dual-stack-apply", &node.hostgw(&["apply", "--yes"]));
-        let routes = node.run(["ip", "-6", "route", "show", "proto", "87"]);
+        let routes = node.look("ip -6 route show proto 87");
         let routes: Vec<_> = routes.lines().map(str::trim_end).collect();
         assert_eq!(
             routes,
@@ -47,7 +47,7 @@ fn both_families_are_applied_and_destroyed_without_residue() {
                 "fd00:244::/48 dev eth0 metric 1024 pref medium",
             ]
         );
-        assert!(node.run(["nft", "list", "table", "ip6", "hostgw"]).contains("ip6 daddr != fd00:244::/48"));
+        assert!(node.look("nft list table ip6 hostgw").contains("ip6 daddr != fd00:244::/48"));
         assert_eq!(node.sysctl("net.ipv6.conf.all.forwarding"), "1");
         assert_eq!(node.managed_routes().len(), 3);
         settled(&node);
@@ -70,7 +70,7 @@ fn both_families_follow_the_configuration_and_are_rolled_back() {
         node.write("hostgw.yaml", &CLUSTER.replacen("egress", "nextHop: node-address\negress", 1));
         node.hostgw_ok(&["apply", "--yes"]);
         settled(&node);
-        let routes = node.run(["ip", "-6", "route", "show", "proto", "87"]);
+        let routes = node.look("ip -6 route show proto 87");
         assert!(routes.contains("fd00:244:0:2::/64 via fd00:30::12 dev eth0"), "{routes}");
         assert_eq!(routes.lines().count(), 2, "{routes}");
         node.hostgw_ok(&["rollback", "--yes"]);
@@ -96,7 +96,7 @@ fn adopted_ipv6_routes_are_restored() {
             node.hostgw(&["apply", "--yes"]).expect(10);
             node.hostgw_ok(&["apply", "--yes", "--adopt"]);
             settled(&node);
-            assert_eq!(node.run(["ip", "-6", "route", "show", "fd00:244:0:2::/64"]).lines().count(), 1);
+            assert_eq!(node.look("ip -6 route show fd00:244:0:2::/64").lines().count(), 1);
             node.hostgw_ok(&["rollback", "--yes"]);
             node.assert_unchanged(&before, &format!("adopt and rollback of {foreign}"));
             node.sh("ip -6 route del fd00:244:0:2::/64");

@@ -15,7 +15,7 @@ fn add_foreign_rule(node: &Namespace) {
 }
 
 fn has_foreign_rule(node: &Namespace) -> bool {
-    node.run(["nft", "list", "ruleset"]).contains("theirs")
+    node.look("nft list ruleset").contains("theirs")
 }
 
 /// Asserts that everything of the apply is undone except its table, which contains the foreign rule.

@@ -271,7 +271,7 @@ fn objects_lost_with_their_interface_do_not_prevent_a_rollback() {
             node.sh("ip link del eth0");
             node.hostgw_ok(&[verb, "--yes"]);
             assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
-            assert_eq!(node.run(["nft", "list", "tables"]), "");
+            assert_eq!(node.look("nft list tables"), "");
         }
     });
 }

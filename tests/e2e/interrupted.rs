@@ -214,7 +214,7 @@ fn an_interface_that_disappears_midway_is_reported() {
                 .warns("ip route add 10.64.5.0/24 via 172.30.0.1 dev eth0");
             let assert_restored = || {
                 assert_eq!(node.managed_routes(), [""; 0]);
-                assert_eq!(node.sh("nft list ruleset"), "table ip hostgw {\n}\n");
+                assert_eq!(node.look("nft list ruleset"), "table ip hostgw {\n}\n");
                 assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
                 assert_eq!(node.sysctl("net.ipv4.conf.all.accept_redirects"), "0");
             };

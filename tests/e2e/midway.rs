@@ -54,7 +54,7 @@ fn unplug(node: &Namespace) {
 
 /// The managed live state: routes, table, forwarding.
 fn managed_state(node: &Namespace) -> (Vec<String>, String, String) {
-    let seen = node.sh("ip route show proto 87; echo '#'; nft list table ip hostgw 2>/dev/null || true");
+    let seen = node.look("ip route show proto 87; echo '#'; nft list table ip hostgw 2>/dev/null || true");
     let (routes, table) = seen.split_once("#\n").expect("the end of the routes");
     let routes = routes.lines().map(|line| line.trim_end().to_owned()).collect();
     (routes, without_counters(table), node.sysctl("net.ipv4.ip_forward"))
@@ -171,11 +171,11 @@ fn foreign_objects_added_at_any_point_stay() {
         drop(node.sh(&format!("ip route replace {FOREIGN}; ip route add {MORE}; nft add table ip others")));
     };
     at_every_point(&node, &cluster("", &[NODE_1, NODE_2, NODE_3]), disturb, |point, outcome| {
-        let routes = node.run(["ip", "route"]);
+        let routes = node.look("ip route");
         for route in [FOREIGN, MORE] {
             assert!(routes.lines().any(|line| line.trim_end() == route), "{point}: {outcome}\n{routes}");
         }
-        assert!(node.sh("nft list tables").contains("table ip others"), "{point}: {outcome}");
+        assert!(node.look("nft list tables").contains("table ip others"), "{point}: {outcome}");
         // Whatever the result, it is reported, and the node is never in between.
         assert!([0, 6, 10].contains(&outcome.code), "{point}: {outcome}");
         assert!(!is_open(&node), "{point}: {outcome}");
@@ -203,7 +203,7 @@ fn a_foreign_route_added_at_any_point_is_not_replaced() {
     let mut codes = BTreeSet::new();
     let disturb = |node: &Namespace| drop(node.sh(&format!("ip route replace {FOREIGN}")));
     let assert_foreign_route_kept = |context: &str| {
-        let routes = node.run(["ip", "route", "show", "10.244.1.0/24"]);
+        let routes = node.look("ip route show 10.244.1.0/24");
         assert_eq!(routes.trim_end(), FOREIGN, "{context}");
     };
     at_every_point(&node, &changed, disturb, |point, outcome| {
@@ -246,7 +246,7 @@ fn a_foreign_set_added_at_any_point_stays() {
         let mut codes = BTreeSet::new();
         at_every_point(&node, file, disturb, |point, outcome| {
             let context = format!("{point}: {outcome}");
-            assert!(node.sh("nft list table ip hostgw").contains("set theirs"), "{context}");
+            assert!(node.look("nft list table ip hostgw").contains("set theirs"), "{context}");
             assert_eq!(is_open(&node), outcome.code == 7, "{context}");
             if [7, 10].contains(&outcome.code) {
                 outcome.warns("set theirs");
@@ -282,7 +282,7 @@ fn a_foreign_rule_added_at_any_point_is_never_lost_silently() {
         |node: &Namespace| drop(node.sh(&format!("nft insert rule ip hostgw postrouting {FOREIGN}")));
     at_every_point(&node, &changed, disturb, |point, outcome| {
         let context = format!("{point}: {outcome}");
-        let is_kept = node.sh("nft list table ip hostgw").contains(FOREIGN);
+        let is_kept = node.look("nft list table ip hostgw").contains(FOREIGN);
         let is_reported = outcome.stdout.contains(FOREIGN) || outcome.stderr.contains(FOREIGN);
         assert!(is_kept || is_reported, "{context}");
         assert!([0, 7].contains(&outcome.code), "{context}");
@@ -319,7 +319,7 @@ fn foreign_objects_added_during_a_rollback_are_never_lost_silently() {
         let disturb = |node: &Namespace| drop(node.sh(&format!("nft '{foreign}'")));
         at_every_point_of("rollback", &node, disturb, |point, outcome| {
             let context = format!("{point}: {outcome}");
-            let is_kept = node.sh("nft list table ip hostgw").contains(seen);
+            let is_kept = node.look("nft list table ip hostgw").contains(seen);
             let is_reported = outcome.stdout.contains(seen) || outcome.stderr.contains(seen);
             assert!(is_kept || (is_reported && foreign == RULE), "{context}");
             assert!([0, 7, 10].contains(&outcome.code), "{context}");

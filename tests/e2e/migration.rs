@@ -444,11 +444,11 @@ fn a_node_that_rejects_packets_to_other_pods_is_migrated_without_losing_a_packet
         let config = node.sh("cat hostgw.yaml");
         assert!(config.contains("clusterPrefix: 10.244.0.0/16 # from the unreachable route"), "{config}");
         assert!(config.contains("nat: {exclude: [192.0.2.0/24], source: pods}"), "{config}");
-        let rejecting = node.sh("ip route show type unreachable");
+        let rejecting = node.look("ip route show type unreachable");
         assert_eq!(rejecting.trim_end(), "unreachable 10.244.0.0/16 proto 87 metric 4294967295");
-        assert!(!node.sh("nft list table ip mine").contains("masquerade"));
+        assert!(!node.look("nft list table ip mine").contains("masquerade"));
         node.hostgw_ok(&["rollback", "--yes"]);
-        let restored = node.sh("ip route show 10.244.1.0/24");
+        let restored = node.look("ip route show 10.244.1.0/24");
         assert_eq!(restored.trim_end(), "10.244.1.0/24 via 172.30.0.12 dev eth0 proto kernel");
     });
 }
@@ -590,9 +590,9 @@ fn a_locked_mtu_is_imported_and_its_lock_is_named() {
         node.write("hostgw.yaml", &imported.stdout);
         node.hostgw_ok(&["plan", "--adopt"]).says("mtu lock");
         node.hostgw_ok(&["apply", "--adopt", "--yes"]);
-        assert!(node.sh("ip route show 10.244.1.0/24").contains(" mtu 1400"));
+        assert!(node.look("ip route show 10.244.1.0/24").contains(" mtu 1400"));
         node.hostgw_ok(&["rollback", "--yes"]);
-        assert!(node.sh("ip route show 10.244.1.0/24").contains(" mtu lock 1400"));
+        assert!(node.look("ip route show 10.244.1.0/24").contains(" mtu lock 1400"));
     });
 }
 

@@ -220,7 +220,7 @@ fn supervisor(node: &Namespace) -> Option<Pid> {
 /// The IPv4 state that hostgw could change, as other tools print it. Less complete than the witness, but ten times
 /// faster.
 fn live(node: &Namespace) -> String {
-    let objects = node.sh("ip route show table all; nft list ruleset");
+    let objects = node.look("ip route show table all; nft list ruleset");
     let sysctls = node.sysctls(&["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf"]);
     without_counters(&objects) + &sysctls.join("\n")
 }

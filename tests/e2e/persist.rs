@@ -352,9 +352,9 @@ fn scripts_only_add_missing_routes() {
             assert_eq!(node.managed_routes(), routes);
             // A foreign route in place of one of them stays, whatever its attributes.
             node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.1 proto static");
-            let foreign = node.sh("ip route show 10.244.1.0/24");
+            let foreign = node.look("ip route show 10.244.1.0/24");
             assert_eq!(node.try_sh(own).expect(0).stderr, "");
-            assert_eq!(node.sh("ip route show 10.244.1.0/24"), foreign);
+            assert_eq!(node.look("ip route show 10.244.1.0/24"), foreign);
             node.sh("ip route del 10.244.1.0/24");
             // A route that the kernel refuses is reported, and does not make the interface fail.
             node.sh("ip route flush proto 87; ip address flush dev eth0; ip link set eth0 down");

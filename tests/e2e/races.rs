@@ -75,7 +75,7 @@ fn no_race_for_a_route_removes_a_foreign_one() {
         assert!([0, 5, 6, 7, 10].contains(&outcome.code), "{context}");
         abandon(&node);
         node.hostgw_ok(&["destroy", "--yes"]);
-        let left = node.run(["ip", "route", "show", "10.244.1.0/24"]);
+        let left = node.look("ip route show 10.244.1.0/24");
         assert_eq!(left.trim_end(), FOREIGN, "{context}");
         node.sh(&format!("ip route del {FOREIGN}"));
     }

@@ -35,7 +35,7 @@ fn new_node() -> Namespace {
 
 /// Routes, NAT and forwarding, as other programs print them.
 fn state(node: &Namespace) -> String {
-    node.sh("ip route; nft -s list ruleset; cat /proc/sys/net/ipv4/ip_forward")
+    node.look("ip route; nft -s list ruleset") + &node.sysctl("net.ipv4.ip_forward")
 }
 
 fn clear(node: &Namespace) {

@@ -31,7 +31,7 @@ fn the_recipe_is_applied_and_stays_in_effect() {
                 "10.244.2.0/24 via 10.244.2.2 dev eth0",
             ]
         );
-        assert_eq!(without_counters(&node.run(["nft", "list", "table", "ip", "hostgw"])), TABLE);
+        assert_eq!(without_counters(&node.look("nft list table ip hostgw")), TABLE);
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "1");
         snapshots.compare("recipe-plan-after", &node.hostgw(&["plan", "--detailed-exitcode"]));
         snapshots.conclude();

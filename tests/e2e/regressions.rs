@@ -17,7 +17,7 @@ fn an_unrestorable_object_does_not_prevent_the_rest() {
             .warns("interface eth1 does not exist")
             .warns("ip route append 10.244.1.0/24 dev eth1 proto static scope link");
         assert_eq!(node.managed_routes(), ["10.244.1.0/24 via 10.244.1.1 dev eth0"]);
-        assert_eq!(node.sh("nft list tables"), "");
+        assert_eq!(node.look("nft list tables"), "");
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
         node.hostgw(&["rollback", "--yes"]).expect(7);
         node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored");
@@ -38,7 +38,7 @@ fn a_multipath_route_with_a_dead_next_hop_is_restored() {
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);
         node.sh("ip link set lan1 down");
         node.hostgw_ok(&["rollback", "--yes"]);
-        let route = node.run(["ip", "route", "show", "10.244.1.0/24"]);
+        let route = node.look("ip route show 10.244.1.0/24");
         assert!(route.contains("172.30.0.1") && route.contains("172.31.0.1"), "{route}");
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);
         node.hostgw_ok(&["rollback", "--yes"]);
@@ -89,7 +89,7 @@ fn a_default_route_from_router_advertisements_is_not_lost() {
         node.sh("ip -6 address add 2001:db8::11/64 dev eth0 nodad
                  ip -6 route add default via fe80::99 dev eth0 proto ra");
         node.wait_until("the kernel has added the address's own route", || {
-            !node.run(["ip", "-6", "route", "show", "table", "local", "2001:db8::11"]).is_empty()
+            !node.look("ip -6 route show table local 2001:db8::11").is_empty()
         });
         let before = node.witness();
         let dual = |sysctls: &str| {
@@ -109,7 +109,7 @@ nodes:
             .warns("add `net.ipv6.conf.eth0.accept_ra: 2` under sysctls");
         node.assert_unchanged(&before, "a refused apply");
         apply(&node, &dual("sysctls: {net.ipv6.conf.eth0.accept_ra: 2}"));
-        assert!(node.sh("ip -6 route show default").contains("fe80::99"));
+        assert!(node.look("ip -6 route show default").contains("fe80::99"));
         node.hostgw_ok(&["destroy", "--yes"]);
         node.assert_unchanged(&before, "apply and destroy");
     });

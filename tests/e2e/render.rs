@@ -130,7 +130,7 @@ nodes:
             if off_link == "skip" {
                 outcome.says("note: no route to 2 pod CIDRs, because their next hops are on other links");
             }
-            let routes = node.sh("ip route show 10.244.2.0/24 proto 87");
+            let routes = node.look("ip route show 10.244.2.0/24 proto 87");
             assert_eq!(routes.trim().replace(" proto 87", ""), route, "{next_hop} {off_link}");
             node.hostgw(&["plan", "--node", "a", "--detailed-exitcode"]).expect(0).says("No changes");
             script(&node, "").expect(0).says("No changes");
@@ -181,7 +181,7 @@ nodes:
         node.sh("ip link set off-peer up");
         node.wait_until("the address is used", || !node.sh("ip -6 address").contains("tentative"));
         node.hostgw_ok(&["apply", "--yes", "--node", "a"]);
-        let routes = node.sh("ip -6 route show proto 87");
+        let routes = node.look("ip -6 route show proto 87");
         assert!(routes.contains("fd00:244:0:2::/64 via fd00:30::12 dev eth0 src fd00:30::11"), "{routes}");
     });
 }
@@ -298,8 +298,7 @@ fn an_interrupted_run_is_rolled_back() {
 
 /// Waits until no child process of a killed script is left, which would hold the lock.
 pub(super) fn await_lock(node: &Namespace) {
-    let script = "for lock in scripts/script-*/lock; do [ ! -e $lock ] || flock -n $lock true || exit; done";
-    node.wait_until("the lock is free", || node.try_sh(script).code == 0);
+    node.wait_until("the lock is free", || node.are_free("scripts/script-"));
 }
 
 /// A substitute for a program. It counts its calls, and kills the script before or after the one with a given number.

@@ -222,7 +222,7 @@ fn foreign_objects_added_to_the_table_are_kept() {
             );
             let outcome = script_with(shell, &node, "nft", &early).expect(6);
             outcome.warns("another program changed the table ip hostgw");
-            let ruleset = node.run(["nft", "list", "ruleset"]);
+            let ruleset = node.look("nft list ruleset");
             assert!(!ruleset.contains("192.168.0.0"), "{ruleset}");
             assert!(ruleset.contains("theirs") || ruleset.contains("192.0.2.1"), "{foreign}: {ruleset}");
             assert_no_open_record_of_this_run(&node);
@@ -234,10 +234,10 @@ fn foreign_objects_added_to_the_table_are_kept() {
             let late = format!("[ \"$1\" != -f ] || $REAL/nft '{foreign}'\nexec $REAL/nft \"$@\"");
             let outcome = script_with(shell, &node, "nft", &late).expect(7);
             outcome.warns("another program changed the table ip hostgw");
-            let ruleset = node.run(["nft", "list", "ruleset"]);
+            let ruleset = node.look("nft list ruleset");
             assert!(ruleset.contains("theirs") || ruleset.contains("192.0.2.1"), "{foreign}: {ruleset}");
             script(shell, &node, "--undo --abandon").expect(0);
-            assert_eq!(node.run(["nft", "list", "ruleset"]), ruleset);
+            assert_eq!(node.look("nft list ruleset"), ruleset);
         }
     });
 }
@@ -254,13 +254,13 @@ fn an_undo_keeps_a_table_with_foreign_changes() {
         render(&node, &configuration(""));
         script("sh", &node, "").expect(0);
         node.sh("nft add set ip hostgw theirs '{ type ipv4_addr; }'");
-        let ruleset = node.run(["nft", "-s", "list", "ruleset"]);
+        let ruleset = node.look("nft -s list ruleset");
         script("sh", &node, "--undo").expect(7).warns("another program changed the table ip hostgw");
-        assert_eq!(node.run(["nft", "-s", "list", "ruleset"]), ruleset);
+        assert_eq!(node.look("nft -s list ruleset"), ruleset);
         assert!(node.managed_routes().is_empty());
         node.sh("nft delete set ip hostgw theirs");
         script("sh", &node, "--undo").expect(0);
-        assert_eq!(node.run(["nft", "list", "ruleset"]), "");
+        assert_eq!(node.look("nft list ruleset"), "");
     });
 }
 
@@ -320,7 +320,7 @@ fn a_foreign_ipv6_route_added_concurrently_is_kept() {
             );
             let outcome = script_with(shell, &node, "ip", &swap);
             assert!(matches!(outcome.code, 6 | 7), "{outcome}");
-            let live = node.run(["ip", "-6", "route", "show"]);
+            let live = node.look("ip -6 route show");
             assert!(live.contains("via fd00:30::8"), "{outcome}{live}");
             assert!(!live.contains("4294967294"), "{live}");
             node.sh(&format!("ip -6 route del {destination} via fd00:30::8"));

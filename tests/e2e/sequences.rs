@@ -38,7 +38,7 @@ impl Real {
 
 impl Place for Real {
     fn observe_state(&mut self) -> World {
-        let seen = self.0.sh("ip route show; nft -s list table ip hostgw 2>/dev/null || true");
+        let seen = self.0.look("ip route show; nft -s list table ip hostgw 2>/dev/null || true");
         let sysctls = SYSCTLS.map(|key| (key.to_owned(), self.0.sysctl(key)));
         let mut world = World::from(sysctls);
         for line in without_counters(&seen).lines().map(str::trim_end) {

@@ -409,7 +409,7 @@ fn a_second_pod_cidr_is_one_more_route() {
         };
         machine.write("hostgw.yaml", &configuration("10.244.1.0/24"));
         machine.hostgw(&["apply", "--yes"]).expect(0);
-        let before = machine.sh("ip route show proto 87");
+        let before = machine.look("ip route show proto 87");
         assert!(
             before.contains("10.96.0.0/20 dev eth0") && before.contains("10.244.0.0/16 dev eth0"),
             "{before}"
@@ -418,10 +418,10 @@ fn a_second_pod_cidr_is_one_more_route() {
         machine.write("hostgw.yaml", &several);
         machine.hostgw(&["plan"]).expect(0).says("Plan: 1 to add, 0 to update, 0 to remove.");
         machine.hostgw(&["apply", "--yes"]).expect(0);
-        assert!(machine.sh("ip route show proto 87").contains("10.96.1.0/26 via 10.96.1.1 dev eth0"));
+        assert!(machine.look("ip route show proto 87").contains("10.96.1.0/26 via 10.96.1.1 dev eth0"));
         machine.hostgw(&["apply", "--yes"]).expect(0).says("No changes.");
         machine.hostgw(&["rollback", "--yes"]).expect(0);
-        assert_eq!(machine.sh("ip route show proto 87"), before);
+        assert_eq!(machine.look("ip route show proto 87"), before);
         machine.hostgw(&["destroy", "--yes"]).expect(0);
         let pools = several.replace("podCIDR: 10.244.0.0/24", "podCIDR: [10.244.0.0/24, 10.96.0.0/26]");
         assert_full_circle(&machine, &format!("{pools}nat: {{source: pods}}\n"), "linux-1");
@@ -618,7 +618,7 @@ fn routes_prefer_the_address_of_the_node() {
         conflict.warns("proto boot src 172.30.0.250 conflicts with 10.244.1.0/24");
         node.hostgw_ok(&["apply", "--yes", "--node", "a", "--adopt"]);
         node.hostgw_ok(&["rollback", "--yes"]);
-        let restored = node.sh("ip route show 10.244.1.0/24");
+        let restored = node.look("ip route show 10.244.1.0/24");
         assert!(restored.contains("src 172.30.0.250"), "{restored}");
     });
 }

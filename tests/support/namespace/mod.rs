@@ -7,6 +7,7 @@
 mod booted;
 mod holder;
 mod kept;
+mod look;
 mod machine;
 mod outcome;
 mod peer;
@@ -281,6 +282,14 @@ impl Namespace {
         Some(found.next()?.expect("readable").path())
     }
 
+    /// Returns whether nobody holds the locks in the folders whose paths begin like this.
+    pub fn are_free(&self, prefix: &str) -> bool {
+        let (parent, prefix) = prefix.split_once('/').expect("a folder in a folder");
+        let folders = fs::read_dir(self.folder.join(parent)).into_iter().flatten().flatten();
+        let mut folders = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with(prefix));
+        folders.all(|folder| fs::File::open(folder.path().join("lock")).map_or(true, |lock| lock.try_lock().is_ok()))
+    }
+
     /// Waits until `is_true` returns true. Fails the test if that takes too long.
     #[track_caller]
     pub fn wait_until(&self, what: &str, is_true: impl FnMut() -> bool) {
@@ -341,14 +350,16 @@ fn clean(folder: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// Returns whether this process ignores a signal that its child processes would then ignore, too. Rust resets SIGPIPE.
+/// Returns whether this process ignores a signal that its child processes would then ignore, too. Rust resets SIGPIPE,
+/// and no program here uses a real-time signal.
 fn ignores_signals() -> bool {
     static IGNORES: OnceLock<bool> = OnceLock::new();
     const SIGPIPE: u64 = 1 << 12;
+    const STANDARD: u64 = (1 << 31) - 1;
     *IGNORES.get_or_init(|| {
         let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
-        u64::from_str_radix(ignored.trim(), 16).expect("a hexadecimal mask") & !SIGPIPE != 0
+        u64::from_str_radix(ignored.trim(), 16).expect("a hexadecimal mask") & STANDARD & !SIGPIPE != 0
     })
 }
 

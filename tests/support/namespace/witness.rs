@@ -19,7 +19,8 @@ impl Namespace {
     /// files show them. Tables of iptables are among those of nft, or are named in a file of the kernel.
     pub fn witness(&self) -> String {
         self.await_duplicate_detection();
-        let seen = self.sh("exec 2>/dev/null
+        let mut seen = self.look(
+            "exec 2>/dev/null
              set +e
              echo '# IPv4'; ip -d -batch - <<'END'
 route show table all
@@ -30,19 +31,13 @@ END
 route show table all
 rule
 END
-             ruleset=$(nft list ruleset)
-             printf '# nft list ruleset\\n%s\\n' \"$ruleset\"
-             case $ruleset in
-                 *'table ip filter '* | *'table ip nat '* | *'table ip mangle '* | *'table ip raw '* | \\
-                 *'table ip security '* | *'table ip6 filter '* | *'table ip6 nat '* | *'table ip6 mangle '* | \\
-                 *'table ip6 raw '* | *'table ip6 security '*) ;;
-                 *)
-                     read -r name </proc/net/ip_tables_names || read -r name </proc/net/ip6_tables_names || exit 0
-                     ;;
-             esac
-             echo '# iptables-save'; iptables-save
-             echo '# ip6tables-save'; ip6tables-save
-             exit 0");
+             echo '# nft list ruleset'; nft list ruleset
+             exit 0",
+        );
+        if self.has_legacy_tables(&seen) {
+            seen +=
+                &self.sh("echo '# iptables-save'; iptables-save; echo '# ip6tables-save'; ip6tables-save");
+        }
         let is_steady = |line: &&str| !line.starts_with("# Generated") && !line.starts_with("# Completed");
         let seen = without_counters(&seen);
         let mut sysctls = self.sysctls(&["/proc/sys/net"]);
@@ -52,6 +47,25 @@ END
             .chain(sysctls.iter().map(String::as_str))
             .collect::<Vec<_>>()
             .join("\n")
+    }
+
+    /// Returns whether tables of iptables-legacy exist, or tables of iptables-nft are among those of nft.
+    fn has_legacy_tables(&self, ruleset: &str) -> bool {
+        const FAMILIES: [&str; 2] = ["ip", "ip6"];
+        let has = |(family, table): (&str, &str)| ruleset.contains(&format!("table {family} {table} "));
+        let tables = ["filter", "nat", "mangle", "raw", "security"];
+        if FAMILIES.iter().any(|family| tables.iter().any(|table| has((family, table)))) {
+            return true;
+        }
+        let read = |family: &str| {
+            fs::read_to_string(format!("/proc/thread-self/net/{family}_tables_names")).unwrap_or_default()
+        };
+        let names = self.inside(|| FAMILIES.map(read).concat());
+        !names
+            .unwrap_or_else(|| {
+                self.sh("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names 2>/dev/null || true")
+            })
+            .is_empty()
     }
 
     /// The values of the sysctls below some paths of /proc/sys, as sorted lines `PATH:VALUE`.
@@ -109,26 +123,31 @@ END
 
     /// Same, with at least this number of link-local addresses.
     pub fn await_link_addresses(&self, number: usize) {
+        /// `RTF_LOCAL`
+        const LOCAL: u32 = 0x8000_0000;
+        /// `IFA_LINK`
+        const LINK: &str = "20";
         self.wait_until("every IPv6 address is in effect", || {
-            let seen = self.sh("ip -6 -o -batch - <<'END'
-address show
-route show table local
-END");
-            let (routes, addresses): (Vec<&str>, Vec<&str>) =
-                seen.lines().partition(|line| line.contains(" dev ") && !line.contains(" inet6 "));
-            let is_in_effect = |line: &&str| {
-                let address = line.split_whitespace().nth(3).and_then(|address| address.split('/').next());
-                let route = address.map(|address| format!("local {address} "));
-                route.is_none_or(|route| routes.iter().any(|line| line.starts_with(&route)))
-            };
-            let of_links = addresses.iter().filter(|line| line.contains(" scope link ")).count();
-            of_links >= number && addresses.iter().all(is_in_effect)
+            let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+            let [addresses, routes] =
+                self.inside(|| ["if_inet6", "ipv6_route"].map(read)).unwrap_or_else(|| {
+                    ["if_inet6", "ipv6_route"]
+                        .map(|name| self.sh(&format!("cat /proc/net/{name} 2>/dev/null || true")))
+                });
+            let words = |line: &'_ str| line.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>();
+            let addresses: Vec<_> = addresses.lines().map(words).collect();
+            // destination, length, source, length, next hop, metric, references, uses, flags, link
+            let flags = |route: &[String]| u32::from_str_radix(&route[8], 16).expect("a hexadecimal number");
+            let local: Vec<_> = routes.lines().map(words).filter(|route| flags(route) & LOCAL != 0).collect();
+            let of_links = addresses.iter().filter(|address| address[3] == LINK).count();
+            of_links >= number
+                && addresses.iter().all(|address| local.iter().any(|route| route[0] == address[0]))
         });
     }
 
     /// The managed routes in the main table, one per line.
     pub fn managed_routes(&self) -> Vec<String> {
-        let routes = self.run(["ip", "route", "show", "proto", "87"]);
+        let routes = self.look("ip route show proto 87");
         routes.lines().map(|line| line.trim_end().to_owned()).collect()
     }
 
