@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// Large enough that work for each pair of nodes would outweigh everything else.
-const FEW: usize = 128;
+const FEW: usize = 96;
 const MANY: usize = 4 * FEW;
 
 /// How much more work four times as many nodes may be. Maps and sorting take a little more than four times as much.

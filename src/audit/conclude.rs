@@ -318,7 +318,7 @@ impl Conclusion<'_> {
             let message = match peers {
                 [only] => format!("no route to the pods of {}", self.name(*only)),
                 several if nodes.iter().all(|node| several.len() >= others(node)) => {
-                    format!("no routes to the pods of any other node ({})", several.len())
+                    format!("no routes to the pods of the other {} nodes", several.len())
                 }
                 several => {
                     format!("no routes to the pods of {} nodes: {}", several.len(), self.names(several))

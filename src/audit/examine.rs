@@ -186,7 +186,7 @@ impl Worker<'_> {
         let outline = self.sampler.as_mut().and_then(|sampler| sampler.outline(text));
         if let Some(outline) = outline {
             let recorded = outline.applied_node().cloned();
-            let index = match self.identify(outline.host(), outline.hostname(), recorded.as_ref())? {
+            let index = match self.identify(name, outline.host(), outline.hostname(), recorded.as_ref())? {
                 Some(index) => index,
                 None => return Ok(self.stranger(name, &Snapshot::parse(name, text)?)),
             };
@@ -208,7 +208,7 @@ impl Worker<'_> {
         let mut snapshot = Snapshot::parse(name, text)?;
         let recorded = snapshot.last_applied.as_ref().and_then(|last| last.metadata.node.clone());
         let (host, hostname) = (&snapshot.observed.host, snapshot.hostname.as_deref());
-        let Some(index) = self.identify(host, hostname, recorded.as_ref())? else {
+        let Some(index) = self.identify(name, host, hostname, recorded.as_ref())? else {
             return Ok(self.stranger(name, &snapshot));
         };
         if let Err(error) = plan::find_egress(&mut self.cluster, index, host) {
@@ -222,12 +222,16 @@ impl Worker<'_> {
     /// Returns the index of the node that the machine is, or `None` if it is not in the configuration.
     fn identify(
         &self,
+        name: &str,
         host: &Host,
         hostname: Option<&str>,
         recorded: Option<&Untrusted>,
     ) -> Result<Option<usize>, Error> {
         let recorded = recorded.and_then(|node| self.auditor.names.get(node.as_raw()).copied());
-        match (plan::identify(&self.cluster, None, host, hostname), recorded) {
+        match (
+            plan::identify(&self.cluster, None, host, hostname, plan::MachineSource::OneOf(name)),
+            recorded,
+        ) {
             (Ok(index), _) | (Err(_), Some(index)) => Ok(Some(index)),
             (Err(error), None) if self.has_address(host) => Err(error),
             (Err(_), None) => Ok(None),

@@ -851,6 +851,8 @@ pub(super) enum Subject {
     /// `hostgw plan --json` and `hostgw show --json`.
     #[value(alias = "show")]
     Plan,
+    /// `hostgw plan --state … --json` with the snapshots of several nodes.
+    FleetPlan,
     /// The file that `hostgw plan --out` writes.
     SavedPlan,
     /// `apply`, `destroy`, `rollback`, `confirm` and `cancel` with `--json`.

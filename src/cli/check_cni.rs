@@ -12,7 +12,7 @@ use super::{
     output::Output,
 };
 use crate::{
-    cni::{self, CniReport, Finding, FindingKind, MasqueradeReport, OutboundNatPolicy},
+    cni::{self, CniReport, Correction, Finding, FindingKind, MasqueradeReport, OutboundNatPolicy},
     config::{Document, Format, Positions},
     diagnose::{Rule, Severity},
     error::{Error, Kind},
@@ -188,7 +188,7 @@ impl ReportView<'_> {
             message: finding.message.clone(),
             location: self.location(&finding.path, self.line(finding)),
             actual: finding.actual.clone(),
-            expected: finding.expected.clone(),
+            expected: finding.expected().map(ToOwned::to_owned),
             remedy: finding.remedy(),
         };
         let masquerade = self.report.masquerade.as_ref();
@@ -265,10 +265,14 @@ impl ReportView<'_> {
             .head
             .apply_to(printable(&format!("{head}: {path}{place}: {}", finding.message)))
             .to_string());
+        if let Some(Correction::Other(advice)) = &finding.correction {
+            add(printable(&format!("  {advice}")));
+            return;
+        }
         if let Some(actual) = &finding.actual {
             add(palette.remove.apply_to(printable(&format!("- {actual}"))).to_string());
         }
-        if let Some(expected) = &finding.expected {
+        if let Some(expected) = finding.expected() {
             add(palette.add.apply_to(printable(&format!("+ {expected}"))).to_string());
         }
     }
@@ -286,7 +290,7 @@ impl ReportView<'_> {
             let message = format!("{} does not fit {whom}: {}", self.name, count(all, "error"));
             let hint = match self.node() {
                 Some(_) => {
-                    "make the changes marked + and -, then restart the node's pods: running pods keep their old configuration"
+                    "make these changes, then restart the node's pods: running pods keep their old configuration"
                 }
                 None => "pass --node NAME to choose the node that the file belongs to",
             };

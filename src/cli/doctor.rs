@@ -18,7 +18,7 @@ use crate::{
     diagnose::Severity,
     doctor::{Examination, examine, notes},
     error::{Error, Kind},
-    plan::{ForeignPolicy, Observed, windows::WindowsObserved},
+    plan::{ForeignPolicy, MachineSource, Observed, windows::WindowsObserved},
     reconcile::Session,
     record::Snapshot,
     render::{FindingEntry, Locator, finding_text},
@@ -128,18 +128,20 @@ fn visit_state(
     node: Option<&str>,
     state: Option<(String, String)>,
 ) -> Result<(Session, Observed), Error> {
-    let snapshot = match state {
-        Some((name, text)) if WindowsObserved::is_snapshot(&text) => {
+    let name = state.as_ref().map(|(name, _)| name.as_str());
+    let snapshot = match &state {
+        Some((name, text)) if WindowsObserved::is_snapshot(text) => {
             let message =
                 format!("{name} is from a Windows machine: packets can only be traced on Linux nodes");
             let hint = "run `hostgw doctor --node NODE --state FILE` to examine that node";
             return Err(Error::new(Kind::Invalid, message).with_hint(hint));
         }
-        Some((name, text)) => Snapshot::parse(&name, &text)?,
+        Some((_, text)) => Snapshot::parse(name.unwrap_or_default(), text)?,
         None => live()?,
     };
+    let source = name.map_or(MachineSource::Live, MachineSource::Snapshot);
     let observed = snapshot.observed.clone();
-    let mut session = Session::of_snapshot(loaded, node, snapshot, ForeignPolicy::Respect)?;
+    let mut session = Session::of_snapshot(loaded, node, source, snapshot, ForeignPolicy::Respect)?;
     session.look()?;
     Ok((session, observed))
 }

@@ -59,7 +59,9 @@ pub(super) fn cni(
         let remedy = finding
             .remedy()
             .unwrap_or_else(|| format!("see `{}`", ShellCommand::new(["hostgw", "check-cni", &name])));
-        Diagnostic::new(finding.kind.rule(), printable(&message)).with_remedy(remedy)
+        Diagnostic::new(finding.kind.rule(), printable(&message))
+            .with_severity(finding.severity)
+            .with_remedy(remedy)
     };
     let of_severity = |severity| report.findings.iter().filter(move |finding| finding.severity == severity);
     let masquerade = report.masquerade.as_ref().filter(|masquerade| !masquerade.fits());

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::Loaded,
     error::{Error, Kind},
-    plan::{ForeignPolicy, Totals, windows::WindowsObserved},
+    plan::{ForeignPolicy, MachineSource, Totals, windows::WindowsObserved},
     progress::{Task, advance},
     reconcile::Session,
     record::Snapshot,
@@ -91,25 +91,28 @@ fn plan_one(
     node: &mut FleetNode,
     mut add: impl FnMut(FleetChange),
 ) -> Result<(), Error> {
+    // A node without a usable plan does not change.
     let (name, text) = text_of(file)?;
     if WindowsObserved::is_snapshot(&text) {
         let (report, plan) = windows::report_of(loaded, &name, &text, policy)?;
         node.node.clone_from(&report.node);
         node.totals = Some(report.totals);
-        report.changes.iter().map(FleetChange::from).for_each(&mut add);
         return match plan.conflicts.len() {
-            0 => Ok(()),
+            0 => {
+                report.changes.iter().map(FleetChange::from).for_each(&mut add);
+                Ok(())
+            }
             number => Err(refused(number, "the script", "-Adopt")),
         };
     }
     let snapshot = Snapshot::parse(&name, &text)?;
-    let mut session = Session::of_snapshot(loaded.clone(), None, snapshot, policy)?;
+    let mut session =
+        Session::of_snapshot(loaded.clone(), None, MachineSource::OneOf(&name), snapshot, policy)?;
     node.node = Some(session.node_name().clone());
     session.look()?;
     session.check()?;
     let report = session_report::report(&session);
     node.totals = Some(report.totals);
-    report.changes.iter().map(FleetChange::from).for_each(&mut add);
     let plan = &session.prepared.plan;
     if !plan.unknown.is_empty() {
         let unknown: Vec<String> =
@@ -125,6 +128,7 @@ fn plan_one(
             refused_by_apply(&plan.conflicts).with_details(plan.conflicts.iter().map(ToString::to_string))
         );
     }
+    report.changes.iter().map(FleetChange::from).for_each(&mut add);
     if let Some(folder) = folder.filter(|_| report.totals != Totals::default()) {
         let path = folder.join(file_name(session.node_name()));
         SavedPlan::of(&session, &report)?.write(&path)?;

@@ -18,7 +18,7 @@ use crate::reconcile::{Place, look_when_idle};
 use crate::{
     clock::time,
     error::{Error, Kind},
-    plan::{ForeignPolicy, windows::WindowsObserved},
+    plan::{ForeignPolicy, MachineSource, windows::WindowsObserved},
     reconcile::Session,
     record::Snapshot,
     state,
@@ -54,7 +54,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
                 return windows::plan(options, &name, &text, output);
             }
             let snapshot = Snapshot::parse(&name, &text)?;
-            Session::of_snapshot(load(file)?, node, snapshot, policy)?
+            Session::of_snapshot(load(file)?, node, MachineSource::Snapshot(&name), snapshot, policy)?
         }
         #[cfg(target_os = "linux")]
         None => Session::live(load(file)?, node, policy)?,

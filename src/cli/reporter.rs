@@ -24,7 +24,7 @@ pub(super) fn sentence(event: &Event<'_>) -> Option<(bool, String)> {
         Event::InterruptedFound(record) => (
             true,
             format!(
-                "{} was interrupted or only partly rolled back; hostgw rolls it back first",
+                "{} was interrupted or only partly rolled back; hostgw will roll it back first",
                 described(record)
             ),
         ),

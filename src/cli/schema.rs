@@ -20,7 +20,7 @@ use crate::{
     config,
     plan::windows::WindowsObserved,
     record::Snapshot,
-    render::{ComparisonReport, Report, schema_text},
+    render::{ComparisonReport, FleetReport, Report, schema_text},
 };
 
 /// Prints a JSON Schema.
@@ -34,6 +34,7 @@ fn text(subject: Subject) -> String {
     match subject {
         Subject::Config => config::schema_text(),
         Subject::Plan => schema_text::<Report>(),
+        Subject::FleetPlan => schema_text::<FleetReport>(),
         Subject::SavedPlan => schema_text::<SavedPlan>(),
         Subject::Transaction => schema_text::<TransactionJson>(),
         #[cfg(target_os = "linux")]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Finding, FindingKind, Severity, network_of, node_label,
+    Correction, Finding, FindingKind, Severity, network_of, node_label,
     plugin::{IpamRange, Placed, Plugin},
 };
 use crate::model::{Cluster, NextHopKind, Node, OperatingSystem, PodCidr};
@@ -74,7 +74,7 @@ fn check_range(range: &IpamRange, node: &Node) -> Option<Finding> {
         path: range.at.key("gateway"),
         at: range.at.clone(),
         actual: None,
-        expected: Some(format!("\"{expected}\"")),
+        correction: Some(Correction::Set(format!("\"{expected}\""))),
         message: format!(
             "the bridge gets {first}, the first address; other nodes route to the pods of {} via {expected}",
             node_label(node)
@@ -96,7 +96,7 @@ fn check_bridge_address(plugin: &Plugin, node: &Node) -> Option<Finding> {
         path: is_gateway.as_ref().map_or_else(|| plugin.path.key("isGateway"), |entry| entry.path.clone()),
         at: plugin.path.clone(),
         actual: is_gateway.map(|entry| entry.text()),
-        expected: Some("true".to_owned()),
+        correction: Some(Correction::Set("true".to_owned())),
         message: format!(
             "the bridge gets no address, so nothing answers for the pod gateway {} of {}",
             gateways.join(" and "),
@@ -124,7 +124,7 @@ fn finding(severity: Severity, gateway: &Placed, expected: IpAddr, message: Stri
         path: gateway.path.clone(),
         at: gateway.path.clone(),
         actual: Some(gateway.text()),
-        expected: Some(format!("\"{expected}\"")),
+        correction: Some(Correction::Set(format!("\"{expected}\""))),
         message,
     }
 }

@@ -3,7 +3,7 @@
 //! The chain that `ipMasq` creates accepts traffic to the node's own pod CIDR and masquerades all other traffic of its
 //! pods. Pods of other nodes then see the node's address.
 
-use super::{Finding, FindingKind, Severity, plugin::Plugin};
+use super::{Correction, Finding, FindingKind, Severity, plugin::Plugin};
 
 pub(super) fn check(plugin: &Plugin) -> Option<Finding> {
     let entry = plugin.entry("ipMasq").filter(|_| plugin.is_true("ipMasq"))?;
@@ -11,7 +11,7 @@ pub(super) fn check(plugin: &Plugin) -> Option<Finding> {
         kind: FindingKind::IpMasq,
         severity: Severity::Error,
         actual: Some(entry.text()),
-        expected: Some("false".to_owned()),
+        correction: Some(Correction::Set("false".to_owned())),
         path: entry.path,
         at: plugin.path.clone(),
         message: "pods on other nodes see this node's address instead of the pod's; \

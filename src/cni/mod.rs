@@ -49,18 +49,42 @@ pub struct Finding {
     pub at: ConfigPath,
     /// The value in JSON.
     pub actual: Option<String>,
-    /// The expected value in JSON.
-    pub expected: Option<String>,
+    /// What solves the problem, if that is known.
+    pub correction: Option<Correction>,
     /// The problem, as a sentence fragment without capital and period.
     pub message: String,
 }
 
 impl Finding {
-    /// Returns what to do about the problem, if there is one correct value.
+    /// Returns what to do about the problem, if that is known.
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
-        self.expected.as_ref().map(|expected| format!("set {} to {expected}", self.path))
+        self.correction.as_ref().map(|correction| match correction {
+            Correction::Set(value) => format!("set {} to {value}", self.path),
+            Correction::Remove(path) => format!("remove {path}"),
+            Correction::Other(advice) => advice.clone(),
+        })
     }
+
+    /// Returns the correct value in JSON, if there is one.
+    #[must_use]
+    pub fn expected(&self) -> Option<&str> {
+        match &self.correction {
+            Some(Correction::Set(value)) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// What solves a problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Correction {
+    /// The value at the location of the finding becomes this JSON value, and is added if it is missing.
+    Set(String),
+    /// The value at this location is removed.
+    Remove(ConfigPath),
+    /// The user has to choose: a sentence fragment without capital and period.
+    Other(String),
 }
 
 /// The kind of a problem. Its name is part of the JSON output.

@@ -1,6 +1,6 @@
 //! Checks that pods do not send larger packets than `routes.mtu`, or the node's own `mtu`, allows.
 
-use super::{Finding, FindingKind, Severity, plugin::Plugin};
+use super::{Correction, Finding, FindingKind, Severity, plugin::Plugin};
 use crate::model::{Cluster, Node};
 
 /// The MTU of Ethernet (RFC 894), which is the default of a veth.
@@ -36,7 +36,7 @@ pub(super) fn check(plugin: &Plugin, node: Option<&Node>, cluster: &Cluster) -> 
         path: entry.as_ref().map_or_else(|| plugin.path.key("mtu"), |entry| entry.path.clone()),
         at: plugin.path.clone(),
         actual: entry.map(|entry| entry.text()),
-        expected: Some(expected.to_string()),
+        correction: Some(Correction::Set(expected.to_string())),
         message,
     })
 }

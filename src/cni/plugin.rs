@@ -67,7 +67,7 @@ impl<'a> Plugin<'a> {
         self.entry(key).is_some_and(|entry| entry.value == &Value::Bool(true))
     }
 
-    /// Returns the name of the plugin's program in lower case, without `.exe`. flannel delegates to bridge by default.
+    /// Returns the name of the plugin's program in lowercase, without `.exe`. flannel delegates to bridge by default.
     pub fn kind(&self) -> Option<String> {
         let kind = self.entry("type").and_then(|entry| entry.value.as_str());
         let kind = kind.or(self.is_delegate.then_some("bridge"))?.to_ascii_lowercase();
@@ -97,12 +97,31 @@ impl<'a> Plugin<'a> {
         let mut ranges: Vec<_> = IpamRange::parse(object, &ipam.path).into_iter().collect();
         let sets = entry(object, &ipam.path, "ranges");
         for set in sets.iter().flat_map(elements) {
-            for range in elements(&set) {
-                ranges
-                    .extend(range.value.as_object().and_then(|object| IpamRange::parse(object, &range.path)));
+            let members = elements(&set);
+            // The plugin refuses an empty set.
+            let is_only = members.len() == 1;
+            for range in members {
+                let Some(parsed) =
+                    range.value.as_object().and_then(|object| IpamRange::parse(object, &range.path))
+                else {
+                    continue;
+                };
+                let whole = if is_only { &set.path } else { &range.path }.clone();
+                ranges.push(IpamRange { whole, ..parsed });
             }
         }
         ranges
+    }
+
+    /// Returns the location of one more set of ranges in its `ipam`, and whether the list of sets exists. Each set has the
+    /// addresses of one family.
+    pub fn next_set(&self) -> Option<(ConfigPath, bool)> {
+        let ipam = self.entry("ipam")?;
+        let sets = entry(ipam.value.as_object()?, &ipam.path, "ranges");
+        let Some(sets) = sets.filter(|sets| sets.value.is_array()) else {
+            return Some((ipam.path.key("ranges"), false));
+        };
+        Some((sets.path.index(elements(&sets).len()), true))
     }
 
     /// Returns the gateways of its default routes.
@@ -126,15 +145,19 @@ impl<'a> Plugin<'a> {
 pub(super) struct IpamRange<'a> {
     /// The location of the range.
     pub at: ConfigPath,
+    /// What has to be removed to remove the range.
+    pub whole: ConfigPath,
     pub subnet: Placed<'a>,
     pub gateway: Option<Placed<'a>>,
 }
 
 impl<'a> IpamRange<'a> {
     fn parse(object: &'a Map<String, Value>, path: &ConfigPath) -> Option<Self> {
+        let subnet = entry(object, path, "subnet")?;
         Some(Self {
             at: path.clone(),
-            subnet: entry(object, path, "subnet")?,
+            whole: subnet.path.clone(),
+            subnet,
             gateway: entry(object, path, "gateway"),
         })
     }

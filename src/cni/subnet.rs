@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::{
-    Finding, FindingKind, Severity, network_of, node_label,
+    Correction, Finding, FindingKind, Severity, node_label,
     plugin::{IpamRange, Plugin},
     pod_cidrs,
 };
-use crate::model::{Cluster, Family, Node, Prefixed};
+use crate::model::{Cluster, Family, Node, PodNetwork, Prefixed};
 
 /// The nodes by pod CIDR.
 pub(super) struct Owners<'a> {
@@ -43,15 +43,22 @@ fn is_pod_cidr(net: IpNet, node: &Node) -> bool {
 
 pub(super) fn check(plugin: &Plugin, node: Option<&Node>, owners: &Owners) -> Vec<Finding> {
     let ranges = plugin.ranges();
-    let mut findings: Vec<_> = ranges.iter().filter_map(|range| check_range(range, node, owners)).collect();
-    if let (Some(node), Some(first)) = (node, ranges.first()) {
-        let nets: Vec<_> = ranges.iter().filter_map(IpamRange::net).collect();
-        findings.extend(check_families(first, &nets, node));
+    // The pod CIDRs that a range has, or is to have.
+    let mut taken: BTreeSet<IpNet> = ranges.iter().filter_map(IpamRange::net).collect();
+    let mut findings: Vec<_> =
+        ranges.iter().filter_map(|range| check_range(range, node, owners, &mut taken)).collect();
+    if let Some(node) = node.filter(|_| !ranges.is_empty()) {
+        findings.extend(check_families(plugin, &ranges, node, &taken));
     }
     findings
 }
 
-fn check_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Option<Finding> {
+fn check_range(
+    range: &IpamRange,
+    node: Option<&Node>,
+    owners: &Owners,
+    taken: &mut BTreeSet<IpNet>,
+) -> Option<Finding> {
     let net = range.net();
     let (severity, message) = match (net, node) {
         (None, _) => (Severity::Error, "not a prefix".to_owned()),
@@ -67,19 +74,31 @@ fn check_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Optio
             (Severity::Error, "no node has this pod CIDR, so no other node has a route to it".to_owned())
         }
     };
-    let cidr = |node: &Node| match net {
-        Some(net) => network_of(node, net).map(|network| network.cidr.to_string()),
-        None => node.pods.iter().next().map(|network| network.cidr.to_string()),
-    };
     Some(Finding {
         kind: FindingKind::Subnet,
         severity,
         path: range.subnet.path.clone(),
         at: range.at.clone(),
         actual: Some(range.subnet.text()),
-        expected: node.and_then(cidr).map(|cidr| format!("\"{cidr}\"")),
+        correction: node.map(|node| match free_cidr(node, net, taken) {
+            Some(cidr) => {
+                taken.insert(cidr);
+                Correction::Set(format!("\"{cidr}\""))
+            }
+            None => Correction::Remove(range.whole.clone()),
+        }),
         message,
     })
+}
+
+/// Returns the pod CIDR that a wrong range should have: the one around it, or else the first one of its family that no
+/// other range has.
+fn free_cidr(node: &Node, net: Option<IpNet>, taken: &BTreeSet<IpNet>) -> Option<IpNet> {
+    let is_free = |network: &&PodNetwork| !taken.contains(&network.prefix());
+    let around = net.and_then(|net| node.pods.around(net)).filter(is_free);
+    let is_alike =
+        |network: &&PodNetwork| net.is_none_or(|net| Family::from(net) == Family::from(network.prefix()));
+    around.or_else(|| node.pods.iter().filter(is_alike).find(is_free)).map(PodNetwork::prefix)
 }
 
 /// Describes a range that is not the node's pod CIDR.
@@ -98,18 +117,27 @@ fn describe_mismatch(net: IpNet, node: &Node, owners: &Owners) -> (Severity, Str
 }
 
 /// Returns the families in which the node has a pod CIDR but pods get no address.
-fn check_families(first: &IpamRange, nets: &[IpNet], node: &Node) -> Vec<Finding> {
-    let is_missing = |family: &Family| !nets.iter().any(|net| Family::from(*net) == *family);
-    let missing = node.pods.families().filter(|family| is_missing(family) && !nets.is_empty());
+fn check_families(
+    plugin: &Plugin,
+    ranges: &[IpamRange],
+    node: &Node,
+    taken: &BTreeSet<IpNet>,
+) -> Vec<Finding> {
+    let Some((first, (path, has_sets))) = ranges.first().zip(plugin.next_set()) else { return Vec::new() };
+    let is_missing = |family: &Family| !taken.iter().any(|net| Family::from(*net) == *family);
+    let missing = node.pods.families().filter(|family| is_missing(family) && !taken.is_empty());
     missing
         .filter_map(|family| Some((family, node.pods.of(family).next()?.cidr)))
         .map(|(family, cidr)| Finding {
             kind: FindingKind::Subnet,
             severity: Severity::Warning,
-            path: first.subnet.path.clone(),
+            path: path.clone(),
             at: first.at.clone(),
             actual: None,
-            expected: Some(format!("\"{cidr}\"")),
+            correction: Some(Correction::Set(match has_sets {
+                true => format!("[{{\"subnet\": \"{cidr}\"}}]"),
+                false => format!("[[{{\"subnet\": \"{cidr}\"}}]]"),
+            })),
             message: format!(
                 "no {} range: {} has the pod CIDRs {}",
                 match family {

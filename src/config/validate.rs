@@ -25,8 +25,8 @@ use super::{
 use crate::{
     diagnose::Rule,
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, NatTo, NextHopOverride,
-        OperatingSystem, PodCidr, RouteOptions, SysctlKey, normalize_value,
+        Cluster, ConfigPath, Family, InterfaceName, InvalidSysctlKey, MAIN_TABLE, NatPolicy, NatTo,
+        NextHopOverride, OperatingSystem, PodCidr, RouteOptions, SysctlKey, normalize_value,
     },
     state::WindowsRoute,
     text::{Untrusted, shortened},
@@ -394,7 +394,14 @@ impl Validator<'_> {
                 Err(_) if self.is_reported(|| path.key(text.as_str())) => continue,
                 Err(why) => {
                     let message = format!("cannot set sysctl {:?}: {why}", shortened(&text));
-                    let hint = "remove it, and set it in /etc/sysctl.d if you need it";
+                    let hint = match why {
+                        InvalidSysctlKey::OutsideNet => {
+                            "remove it, and set it in /etc/sysctl.d if you need it"
+                        }
+                        InvalidSysctlKey::Malformed => {
+                            "use a name that `sysctl -a` prints, such as net.ipv4.conf.all.rp_filter"
+                        }
+                    };
                     self.report(Problem::new(Rule::InvalidSysctl, message, location).hint(hint));
                     continue;
                 }

@@ -81,6 +81,13 @@ impl Diagnostic {
         self
     }
 
+    /// Sets the severity, where the rule has both.
+    #[must_use]
+    pub const fn with_severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
+    }
+
     /// Sets the line of the configuration.
     #[must_use]
     pub fn at(mut self, path: Option<ConfigPath>) -> Self {

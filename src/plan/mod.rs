@@ -34,7 +34,7 @@ pub use diff::{
 pub use egress::find_egress;
 pub use facts::Facts;
 pub use foreign::{ForeignSysctl, ForeignSysctlPolicy, Restoration, SysctlValues, TransactionProgress};
-pub use identify::{identify, node_named};
+pub use identify::{MachineSource, identify, node_named};
 pub use lookup::{LookupChange, kept_routes, lookup_change};
 pub use object::ObjectKey;
 pub use paths::{path_faults, paths};

@@ -12,7 +12,7 @@ use crate::{
     config::{Loaded, StoredConfig},
     error::{Error, Kind},
     forwarding::{PathFault, Paths},
-    plan::{self, ForeignPolicy, Observe, OriginalSysctls, Prepared},
+    plan::{self, ForeignPolicy, MachineSource, Observe, OriginalSysctls, Prepared},
     record::{LastApplied, Snapshot},
     render::Locator,
     state::Host,
@@ -25,8 +25,8 @@ pub enum Place {
     /// This node, with its state directory.
     #[cfg(target_os = "linux")]
     Live(StateDir),
-    /// A snapshot of a node.
-    Snapshot(Box<Snapshot>),
+    /// A snapshot of a node, and the name of its file. A snapshot that was just taken is in none.
+    Snapshot(Box<Snapshot>, Option<String>),
 }
 
 /// A configuration, a node, and everything known about the node before any change.
@@ -61,37 +61,39 @@ impl Session {
     pub fn live(loaded: Loaded, named: Option<&str>, policy: ForeignPolicy) -> Result<Self, Error> {
         let reading = HostReading::new()?;
         let place = Place::Live(super::records::state_dir()?);
-        let mut session =
-            Self::new(loaded, named, &reading.host(), kernel::hostname().as_deref(), place, policy)?;
+        let (host, hostname) = (reading.host(), kernel::hostname());
+        let index = plan::identify(&loaded.cluster, named, &host, hostname.as_deref(), MachineSource::Live);
+        let mut session = Self::new(loaded, named, index, &host, place, policy)?;
         session.reading = Some(reading);
         Ok(session)
     }
 
-    /// Determines which node of the configuration the snapshot was taken on.
+    /// Determines which node of the configuration the snapshot was taken on, which is in the file that `source` names.
     ///
     /// # Errors
     /// As [`Self::live`].
     pub fn of_snapshot(
         loaded: Loaded,
         named: Option<&str>,
+        source: MachineSource<'_>,
         snapshot: Snapshot,
         policy: ForeignPolicy,
     ) -> Result<Self, Error> {
-        let snapshot = Box::new(snapshot);
-        let (host, hostname) = (snapshot.observed.host.clone(), snapshot.hostname.clone());
-        Self::new(loaded, named, &host, hostname.as_deref(), Place::Snapshot(snapshot), policy)
+        let host = snapshot.observed.host.clone();
+        let index = plan::identify(&loaded.cluster, named, &host, snapshot.hostname.as_deref(), source);
+        let place = Place::Snapshot(Box::new(snapshot), source.file().map(ToOwned::to_owned));
+        Self::new(loaded, named, index, &host, place, policy)
     }
 
     fn new(
         mut loaded: Loaded,
         node: Option<&str>,
+        index: Result<usize, Error>,
         host: &Host,
-        hostname: Option<&str>,
         place: Place,
         policy: ForeignPolicy,
     ) -> Result<Self, Error> {
-        let index = plan::identify(&loaded.cluster, node, host, hostname)
-            .map_err(|error| with_last_name(error, &loaded, node, &place))?;
+        let index = index.map_err(|error| with_last_name(error, &loaded, node, &place))?;
         plan::find_egress(&mut loaded.cluster, index, host)?;
         Ok(Self {
             index,
@@ -115,7 +117,8 @@ impl Session {
     pub fn identify_again(&mut self, named: Option<&str>) -> Result<(), Error> {
         let reading = HostReading::new()?;
         let (host, cluster) = (reading.host(), &mut self.loaded.cluster);
-        self.index = plan::identify(cluster, named, &host, kernel::hostname().as_deref())?;
+        self.index =
+            plan::identify(cluster, named, &host, kernel::hostname().as_deref(), MachineSource::Live)?;
         cluster.found_egress = None;
         plan::find_egress(cluster, self.index, &host)?;
         self.reading = Some(reading);
@@ -148,7 +151,7 @@ impl Session {
                 self.last = last_applied(dir)?;
                 &mut self.reading
             }
-            Place::Snapshot(snapshot) => {
+            Place::Snapshot(snapshot, _) => {
                 self.saved = snapshot.original_sysctls.clone();
                 self.last = snapshot.last_applied.clone();
                 unknown.clone_from(&snapshot.unknown);
@@ -156,7 +159,7 @@ impl Session {
             }
         };
         let prepared = plan::prepare(node, &self.loaded.cluster, self.index, &self.saved, self.policy)?;
-        self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name()))?;
+        self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name(), &self.place))?;
         self.prepared.plan.unknown.extend(unknown);
         if let Some(last) = self.last.as_ref().filter(|_| !self.prepared.plan.conflicts.is_empty()) {
             let routes = last.routes(last.load().as_ref(), |_| true).unwrap_or_default();
@@ -226,7 +229,7 @@ fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Pl
     let last = match place {
         #[cfg(target_os = "linux")]
         Place::Live(dir) => last_applied(dir).ok().flatten(),
-        Place::Snapshot(snapshot) => snapshot.last_applied.clone(),
+        Place::Snapshot(snapshot, _) => snapshot.last_applied.clone(),
     };
     let Some(name) = last.and_then(|last| last.metadata.node) else { return error };
     if asked.is_some_and(|asked| name != asked) {
@@ -252,10 +255,17 @@ fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Pl
     error.with_details([detail]).with_hint(hint)
 }
 
-fn not_linux(name: &Untrusted) -> Error {
+fn not_linux(name: &Untrusted, place: &Place) -> Error {
+    let render = |option: &[&str]| {
+        ShellCommand::new([&["hostgw", "render", "--node", name.as_raw()], option].concat())
+    };
+    if let Place::Snapshot(_, Some(file)) = place {
+        let message = format!("{file} is from a Linux machine, but node {name} runs Windows");
+        return Error::new(Kind::Invalid, message).with_hint(format!(
+            "pass the output of the script from `{}`, which is a snapshot of that node",
+            render(&["--collect"])
+        ));
+    }
     Error::new(Kind::Invalid, format!("node {name} is a Windows node, but this machine runs Linux"))
-        .with_hint(format!(
-            "run `{}` to write its plan as a PowerShell script",
-            ShellCommand::new(["hostgw", "render", "--node", name.as_raw()])
-        ))
+        .with_hint(format!("run `{}` to write its plan as a PowerShell script", render(&[])))
 }

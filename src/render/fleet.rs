@@ -205,18 +205,20 @@ impl FleetReport {
         }
         let changed = self.changed();
         let problems = self.problems().count();
+        let all = count(self.nodes.len(), "node");
         let refused = match problems {
             0 => String::new(),
-            number => {
-                let have = if number == 1 { "has" } else { "have" };
-                format!("; {number} of {} {have} no usable plan", count(self.nodes.len(), "snapshot"))
+            all if all == self.nodes.len() => {
+                return format!("No usable plan for {}.", count(all, "snapshot"));
             }
+            1 => "; 1 has no usable plan".to_owned(),
+            number => format!("; {number} have no usable plan"),
         };
-        let planned = count(self.nodes.len() - problems, "node");
         match changed {
-            0 => format!("No changes on {planned}{refused}."),
-            1 => format!("1 of {planned} changes: {totals}{refused}."),
-            _ => format!("{changed} of {planned} change: {totals}{refused}."),
+            0 if problems > 0 => format!("No changes on {} of {all}{refused}.", self.nodes.len() - problems),
+            0 => format!("No changes on {all}."),
+            1 => format!("1 of {all} changes: {totals}{refused}."),
+            _ => format!("{changed} of {all} change: {totals}{refused}."),
         }
     }
 }

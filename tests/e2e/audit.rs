@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::{NODE_1, NODE_2, NODE_3, cluster};
-use crate::support::namespace::{Namespace, Outcome, Privilege, each};
+use crate::support::{
+    namespace::{Namespace, Outcome, Privilege, each},
+    schema,
+};
 
 /// The machine of a node with its bridge, after an apply.
 fn applied((name, cidr, address): (&str, &str, &str), privilege: Privilege) -> Namespace {
@@ -177,9 +180,12 @@ fn a_fleet_is_planned_in_one_run() {
         let arguments = ["plan", "-f", "new.yaml", "--out", "more", "--state", "snapshots"];
         let planned = collect(&nodes, &arguments).expect(10);
         assert!(planned.stdout.contains("error: linux-3: 1 conflict: apply refuses this plan"), "{planned}");
-        planned.says(
-            "1 of 2 nodes changes: 1 to add, 0 to update, 0 to remove; 1 of 3 snapshots has no usable plan.",
-        );
+        planned.says("1 of 3 nodes changes: 1 to add, 0 to update, 0 to remove; 1 has no usable plan.");
+        // What is refused is not among the changes.
+        planned.says("On 1 node (linux-1):\n  + 10.244.3.0/24 via");
+        let report =
+            desk.hostgw(&["plan", "-f", "new.yaml", "--json", "--state", "snapshots"]).expect(10).json();
+        schema::accept(&schema::strict("fleet-plan"), "the plans", &report);
         assert_eq!(desk.sh("ls more"), "linux-1.json\n");
         desk.hostgw(&["plan", "--node", "linux-1", "--state", "snapshots"]).expect(64);
         desk.hostgw(&["plan", "--out", "new.yaml", "--state", "snapshots"]).expect(64);

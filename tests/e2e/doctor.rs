@@ -998,6 +998,27 @@ fn the_cni_configuration_is_part_of_the_examination() {
         .says("error[HG0903]: cni.conf: ipam.subnet")
         .says("error[HG0905]: cni.conf: ipMasq");
     node.hostgw(&["doctor", "--cni", "hostgw.yaml"]).expect(3);
+    // What costs no packets is a warning here, as for check-cni, and the remedy keeps the other family.
+    node.write("hostgw.yaml", &dual_stack_cluster());
+    node.write(
+        "cni.conf",
+        r#"{"cniVersion": "1.0.0", "name": "pods", "type": "bridge", "bridge": "cni0", "isGateway": true,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]]}}"#,
+    );
+    let said = node.hostgw(&["doctor", "--node", "linux-1", "--cni", "cni.conf"]).stdout;
+    assert!(said.contains("warning[HG0903]: cni.conf: ipam.ranges[1]: no IPv6 range"), "{said}");
+    assert!(said.contains("set ipam.ranges[1] to [{\"subnet\": \"fd00:244::/64\"}]"), "{said}");
+}
+
+/// The nodes of the recipe with pod CIDRs of both families.
+fn dual_stack_cluster() -> String {
+    let nodes = [NODE_1, NODE_2].into_iter().enumerate().map(|(number, (name, cidr, address))| {
+        format!("  - {{name: {name}, os: linux, podCIDR: [{cidr}, 'fd00:244:0:{number}::/64'], address: {address}}}\n")
+    });
+    format!(
+        "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']\negressInterface: eth0\nnodes:\n{}",
+        nodes.collect::<String>()
+    )
 }
 
 /// An ordinary user learns what needs no privilege.

@@ -303,11 +303,12 @@ pub(super) fn await_lock(node: &Namespace) {
 
 /// A substitute for a program. It counts its calls, and kills the script before or after the one with a given number.
 const KILLER: &str = r#"#!/bin/sh
-number=$(($(cat "$FOLDER/count") + 1))
+read -r number <"$FOLDER/count"
+number=$((number + 1))
 echo "$number" >"$FOLDER/count"
-program=$(PATH=$REAL command -v "${0##*/}")
+PATH=$REAL
 [ "$number" != "$KILL_BEFORE" ] || { kill -KILL "$SCRIPT"; exit 1; }
-PATH=$REAL "$program" "$@"
+"${0##*/}" "$@"
 code=$?
 [ "$number" != "$KILL_AFTER" ] || kill -KILL "$SCRIPT"
 exit $code

@@ -2,7 +2,7 @@
 //! the terminal.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, dual_stack, node};
-use crate::support::namespace::{Namespace, Outcome, Privilege, each, is_root};
+use crate::support::namespace::{Namespace, Outcome, Privilege, each, is_root, programs};
 
 const SHELLS: [&str; 3] = ["sh", "busybox sh", "bash --posix"];
 const FILTER: &str = "net.ipv4.conf.all.rp_filter";
@@ -30,14 +30,11 @@ fn script(shell: &str, node: &Namespace, options: &str) -> Outcome {
 
 /// Same, with a program replaced by a shell script that can call the real one as `$REAL/NAME`.
 fn script_with(shell: &str, node: &Namespace, name: &str, program: &str) -> Outcome {
-    node.write(
-        "program",
-        &format!("#!/bin/sh\nREAL=$(dirname \"$(PATH=$PATH_BEFORE command -v {name})\")\n{program}\n"),
-    );
+    let real = programs::find(name);
+    let real = real.parent().expect("a folder").display();
+    node.write("program", &format!("#!/bin/sh\nREAL={real}\n{program}\n"));
     node.sh(&format!("rm -rf bin; mkdir bin; mv program bin/{name}; chmod 755 bin/{name}"));
-    node.try_sh(&format!(
-        "export PATH_BEFORE=$PATH; HOSTGW_STATE_DIR=$PWD/scripts PATH=$PWD/bin:$PATH {shell} node.sh"
-    ))
+    node.try_sh(&format!("HOSTGW_STATE_DIR=$PWD/scripts PATH=$PWD/bin:$PATH {shell} node.sh"))
 }
 
 fn configuration(head: &str) -> String {

@@ -1108,7 +1108,7 @@ function Show-Plan {
         return 0
     }
     if ([System.IO.File]::Exists($JournalFile)) {
-        Write-WarningLine 'a previous run was interrupted: the next run rolls it back first, so this plan will change'
+        Write-WarningLine 'a previous run was interrupted: the next run will roll it back first, so this plan will change'
     }
     $code = Invoke-Reconcile $false
     if ($code -ne 0) { return $code }

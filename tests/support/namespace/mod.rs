@@ -287,7 +287,9 @@ impl Namespace {
         let (parent, prefix) = prefix.split_once('/').expect("a folder in a folder");
         let folders = fs::read_dir(self.folder.join(parent)).into_iter().flatten().flatten();
         let mut folders = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with(prefix));
-        folders.all(|folder| fs::File::open(folder.path().join("lock")).map_or(true, |lock| lock.try_lock().is_ok()))
+        folders.all(|folder| {
+            fs::File::open(folder.path().join("lock")).map_or(true, |lock| lock.try_lock().is_ok())
+        })
     }
 
     /// Waits until `is_true` returns true. Fails the test if that takes too long.
