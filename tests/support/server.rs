@@ -29,6 +29,7 @@ mod linux {
         io::{self, BufRead, BufReader, Write},
         os::fd::{AsFd, OwnedFd},
         path::PathBuf,
+        process::ExitCode,
     };
 
     use nftnl::nftnl_sys::libc;
@@ -37,12 +38,14 @@ mod linux {
         stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
     };
 
-    /// Arguments, variables, folder, standard output, standard error.
-    type Request = (Vec<String>, BTreeMap<String, String>, PathBuf, PathBuf, PathBuf);
+    /// Arguments, variables, folder, standard output, standard error, and whether to run the command here.
+    type Request = (Vec<String>, BTreeMap<String, String>, PathBuf, PathBuf, PathBuf, bool);
 
     /// Forks for each command on standard input. Returns the command in the child process, and `None` at the end of the
-    /// input. A command is a line `[ARGUMENTS, VARIABLES, FOLDER, STDOUT, STDERR]`; without arguments, the child ends at
-    /// once. Each answer is a line with the status of the wait and the process ID.
+    /// input. A command is a line `[ARGUMENTS, VARIABLES, FOLDER, STDOUT, STDERR, HERE]`; without arguments, the child ends
+    /// at once. Each answer is a line with the status of the wait and the process ID.
+    ///
+    /// A command that runs here leaves behind what valgrind translated for it, and only its exit code is of interest.
     pub fn serve() -> Option<Vec<OsString>> {
         // No output may be in a buffer of this process when it forks.
         let take = |descriptor: io::Result<OwnedFd>| File::from(descriptor.expect("an open file"));
@@ -50,9 +53,19 @@ mod linux {
         let mut answers = take(io::stdout().as_fd().try_clone_to_owned());
         let mut line = String::new();
         while requests.read_line(&mut line).expect("text") > 0 {
+            let (arguments, variables, folder, stdout, stderr, is_here): Request =
+                serde_json::from_str(&line).expect("a command");
+            let become_it = || become_command(arguments, variables, folder, stdout, stderr);
+            line.clear();
+            if is_here {
+                let is_success = hostgw::cli::run(become_it()) == ExitCode::SUCCESS;
+                writeln!(answers, "{} {}", i32::from(!is_success) << 8, std::process::id())
+                    .expect("a test that reads");
+                continue;
+            }
             // SAFETY: this process has only one thread, so the child can do anything that this process can.
             match unsafe { libc::fork() } {
-                0 => return Some(become_child(serde_json::from_str(&line).expect("a command"))),
+                0 => return Some(become_it()),
                 child => {
                     let pid = Pid::from_raw(child).expect("fork failed");
                     let (_, status) =
@@ -60,13 +73,18 @@ mod linux {
                     writeln!(answers, "{} {child}", status.as_raw()).expect("a test that reads");
                 }
             }
-            line.clear();
         }
         None
     }
 
     /// Makes this process what a shell would start. Its copies of the pipes to the test close when `serve` returns.
-    fn become_child((arguments, variables, folder, stdout, stderr): Request) -> Vec<OsString> {
+    fn become_command(
+        arguments: Vec<String>,
+        variables: BTreeMap<String, String>,
+        folder: PathBuf,
+        stdout: PathBuf,
+        stderr: PathBuf,
+    ) -> Vec<OsString> {
         if arguments.is_empty() {
             // SAFETY: nothing has to be done at the end.
             unsafe { libc::_exit(0) };

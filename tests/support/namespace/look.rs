@@ -106,6 +106,21 @@ fn kernel_state() -> Option<Vec<u8>> {
     Some(state)
 }
 
+/// Does what `ip link set lo up` does, in this thread's namespace.
+pub(super) fn set_loopback_up() {
+    /// `RTM_NEWLINK`
+    const LINK: u16 = 16;
+    /// `NLM_F_REQUEST | NLM_F_ACK`
+    const CHANGE: u16 = 5;
+    /// `IFF_UP`
+    const UP: u32 = 1;
+    let words = [0, 1, UP, UP];
+    let mut socket = connect(NETLINK_ROUTE);
+    send(&mut socket, LINK, CHANGE, &words.map(u32::to_ne_bytes).concat());
+    let (answer, _) = socket.recv_from_full().expect("an answer of the kernel");
+    assert_eq!(answer[16..20], [0; 4], "lo cannot be set up");
+}
+
 /// A netlink message.
 struct Message {
     kind: u16,
@@ -121,12 +136,7 @@ fn connect(protocol: isize) -> Socket {
 
 /// Asks for all objects of a kind. A refusal is an answer, too.
 fn dump(socket: &mut Socket, kind: u16, body: &[u8]) -> Option<Vec<Message>> {
-    let length = u32::try_from(16 + body.len()).expect("a short message");
-    let mut request = length.to_ne_bytes().to_vec();
-    request.extend([kind.to_ne_bytes(), DUMP.to_ne_bytes()].concat());
-    request.extend([0; 8]);
-    request.extend(body);
-    socket.send(&request, 0).expect("the kernel listens");
+    send(socket, kind, DUMP, body);
     let mut messages = Vec::new();
     loop {
         let (answer, _) = socket.recv_from_full().expect("an answer of the kernel");
@@ -148,6 +158,15 @@ fn dump(socket: &mut Socket, kind: u16, body: &[u8]) -> Option<Vec<Message>> {
             rest = &rest[length.next_multiple_of(4).min(rest.len())..];
         }
     }
+}
+
+fn send(socket: &mut Socket, kind: u16, flags: u16, body: &[u8]) {
+    let length = u32::try_from(16 + body.len()).expect("a short message");
+    let mut request = length.to_ne_bytes().to_vec();
+    request.extend([kind.to_ne_bytes(), flags.to_ne_bytes()].concat());
+    request.extend([0; 8]);
+    request.extend(body);
+    socket.send(&request, 0).expect("the kernel listens");
 }
 
 /// Returns the types and the places of attributes.

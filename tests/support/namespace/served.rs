@@ -41,12 +41,27 @@ impl Served {
         variables: &[(&str, &str)],
         folder: &Path,
     ) -> Option<(Output, u32)> {
+        self.run_in(arguments, variables, folder, false)
+    }
+
+    /// Runs hostgw in the process that otherwise forks.
+    pub fn run_here(&self, arguments: &[&str], folder: &Path) -> Output {
+        self.run_in(arguments, &[], folder, true).expect("one command at a time").0
+    }
+
+    fn run_in(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        folder: &Path,
+        is_here: bool,
+    ) -> Option<(Output, u32)> {
         let mut pipes = self.pipes.try_lock().ok()?;
         let Pipes { requests, answers } = pipes.as_mut().expect("it runs until it is dropped");
         let [stdout, stderr] = ["served-stdout", "served-stderr"].map(|name| self.exchange.join(name));
         let variables: Map<String, Value> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-        let request = json!([arguments, variables, folder, stdout, stderr]);
+        let request = json!([arguments, variables, folder, stdout, stderr, is_here]);
         requests.write_all(format!("{request}\n").as_bytes()).expect("a server that reads");
         let mut answer = String::new();
         answers.read_line(&mut answer).expect("text");
