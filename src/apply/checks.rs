@@ -3,8 +3,7 @@
 use super::{Backend, Interrupt};
 use crate::{
     error::{Error, Kind},
-    model::{Check, CheckTarget},
-    text::{ShellCommand, Untrusted},
+    model::Check,
 };
 
 /// The result of a check: if it failed, the reason as a fragment such as "connection refused".
@@ -60,7 +59,7 @@ pub fn run_baseline(
     Ok(baseline)
 }
 
-/// Repeats the baseline checks after the change until they pass again. `name` is the name of the node, for the hint.
+/// Repeats the baseline checks after the change until they pass again.
 ///
 /// # Errors
 /// Returns [`Kind::RolledBack`] with every check that no longer passes, or [`Kind::Interrupted`] after a signal.
@@ -68,7 +67,6 @@ pub(super) fn repeat_baseline(
     node: &mut dyn Backend,
     passed: &[BaselineCheck],
     interrupt: &Interrupt,
-    name: Option<&Untrusted>,
 ) -> Result<(), Error> {
     if passed.is_empty() {
         return Ok(());
@@ -79,34 +77,24 @@ pub(super) fn repeat_baseline(
         _ => Error { kind: Kind::RolledBack, ..error },
     })?;
     let failed = checks.iter().zip(results).filter_map(|(check, result)| Some((check, result.err()?)));
-    failed_checks(&failed.collect::<Vec<_>>(), name)
+    failed_checks(&failed.collect::<Vec<_>>())
 }
 
-/// Returns how to find out why a check fails after the change. `name` is the name of the node.
-fn trace_hint(check: &Check, name: Option<&Untrusted>) -> String {
-    let address = match check.target {
-        CheckTarget::Tcp(target) => target.ip(),
-        CheckTarget::Neighbor(address) => address,
-    };
-    let address = address.to_string();
-    let mut command = vec!["hostgw", "explain", &address, "--from", "node", "--planned"];
-    command.extend(name.iter().flat_map(|name| ["--node", name.as_raw()]));
-    let command = ShellCommand::new(command);
-    format!("to see how the node would route the packets after the change, run `{command}`")
-}
+/// How to find out why a check fails after the change.
+const REVIEW: &str =
+    "review the changes with `hostgw plan`; `hostgw rehearse` tries them on a copy of this node";
 
-fn failed_checks(failed: &[(&Check, String)], name: Option<&Untrusted>) -> Result<(), Error> {
+fn failed_checks(failed: &[(&Check, String)]) -> Result<(), Error> {
     match failed {
         [] => Ok(()),
         [(check, why)] => {
             let message = format!("check {check} passed before the change but failed after it: {why}");
-            Err(Error::new(Kind::RolledBack, message).with_hint(trace_hint(check, name)))
+            Err(Error::new(Kind::RolledBack, message).with_hint(REVIEW))
         }
         several => {
             let message = format!("{} checks passed before the change but failed after it", several.len());
             let details = several.iter().map(|(check, why)| format!("{check}: {why}"));
-            let hint = several.first().map(|(check, _)| trace_hint(check, name));
-            Err(Error::new(Kind::RolledBack, message).with_details(details).with_hint_if(hint))
+            Err(Error::new(Kind::RolledBack, message).with_details(details).with_hint(REVIEW))
         }
     }
 }

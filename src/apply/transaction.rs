@@ -257,7 +257,7 @@ fn commit_and_verify<'a>(
         left.exclude(withheld);
     }
     verify(&left)?;
-    repeat_baseline(node, request.checks, interrupt, record.metadata.node.as_ref())?;
+    repeat_baseline(node, request.checks, interrupt)?;
     let faults = compare_paths(request, &before, &judge(node, request)?, &observed)?;
     if interrupt.is_raised() {
         return Err(commit_error(CommitError::Interrupted).into());

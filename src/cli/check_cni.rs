@@ -217,7 +217,7 @@ impl ReportView<'_> {
         let remedy = match wrong_one {
             _ if !masquerade.masquerade => "remove the policies, so that packets keep the pod's address".to_owned(),
             None => format!(
-                "add an OutBoundNAT policy with the exceptions {}, or set `nat.masquerade: false`",
+                "add an OutBoundNAT policy with the exceptions {}; or, if no node of the cluster masquerades, including Linux nodes, set `nat.masquerade: false`",
                 texts(&masquerade.expected).join(", ")
             ),
             Some(_) => "in each policy, remove the exceptions listed in `invalid`, and add those listed in `missing`; then restart the node's pods: running pods keep their old policy".to_owned(),
@@ -376,7 +376,7 @@ pub(super) fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
             format!("{name} has no OutBoundNAT policy, so nothing is masqueraded"),
         )
         .with_code(Rule::CniMasquerade.number())
-        .with_hint("add one of the policies above, or set `nat.masquerade: false`");
+        .with_hint("add one of the policies above; or, if no node of the cluster masquerades, including Linux nodes, set `nat.masquerade: false`");
     }
     let missing: usize = finding.policies.iter().map(|policy| policy.missing.len()).sum();
     let invalid: usize = finding.policies.iter().map(|policy| policy.invalid.len()).sum();

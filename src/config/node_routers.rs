@@ -182,7 +182,7 @@ pub fn nodes_as_routers(cluster: &Cluster) -> Option<Diagnostic> {
         found.iter().filter(|hop| hop.through == first.through).map(|hop| name(hop.node)).collect();
     let others = match found.len() - behind.len() {
         0 => String::new(),
-        others => format!(", and those of {} through others", count(others, "more node")),
+        others => format!(", and those of {} through other nodes", count(others, "more node")),
     };
     let message = format!(
         "the pods of {} are reached through node {through} ({}){others}: {through} must forward these packets using routes that hostgw \

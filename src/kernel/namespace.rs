@@ -8,6 +8,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, RawFd},
     thread,
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -89,6 +90,20 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
     })
 }
 
+/// Creates a user namespace. The kernel only does so for a single thread, and counts a joined thread until it has removed it, which
+/// takes longer on a busy machine.
+fn unshare_user_when_alone() -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match ffi::unshare_user() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Lets an unprivileged user create network namespaces: moves the process, which must be single-threaded, into a new
 /// user namespace in which it is root. Does nothing if the process can create them already.
 ///
@@ -99,11 +114,25 @@ pub fn become_root_of_own_user_namespace() -> io::Result<()> {
         return Ok(());
     }
     let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
-    ffi::unshare_user()?;
+    unshare_user_when_alone()?;
     // An unprivileged process may map groups only after disabling setgroups (user_namespaces(7)).
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {} 1", user.as_raw()))?;
     fs::write("/proc/self/gid_map", format!("0 {} 1", group.as_raw()))?;
     // Ubuntu allows creating a user namespace, but withholds capabilities inside it.
     Namespace::new().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that has ended is waited for, but not one that goes on.
+    #[test]
+    fn a_user_namespace_waits_for_threads_that_end() {
+        let start = Instant::now();
+        let error = on_a_thread(unshare_user_when_alone).expect_err("this thread goes on");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(start.elapsed() >= Duration::from_secs(1));
+    }
 }

@@ -388,8 +388,15 @@ proptest! {
         let mut said = warnings(&outcome);
         said.sort_unstable();
         expected.sort_unstable();
+        // Ties are unclear to the plan, but the model of Windows decides them, and the script asks it if nothing changes.
+        let is_tie = |message: &String| message.contains(" can be diverted: ");
+        let has_ties = expected.iter().any(is_tie);
+        if plan.changes.is_empty() {
+            expected.retain(|message| !is_tie(message) || said.contains(&message.as_str()));
+        }
         prop_assert_eq!(&said, &expected, "{:#?}", outcome);
-        for found in plan.paths.faults.iter().chain(&plan.paths.warnings) {
+        let findings = plan.paths.faults.iter().chain(&plan.paths.warnings);
+        for found in findings.filter(|found| said.contains(&format!("{}: {}", found.rule, found.message).as_str())) {
             let help = format!("  help: {}\n", found.remedy.as_deref().unwrap_or_default());
             prop_assert!(outcome.stdout.contains(&help), "{help}{}", outcome.stdout);
         }
@@ -397,11 +404,9 @@ proptest! {
         prop_assert_eq!(conflicts, plan.conflicts.len());
         prop_assert_eq!(outcome.code, Some(if conflicts > 0 { 10 } else { 0 }));
         if conflicts == 0 {
-            // After the apply, Windows uses the routes that the plan predicts. Ties are unclear to the script, but the model
-            // of Windows decides them.
+            // After the apply, Windows uses the routes that the plan predicts, except for ties.
             let outcome = run(&mut machine, &script, &[]);
-            let tied = expected.iter().any(|message| message.contains(" can be diverted: "));
-            if outcome.code == Some(0) && !tied {
+            if outcome.code == Some(0) && !has_ties {
                 let mut said: Vec<String> =
                     warnings(&outcome).into_iter().map(|line| line.replacen("applied, but ", "", 1)).collect();
                 said.sort_unstable();

@@ -40,7 +40,7 @@ const KEPT: &str =
     "the configuration does not contain this rule (HG1123). If pods do not need it, delete it yourself";
 
 /// Why a person has to decide about a route that rejects packets to pods that no node has.
-const REJECTS: &str = "the configuration does not contain this route. If it has `unassigned: unreachable` under `routes`, or pods do not need it, \
+const REJECTS: &str = "the configuration does not contain this route. If the configuration has `unassigned: unreachable` under `routes`, or pods do not need it, \
      delete it yourself";
 
 /// The routing tables that kube-router creates: for tunnels, and for two kinds of services.

@@ -42,7 +42,7 @@ impl KernelError {
         match self.errno {
             Errno::INTR => Some("another program keeps changing them; try again later"),
             Errno::NOBUFS => Some(
-                "run as root, or raise the limit, for example with `sysctl -w net.core.rmem_default=4194304`",
+                "run hostgw as root, or raise the limit as root, for example with `sysctl -w net.core.rmem_default=4194304`",
             ),
             _ => None,
         }

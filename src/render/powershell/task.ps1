@@ -363,7 +363,7 @@ function Write-Outcome([int] $code, [string] $known) {
     } elseif ($failure -ne '') {
         $id = 3
         $level = 'Warning'
-        $headline = 'Some pod traffic of node ' + $Node + ' is lost or diverted, will be after a restart, or could not be checked.'
+        $headline = 'Some pod traffic of node ' + $Node + ' is lost or diverted, will be lost or diverted after a restart, or could not be checked.'
         if ($Report.IsChanged) { $headline = 'The configuration of node ' + $Node + ' was applied. ' + $headline }
     } elseif ($Report.IsChanged) {
         $id = 1
