@@ -360,7 +360,7 @@ pub(super) fn finding_of(blockage: &Blockage<'_>) -> Diagnostic {
         Rule::OutsideBlocked,
         format!("{message} (traced for {traced})"),
         format!(
-            "{}; if this is intended, ignore this finding (`nat.masquerade: false` silences it, but turns masquerading off on every node)",
+            "{}; if this is intended, ignore this finding (nat.masquerade: false silences it, but turns masquerading off on every node)",
             accept(&blockage.commands)
         ),
     )
