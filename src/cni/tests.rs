@@ -107,7 +107,7 @@ fn make(correction: &Correction, at: &ConfigPath, configuration: &mut Value) {
     let (path, value) = match correction {
         Correction::Set(value) => (at, Some(serde_json::from_str(value).expect("JSON"))),
         Correction::Remove(path) => (path, None),
-        Correction::Other(_) => unreachable!("the plugin is for Linux"),
+        Correction::Other(advice) => panic!("the plugin is for Linux: {advice}"),
     };
     let path = path.to_string().replace(['[', '.'], "/").replace(']', "");
     let (parent, last) = path.rsplit_once('/').expect("an entry of a plugin");
