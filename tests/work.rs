@@ -115,21 +115,21 @@ impl Valgrind {
     }
 
     /// Runs hostgw and returns the number of instructions that it executes.
-    fn instructions(&self, folder: &Path, arguments: &[&str]) -> f64 {
+    fn instructions(&mut self, folder: &Path, arguments: &[&str]) -> f64 {
         let before = self.count(&[], Path::new("/"));
         let count = self.count(&[&["hostgw"], arguments].concat(), folder) - before;
         f64::from(u32::try_from(count).expect("a short command"))
     }
 
     /// Runs hostgw once, so that valgrind need not translate it again: translating takes longer than running.
-    fn translate(&self, folder: &Path, arguments: &[&str]) {
+    fn translate(&mut self, folder: &Path, arguments: &[&str]) {
         let output = self.served.run_here(&[&["hostgw"], arguments].concat(), folder);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// The instructions of a command, and of this process before.
-    fn count(&self, words: &[&str], folder: &Path) -> u64 {
-        let (output, process) = self.served.run(words, &[], folder).expect("one command at a time");
+    fn count(&mut self, words: &[&str], folder: &Path) -> u64 {
+        let (output, process) = self.served.run(words, &[], folder, &[]);
         let messages = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {messages}");
         let log = fs::read_to_string(self.folder.path().join(process.to_string())).expect("valgrind's log");
@@ -141,7 +141,7 @@ impl Valgrind {
 }
 
 /// Asserts that a command is linear. The files `old` and `new` of the shape are in the folder.
-fn assert_linear(valgrind: &Valgrind, shape: Shape, arguments: &[&str]) {
+fn assert_linear(valgrind: &mut Valgrind, shape: Shape, arguments: &[&str]) {
     let files = |nodes: usize| {
         let folder = Directory::new();
         for (name, change) in [("old.yaml", Change::Nothing), ("new.yaml", shape.change)] {
@@ -159,7 +159,7 @@ fn assert_linear(valgrind: &Valgrind, shape: Shape, arguments: &[&str]) {
     };
     let [few, many] = [FEW, MANY].map(files);
     valgrind.translate(few.path(), arguments);
-    let work = |folder: &Directory| valgrind.instructions(folder.path(), arguments);
+    let mut work = |folder: &Directory| valgrind.instructions(folder.path(), arguments);
     let ratio = work(&many) / work(&few);
     assert!(
         ratio < MAX_RATIO,
@@ -186,8 +186,8 @@ fn node_list(configuration: &str) -> Value {
 
 /// Runs the checks one after the other, so that they share what valgrind translated.
 fn all(checks: Vec<(Shape, Vec<&'static str>)>) {
-    let valgrind = Valgrind::start();
-    checks.iter().for_each(|(shape, arguments)| assert_linear(&valgrind, *shape, arguments));
+    let mut valgrind = Valgrind::start();
+    checks.iter().for_each(|(shape, arguments)| assert_linear(&mut valgrind, *shape, arguments));
 }
 
 #[test]

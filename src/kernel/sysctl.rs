@@ -5,14 +5,14 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     mem::MaybeUninit,
-    os::unix::fs::FileExt,
+    os::{fd::OwnedFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
 use rustix::{
     buffer::spare_capacity,
-    fs::{PROC_SUPER_MAGIC, statfs},
+    fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, openat, statfs},
     io::pread,
 };
 
@@ -125,8 +125,9 @@ fn collect(directory: &Path, keys: &mut Vec<SysctlKey>) {
 /// Reads the given sysctls.
 pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> ObservedSysctls {
     let mut found = ObservedSysctls::default();
+    let mut directory = OpenDirectory::default();
     for key in keys {
-        match File::open(file(&key)).and_then(|file| value(&file)) {
+        match directory.open(&file(&key)).and_then(|file| value(&file)) {
             Ok(value) => {
                 found.values.insert(key, value.into());
             }
@@ -139,6 +140,33 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> ObservedSysctls {
         }
     }
     found
+}
+
+/// The directory of the last opened file. Files after it in the same directory are opened by name: otherwise, the kernel would
+/// look up each component of their paths among those of all network namespaces.
+#[derive(Default)]
+struct OpenDirectory {
+    path: PathBuf,
+    descriptor: Option<OwnedFd>,
+}
+
+impl OpenDirectory {
+    /// Opens a file for reading.
+    fn open(&mut self, path: &Path) -> io::Result<File> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return File::open(path) };
+        if self.path != parent {
+            *self = Self { path: parent.to_owned(), descriptor: None };
+            return File::open(path);
+        }
+        let directory = match &self.descriptor {
+            Some(directory) => directory,
+            None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                self.descriptor.insert(openat(CWD, parent, flags, Mode::empty())?)
+            }
+        };
+        Ok(openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
+    }
 }
 
 /// Reads a value in one system call. Some sysctls, such as lists of ports, return what fits into the first read and

@@ -278,11 +278,7 @@ impl SetUpNode {
     fn start<const N: usize>(&mut self, flows: [(bool, &str); N]) {
         for (is_from_other, to) in flows {
             let from = if is_from_other { &self.other } else { &self.pod };
-            let ping = ["-n", "-q", "-c", "1", "-W", "1", to];
-            self.node.wait_until(&format!("{to} answers"), || {
-                let mut command = from.command(&self.node, "ping");
-                command.args(ping).output().is_ok_and(|output| output.status.success())
-            });
+            from.sh(&self.node, &format!("until ping -n -q -c 1 -W 1 {to} >/dev/null; do sleep 0.02; done"));
             let mut command = from.command(&self.node, "sh");
             command.args(["-c", FLOW, "flow", to]).stdout(Stdio::piped()).stderr(Stdio::piped());
             self.flows.push((to.to_owned(), command.spawn().expect("sh")));

@@ -25,43 +25,62 @@ mod linux {
         collections::BTreeMap,
         env,
         ffi::OsString,
-        fs::File,
+        fs::{self, File},
         io::{self, BufRead, BufReader, Write},
         os::fd::{AsFd, OwnedFd},
-        path::PathBuf,
+        path::{Path, PathBuf},
         process::ExitCode,
+        ptr,
     };
 
+    use hostgw::config::{Document, Format};
     use nftnl::nftnl_sys::libc;
     use rustix::{
-        process::{Pid, WaitOptions, waitpid},
+        process::{DumpableBehavior, Pid, WaitOptions, set_dumpable_behavior, waitpid},
         stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
+        thread::{
+            Gid, Uid, move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+        },
     };
 
-    /// Arguments, variables, folder, standard output, standard error, and whether to run the command here.
-    type Request = (Vec<String>, BTreeMap<String, String>, PathBuf, PathBuf, PathBuf, bool);
+    /// The program's memory is aligned like this where it uses huge pages.
+    const HUGE: usize = 2 << 20;
+
+    /// Arguments, variables, folder, standard output, standard error, namespaces, and whether to run the command here.
+    type Request = (Vec<String>, BTreeMap<String, String>, PathBuf, PathBuf, PathBuf, Vec<PathBuf>, bool);
 
     /// Forks for each command on standard input. Returns the command in the child process, and `None` at the end of the
-    /// input. A command is a line `[ARGUMENTS, VARIABLES, FOLDER, STDOUT, STDERR, HERE]`; without arguments, the child ends
-    /// at once. Each answer is a line with the status of the wait and the process ID.
+    /// input. A command is a line `[ARGUMENTS, VARIABLES, FOLDER, STDOUT, STDERR, NAMESPACES, HERE]`; without arguments,
+    /// the child ends at once. Each answer is a line with the status of the wait and the process ID.
     ///
     /// A command that runs here leaves behind what valgrind translated for it, and only its exit code is of interest.
     pub fn serve() -> Option<Vec<OsString>> {
+        let mut is_first = true;
         // No output may be in a buffer of this process when it forks.
         let take = |descriptor: io::Result<OwnedFd>| File::from(descriptor.expect("an open file"));
         let mut requests = BufReader::new(take(io::stdin().as_fd().try_clone_to_owned()));
         let mut answers = take(io::stdout().as_fd().try_clone_to_owned());
         let mut line = String::new();
         while requests.read_line(&mut line).expect("text") > 0 {
-            let (arguments, variables, folder, stdout, stderr, is_here): Request =
+            let (arguments, variables, folder, stdout, stderr, namespaces, is_here): Request =
                 serde_json::from_str(&line).expect("a command");
-            let become_it = || become_command(arguments, variables, folder, stdout, stderr);
+            let namespaces = &namespaces;
+            let become_it = || {
+                enter(namespaces);
+                become_command(arguments, variables, folder, stdout, stderr)
+            };
             line.clear();
             if is_here {
                 let is_success = hostgw::cli::run(become_it()) == ExitCode::SUCCESS;
                 writeln!(answers, "{} {}", i32::from(!is_success) << 8, std::process::id())
                     .expect("a test that reads");
                 continue;
+            }
+            // Commands under valgrind, which would translate everything anew, do not enter namespaces.
+            if !namespaces.is_empty() && std::mem::take(&mut is_first) {
+                use_huge_pages();
+                // The child processes share the schema, which hostgw generates when it first reads a configuration.
+                let _ = hostgw::config::load(&Document::new("", "nodes: []", Format::Yaml));
             }
             // SAFETY: this process has only one thread, so the child can do anything that this process can.
             match unsafe { libc::fork() } {
@@ -75,6 +94,72 @@ mod linux {
             }
         }
         None
+    }
+
+    /// Moves the program into huge pages, which child processes share with their page tables. Otherwise, each of them would map
+    /// the file again, a few pages at a time, which takes a third of a short command's time.
+    fn use_huge_pages() {
+        let program = env::current_exe().expect("/proc is mounted");
+        let maps = fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
+        let mut pages: Option<(usize, usize)> = None;
+        for line in maps.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [range, "r--p" | "r-xp", .., path] = words[..] else { continue };
+            let (start, end) = range.split_once('-').expect("a range");
+            let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).expect("an address"));
+            let first = pages.map_or(start, |(first, _)| first);
+            if Path::new(path) == program && pages.is_none_or(|(_, last)| last == start) {
+                pages = Some((first, end));
+            }
+        }
+        let (start, end) = pages.expect("the program's own pages");
+        replace_pages(start, end - start);
+    }
+
+    /// Replaces read-only pages of the program with huge pages of the same content, all of which can be executed: huge
+    /// pages cannot have parts with other rights.
+    fn replace_pages(start: usize, length: usize) {
+        let check = |address: *mut libc::c_void| {
+            assert_ne!(address, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+            address
+        };
+        // SAFETY: the new pages are ours, are large enough, and have the same content when they replace the old ones, which
+        // nothing writes to.
+        unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let writable = libc::PROT_READ | libc::PROT_WRITE;
+            let reserved = check(libc::mmap(ptr::null_mut(), length + HUGE, writable, flags, -1, 0));
+            let offset = start.wrapping_sub(reserved as usize) % HUGE;
+            let copy = reserved.wrapping_byte_add(offset);
+            // Without huge pages, small ones are used.
+            libc::madvise(copy, length, libc::MADV_HUGEPAGE);
+            let original = ptr::with_exposed_provenance_mut::<libc::c_void>(start);
+            ptr::copy_nonoverlapping(original.cast::<u8>(), copy.cast::<u8>(), length);
+            assert_eq!(libc::mprotect(copy, length, libc::PROT_READ | libc::PROT_EXEC), 0, "{}", io::Error::last_os_error());
+            let moves = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            check(libc::mremap(copy, length, length, moves, original));
+        }
+    }
+
+    /// Enters namespaces, as their root.
+    fn enter(namespaces: &[PathBuf]) {
+        let files = namespaces.iter().map(|path| File::open(path).expect("a namespace"));
+        let files: Vec<File> = files.collect();
+        let changes_user = namespaces.iter().any(|path| path.ends_with("user"));
+        if changes_user {
+            // An ordinary user has no right to do so, and no need.
+            let _ = set_thread_groups(&[]);
+        }
+        for file in files {
+            move_into_link_name_space(file.as_fd(), None).expect("the right to enter");
+        }
+        if changes_user {
+            let (group, user) = (Gid::ROOT, Uid::ROOT);
+            set_thread_res_gid(group, group, group).expect("the root of the namespace");
+            set_thread_res_uid(user, user, user).expect("the root of the namespace");
+            // As if the program had been started by this user, who can then read its files in /proc.
+            set_dumpable_behavior(DumpableBehavior::Dumpable).expect("our own process");
+        }
     }
 
     /// Makes this process what a shell would start. Its copies of the pipes to the test close when `serve` returns.

@@ -79,11 +79,6 @@ impl Holder {
         self.child.id()
     }
 
-    /// The folder for the files that a test and this process exchange.
-    pub fn exchange(&self) -> &Path {
-        &self.exchange
-    }
-
     /// Runs a script in a subshell. Returns `None` if it is running another one.
     pub fn run(&self, script: &str) -> Option<Output> {
         let mut pipes = self.pipes.try_lock().ok()?;

@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{Holder, Namespace, Outcome, Privilege, can_become_nobody, quoted};
+use super::{Holder, Namespace, Outcome, Privilege, can_become_nobody, quoted, until};
 use crate::support::say;
 
 /// Builds the view in the folder `$1` with `$2` mounted over it and the folder `$3` unchanged, and exits when its
@@ -135,7 +135,8 @@ impl Machine {
     /// Waits until a script succeeds.
     #[track_caller]
     pub fn wait_for(&self, script: &str) {
-        self.node.wait_until(script, || self.try_sh(script).code == 0);
+        let outcome = self.try_sh(&until(script, 20));
+        assert_eq!(outcome.code, 0, "waited in vain: {script}\n{}", self.try_sh(script));
     }
 }
 

@@ -25,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        OnceLock,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -99,8 +99,6 @@ pub struct Namespace {
     privilege: Privilege,
     /// The folder for configuration files and the state directory.
     folder: PathBuf,
-    /// Runs hostgw, from its first command on.
-    served: OnceLock<Served>,
     holder: Holder,
     /// The network and the hostname, if a thread of this process can enter them.
     entrance: Option<[fs::File; 2]>,
@@ -118,7 +116,7 @@ impl Namespace {
         let holder = Holder::start(command, &[&folder]);
         let namespace = |kind| fs::File::open(format!("/proc/{}/ns/{kind}", holder.id())).expect("our child");
         let entrance = is_root().then(|| ["net", "uts"].map(namespace));
-        Self::ready(Self { privilege, folder, served: OnceLock::new(), holder, entrance })
+        Self::ready(Self { privilege, folder, holder, entrance })
     }
 
     /// Disables duplicate address detection, whose end would look like a change, and sets up lo and the hostname: without
@@ -159,7 +157,7 @@ impl Namespace {
         let holder = self.holder.id().to_string();
         let words = match self.privilege {
             Privilege::Root => vec!["nsenter", "-t", &holder, "-n", "-u", "--", program],
-            Privilege::User => [as_nobody(), &enter_as_user(&holder), &[program]].concat(),
+            Privilege::User => [&["nsenter", "-t", &holder, "-n", "-u", "-U"], as_its_root(), &["--", program]].concat(),
         };
         let mut command = clean(&self.folder, &words);
         command.stdin(Stdio::null());
@@ -270,16 +268,31 @@ impl Namespace {
     /// Runs hostgw with additional environment variables.
     pub fn hostgw_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
         let name = format!("hostgw {}", arguments.join(" "));
-        let served = self.served.get_or_init(|| {
+        /// The processes that wait for a command.
+        static IDLE: Mutex<Vec<Served>> = Mutex::new(Vec::new());
+        let idle = || IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = idle().pop();
+        let mut served = waiting.unwrap_or_else(|| {
             let server = hostgw().with_file_name(SERVER);
-            let server = server.to_str().expect("UTF-8");
-            self.with_command(server, |command| Served::start(command, self.holder.exchange()))
+            let folder = server.parent().expect("a folder");
+            Served::start(clean(folder, &[server.to_str().expect("UTF-8")]), folder)
         });
         let words = [&[program()], arguments].concat();
-        match served.run(&words, variables, &self.folder) {
-            Some((output, _)) => Outcome::from_output(self, &name, output),
-            None => self.run_program(&name, &words, variables),
-        }
+        let state = self.folder.join("state");
+        let state = ("HOSTGW_STATE_DIR", state.to_str().expect("UTF-8"));
+        let (output, _) =
+            served.run(&words, &[&[state], variables].concat(), &self.folder, &self.namespaces());
+        idle().push(served);
+        Outcome::from_output(self, &name, output)
+    }
+
+    /// The files of its namespaces, in the order in which a process can enter them.
+    fn namespaces(&self) -> Vec<String> {
+        let kinds: &[&str] = match self.privilege {
+            Privilege::Root => &["net", "uts"],
+            Privilege::User => &["user", "net", "uts"],
+        };
+        kinds.iter().map(|kind| format!("/proc/{}/ns/{kind}", self.holder.id())).collect()
     }
 
     /// Runs hostgw, and fails the test unless it succeeds.
@@ -314,16 +327,28 @@ impl Namespace {
     #[track_caller]
     pub fn wait_up_to(&self, limit: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
         let deadline = Instant::now() + limit;
-        while !is_true() {
+        loop {
+            let start = Instant::now();
+            if is_true() {
+                return;
+            }
             assert!(Instant::now() < deadline, "waited in vain: {what}");
-            thread::sleep(Duration::from_millis(5));
+            // What starts programs must not keep others from running.
+            thread::sleep((start.elapsed() * 2).clamp(Duration::from_millis(5), Duration::from_millis(50)));
         }
     }
 }
 
-/// The command prefix with which an ordinary user enters the namespaces of a process.
-const fn enter_as_user(process: &str) -> [&str; 8] {
-    ["nsenter", "-t", process, "-n", "-u", "-U", "--preserve-credentials", "--"]
+/// The options with which `nsenter` becomes the root of an ordinary user's namespace. Without options, it changes the user,
+/// and the groups, which only root can do.
+fn as_its_root() -> &'static [&'static str] {
+    if is_root() { &[] } else { &["--preserve-credentials"] }
+}
+
+/// A script that repeats `script` until it succeeds, and fails after this many seconds.
+fn until(script: &str, limit: u32) -> String {
+    let repeat = format!("until ({script}) >/dev/null 2>&1; do sleep 0.05; done");
+    format!("timeout {limit} sh -c {}", quoted(&repeat))
 }
 
 /// Runs `work` on a thread of its own, which can give up what all others keep.

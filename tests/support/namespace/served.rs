@@ -6,7 +6,6 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio},
-    sync::{Mutex, PoisonError},
 };
 
 use serde_json::{Map, Value, json};
@@ -14,7 +13,7 @@ use serde_json::{Map, Value, json};
 /// A child process that lives as long as the pipe to it.
 pub struct Served {
     child: Child,
-    pipes: Mutex<Option<Pipes>>,
+    pipes: Option<Pipes>,
     /// The folder for the output of a command.
     exchange: PathBuf,
 }
@@ -31,37 +30,39 @@ impl Served {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let requests = child.stdin.take().expect("piped");
         let answers = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child, pipes: Mutex::new(Some(Pipes { requests, answers })), exchange: exchange.to_owned() }
+        Self { child, pipes: Some(Pipes { requests, answers }), exchange: exchange.to_owned() }
     }
 
-    /// Runs hostgw in a folder. Returns its output and process ID, or `None` if it is running another command.
+    /// Runs hostgw in a folder, with namespaces. Returns its output and process ID.
     pub fn run(
-        &self,
+        &mut self,
         arguments: &[&str],
         variables: &[(&str, &str)],
         folder: &Path,
-    ) -> Option<(Output, u32)> {
-        self.run_in(arguments, variables, folder, false)
+        namespaces: &[String],
+    ) -> (Output, u32) {
+        self.run_in(arguments, variables, folder, namespaces, false)
     }
 
     /// Runs hostgw in the process that otherwise forks.
-    pub fn run_here(&self, arguments: &[&str], folder: &Path) -> Output {
-        self.run_in(arguments, &[], folder, true).expect("one command at a time").0
+    pub fn run_here(&mut self, arguments: &[&str], folder: &Path) -> Output {
+        self.run_in(arguments, &[], folder, &[], true).0
     }
 
     fn run_in(
-        &self,
+        &mut self,
         arguments: &[&str],
         variables: &[(&str, &str)],
         folder: &Path,
+        namespaces: &[String],
         is_here: bool,
-    ) -> Option<(Output, u32)> {
-        let mut pipes = self.pipes.try_lock().ok()?;
-        let Pipes { requests, answers } = pipes.as_mut().expect("it runs until it is dropped");
-        let [stdout, stderr] = ["served-stdout", "served-stderr"].map(|name| self.exchange.join(name));
+    ) -> (Output, u32) {
+        let Pipes { requests, answers } = self.pipes.as_mut().expect("it runs until it is dropped");
+        let name = |stream| format!("{stream}-{}", self.child.id());
+        let [stdout, stderr] = ["stdout", "stderr"].map(|stream| self.exchange.join(name(stream)));
         let variables: Map<String, Value> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-        let request = json!([arguments, variables, folder, stdout, stderr, is_here]);
+        let request = json!([arguments, variables, folder, stdout, stderr, namespaces, is_here]);
         requests.write_all(format!("{request}\n").as_bytes()).expect("a server that reads");
         let mut answer = String::new();
         answers.read_line(&mut answer).expect("text");
@@ -78,13 +79,13 @@ impl Served {
             stdout: take(&stdout),
             stderr: take(&stderr),
         };
-        Some((output, process.parse().expect("a process ID")))
+        (output, process.parse().expect("a process ID"))
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.pipes.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        self.pipes.take();
         let _ = self.child.wait();
     }
 }

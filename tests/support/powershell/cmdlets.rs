@@ -1,6 +1,6 @@
 //! The cmdlets of the language, and those that read and change the network.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, rc::Rc};
 
 use ipnet::IpNet;
 use serde_json::json;
@@ -10,7 +10,7 @@ use super::{
     expression::thrown,
     interpreter::{Flow, Interpreter, Step},
     machine::{Course, Find, RouteKey, RouteValue},
-    value::{Failure, Value},
+    value::{Failure, Name, Value},
 };
 
 impl Interpreter<'_> {
@@ -21,10 +21,10 @@ impl Interpreter<'_> {
         input: Option<Vec<Value>>,
     ) -> Step<Vec<Value>> {
         let none = |()| Vec::new();
-        let output = match name.to_lowercase().as_str() {
+        let output = match name {
             "write-host" => {
                 let text = arguments.take("Object").and_then(|text| text.text()).expect("a text");
-                self.stdout.push_str(&(text + "\n"));
+                self.stdout.push_str(&format!("{text}\n"));
                 Vec::new()
             }
             "write-warning" => {
@@ -36,14 +36,14 @@ impl Interpreter<'_> {
             "set-strictmode" => {
                 assert_eq!(
                     arguments.take("Version").map(|version| version.text()),
-                    Some(Some("2.0".to_owned()))
+                    Some(Some("2.0".into()))
                 );
                 Vec::new()
             }
             "join-path" => {
                 let folder = arguments.take("Path").and_then(|path| path.text()).expect("a path");
                 let child = arguments.take("ChildPath").and_then(|path| path.text()).expect("a path");
-                vec![Value::Str(format!("{folder}\\{child}"))]
+                vec![Value::str(format!("{folder}\\{child}"))]
             }
             "new-object" => {
                 let kind = arguments.take("TypeName").and_then(|kind| kind.text()).expect("a type");
@@ -83,7 +83,7 @@ impl Interpreter<'_> {
                 let Some(Value::Int(depth)) = depth else {
                     panic!("the depth must be set: the default truncates")
                 };
-                vec![Value::Str(to_json(&value, depth).to_string())]
+                vec![Value::str(to_json(&value, depth).to_string())]
             }
             "convertfrom-json" => {
                 let text = arguments.take("InputObject").and_then(|text| text.text()).expect("a text");
@@ -154,7 +154,7 @@ impl Interpreter<'_> {
                 let zone = if address.addr().to_string().starts_with("fe80") { "%7" } else { "" };
                 Value::object([
                     ("InterfaceIndex", Value::Int(interface.index)),
-                    ("IPAddress", Value::Str(format!("{}{zone}", address.addr()))),
+                    ("IPAddress", Value::str(format!("{}{zone}", address.addr()))),
                     ("PrefixLength", Value::Int(address.prefix_len().into())),
                 ])
             })
@@ -169,8 +169,8 @@ impl Interpreter<'_> {
             interface.forwarding.iter().map(|(family, forwards)| {
                 Value::object([
                     ("InterfaceIndex", Value::Int(interface.index)),
-                    ("InterfaceAlias", Value::str(&interface.alias)),
-                    ("AddressFamily", Value::str(family)),
+                    ("InterfaceAlias", Value::str(&*interface.alias)),
+                    ("AddressFamily", Value::str(*family)),
                     ("Forwarding", Value::str(if *forwards { "Enabled" } else { "Disabled" })),
                     ("InterfaceMetric", Value::Int(interface.metric)),
                     (
@@ -219,7 +219,7 @@ impl Interpreter<'_> {
     fn selected_route(
         arguments: &mut Arguments,
         what: &str,
-    ) -> (RouteKey, Option<i64>, Option<String>, String) {
+    ) -> (RouteKey, Option<i64>, Option<Rc<str>>, String) {
         Self::assert_stops_on_error(arguments);
         Self::assert_does_not_ask(arguments, what);
         let mut text = |name: &str| arguments.named.remove(name).flatten().and_then(|value| value.text());
@@ -336,10 +336,10 @@ impl Interpreter<'_> {
         let words = format!("Set-NetIPInterface {index} {family} {value}");
         self.make_change(words, true, |this| {
             let interface = this.machine.interfaces.iter_mut().find(|one| one.index == index);
-            let forwarding = interface.and_then(|interface| interface.forwarding.get_mut(family.as_str()));
-            match (forwarding, value.as_str()) {
+            let forwarding = interface.and_then(|interface| interface.forwarding.get_mut(&*family));
+            match (forwarding, &*value) {
                 (Some(forwarding), "Enabled" | "Disabled") => {
-                    *forwarding = value == "Enabled";
+                    *forwarding = &*value == "Enabled";
                     Ok(())
                 }
                 (None, _) => Err(not_found("MSFT_NetIPInterface objects")),
@@ -367,7 +367,7 @@ fn to_json(value: &Value, depth: i64) -> serde_json::Value {
         Value::Null => json!(null),
         Value::Bool(value) => json!(value),
         Value::Int(number) => json!(number),
-        Value::Str(text) => json!(text),
+        Value::Str(text) => json!(**text),
         Value::Array(_) | Value::List(_) => {
             value.enumerated().iter().map(|item| to_json(item, depth - 1)).collect()
         }
@@ -375,12 +375,12 @@ fn to_json(value: &Value, depth: i64) -> serde_json::Value {
             let table = table.borrow();
             let entries = table
                 .entries()
-                .map(|(name, value)| (name.text().expect("a name"), to_json(value, depth - 1)));
+                .map(|(name, value)| (name.text().expect("a name").to_string(), to_json(value, depth - 1)));
             serde_json::Value::Object(entries.collect())
         }
         Value::Object(object) => {
             let object = object.borrow();
-            let entries = object.values().map(|(name, value)| (name.clone(), to_json(value, depth - 1)));
+            let entries = object.iter().map(|(name, value)| (name.0.to_string(), to_json(value, depth - 1)));
             serde_json::Value::Object(entries.collect())
         }
         other => panic!("no JSON for {other:?}"),
@@ -392,12 +392,12 @@ pub fn from_json(json: &serde_json::Value) -> Value {
         serde_json::Value::Null => Value::Null,
         serde_json::Value::Bool(value) => Value::Bool(*value),
         serde_json::Value::Number(number) => Value::Int(number.as_i64().expect("a whole number")),
-        serde_json::Value::String(text) => Value::str(text),
+        serde_json::Value::String(text) => Value::str(text.as_str()),
         serde_json::Value::Array(items) => Value::array(items.iter().map(from_json).collect()),
         serde_json::Value::Object(entries) => {
             let entries =
-                entries.iter().map(|(name, value)| (name.to_lowercase(), (name.clone(), from_json(value))));
-            Value::Object(std::rc::Rc::new(std::cell::RefCell::new(entries.collect())))
+                entries.iter().map(|(name, value)| (Name(name.clone().into()), from_json(value)));
+            Value::Object(Rc::new(std::cell::RefCell::new(entries.collect())))
         }
     }
 }

@@ -48,16 +48,16 @@ impl<'t> Interpreter<'t> {
     /// Calls a command with the output of the previous one in the pipeline.
     pub fn command(&mut self, node: Node<'t>, input: Option<Vec<Value>>) -> Step<Vec<Value>> {
         let children = node.named_children();
-        let name = self.of(children[0]).to_owned();
+        let name = children[0].lower(self.text);
         if children[0].kind() != "command_name" {
             self.unknown("command", node);
         }
         let arguments = self.arguments(children.get(1).copied())?;
-        if let Some(function) = self.functions.get(&name.to_lowercase()).copied() {
+        if let Some(function) = self.functions.get(name).copied() {
             assert!(input.is_none(), "{name} takes no pipeline");
-            return self.function(&name, function, arguments);
+            return self.function(name, function, arguments);
         }
-        self.cmdlet(&name, arguments, input)
+        self.cmdlet(name, arguments, input)
     }
 
     fn arguments(&mut self, elements: Option<Node<'t>>) -> Step<Arguments> {
@@ -71,8 +71,8 @@ impl<'t> Interpreter<'t> {
                     if let Some(name) = pending.take() {
                         arguments.named.insert(name, None);
                     }
-                    let name = self.of(child).to_lowercase();
-                    if SWITCHES.contains(&name.as_str()) {
+                    let name = child.lower(self.text);
+                    if SWITCHES.contains(&name) {
                         arguments.named.insert(name[1..].to_owned(), None);
                     } else {
                         pending = Some(name[1..].to_owned());
@@ -84,7 +84,7 @@ impl<'t> Interpreter<'t> {
             let node = child.inner();
             let text = self.of(node);
             if node.kind() == "variable" && text.starts_with('@') {
-                let Some(Value::Table(table)) = self.find(&text[1..]) else { self.unknown("splat", node) };
+                let Some(Value::Table(table)) = self.find(&node.lower(self.text)[1..]) else { self.unknown("splat", node) };
                 for (name, value) in table.borrow().entries() {
                     let name = name.text().expect("a name").to_lowercase();
                     arguments.named.insert(name, Some(value.clone()));
@@ -137,7 +137,7 @@ impl<'t> Interpreter<'t> {
     pub fn parameter(&mut self, node: Node<'t>, arguments: &mut Arguments) -> Step<(String, Value)> {
         let children = node.named_children();
         let variable = *children.last().expect("a variable");
-        let name = self.of(variable).trim_start_matches('$').to_lowercase();
+        let name = variable.lower(self.text).trim_start_matches('$').to_owned();
         let kind = (children.len() > 1).then(|| self.type_name(children[0].inner()));
         let value = match kind.as_deref() {
             Some("switch") => return Ok((name.clone(), Value::Bool(arguments.switch(&name)))),

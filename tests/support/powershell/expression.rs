@@ -1,11 +1,11 @@
 //! Expressions: their values, and their output to the pipeline.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{borrow::Cow, cell::RefCell, rc::Rc};
 
 use super::{
     interpreter::{Flow, Interpreter, Step},
-    syntax::Node,
-    value::{Key, Table, Value},
+    syntax::{Node, Nodes},
+    value::{Key, Name, Table, Value},
 };
 
 impl<'t> Interpreter<'t> {
@@ -19,7 +19,7 @@ impl<'t> Interpreter<'t> {
             "invokation_expression" => {
                 Ok(self.invoke(node)?.map(|value| value.enumerated()).unwrap_or_default())
             }
-            "cast_expression" if self.of(node).to_lowercase().starts_with("[void]") => {
+            "cast_expression" if node.named_children()[0].lower(self.text) == "[void]" => {
                 self.value(*node.named_children().last().expect("an operand"))?;
                 Ok(Vec::new())
             }
@@ -88,8 +88,8 @@ impl<'t> Interpreter<'t> {
     }
 
     fn variable(&mut self, node: Node<'t>) -> Step<Value> {
-        let name = self.of(node).trim_start_matches('$');
-        match name.to_lowercase().as_str() {
+        let name = node.lower(self.text).trim_start_matches('$');
+        match name {
             // The preferences of a caller that did not change any.
             "whatifpreference" => Ok(self.find(name).unwrap_or(Value::Bool(false))),
             "executioncontext" => {
@@ -118,7 +118,7 @@ impl<'t> Interpreter<'t> {
         let text = self.of(node);
         let inside = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).expect("quotes");
         assert!(!inside.contains(|c: char| ('\u{2018}'..='\u{201b}').contains(&c)), "a quote in {text}");
-        Value::Str(inside.replace("''", "'"))
+        Value::str(inside.replace("''", "'"))
     }
 
     /// A double-quoted literal, which the scripts only use for line endings.
@@ -128,7 +128,7 @@ impl<'t> Interpreter<'t> {
         if inside.contains(['$', '"']) {
             self.unknown("expansion", node);
         }
-        Value::Str(inside.replace("`r", "\r").replace("`n", "\n"))
+        Value::str(inside.replace("`r", "\r").replace("`n", "\n"))
     }
 
     fn hash(&mut self, node: Node<'t>) -> Step<Value> {
@@ -150,7 +150,7 @@ impl<'t> Interpreter<'t> {
     }
 
     pub fn type_name(&self, node: Node<'t>) -> String {
-        self.of(node).trim_matches(['[', ']']).to_lowercase().replace("system.", "")
+        node.lower(self.text).trim_matches(['[', ']']).replace("system.", "")
     }
 
     fn member(&mut self, node: Node<'t>) -> Step<Value> {
@@ -158,31 +158,31 @@ impl<'t> Interpreter<'t> {
         let owner = self.value(children[0])?;
         let member = children[1].inner();
         let name = match member.kind() {
-            "variable" => self.value(member)?.text().expect("a name"),
-            _ => self.of(member).to_owned(),
+            "variable" => &*self.value(member)?.text().expect("a name"),
+            _ => self.of(member),
         };
-        self.property(&owner, &name)
+        self.property(&owner, name)
     }
 
     /// A property. A missing one is an error, because the scripts are strict.
     pub fn property(&mut self, owner: &Value, name: &str) -> Step<Value> {
-        let lower = name.to_lowercase();
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
         let found = match owner {
             Value::Table(table) => {
                 let table = table.borrow();
-                match (table.get(&Key::of(&Value::str(name)).expect("a key")), lower.as_str()) {
-                    (Some(value), _) => Some(value.clone()),
-                    (None, "keys") => Some(Value::array(table.keys())),
-                    (None, "values") => Some(Value::array(table.values())),
-                    (None, "count") => Some(Value::Int(table.len() as i64)),
-                    _ => None,
+                match table.get(&Key::Str(name.into())) {
+                    Some(value) => Some(value.clone()),
+                    None if is("Keys") => Some(Value::array(table.keys())),
+                    None if is("Values") => Some(Value::array(table.values())),
+                    None if is("Count") => Some(Value::Int(table.len() as i64)),
+                    None => None,
                 }
             }
-            Value::Object(object) => object.borrow().get(&lower).map(|(_, value)| value.clone()),
-            Value::Array(items) => (lower == "count").then(|| Value::Int(items.len() as i64)),
-            Value::List(items) => (lower == "count").then(|| Value::Int(items.borrow().len() as i64)),
-            Value::Type(kind) => self.static_property(kind, &lower),
-            Value::Str(text) if lower == "length" => Some(Value::Int(text.encode_utf16().count() as i64)),
+            Value::Object(object) => object.borrow().get(&Name(Cow::Borrowed(name))).cloned(),
+            Value::Array(items) => is("Count").then(|| Value::Int(items.len() as i64)),
+            Value::List(items) => is("Count").then(|| Value::Int(items.borrow().len() as i64)),
+            Value::Type(kind) => self.static_property(kind, &name.to_lowercase()),
+            Value::Str(text) if is("Length") => Some(Value::Int(text.encode_utf16().count() as i64)),
             _ => None,
         };
         match found {
@@ -225,14 +225,14 @@ impl<'t> Interpreter<'t> {
             ("void", _) => Value::Null,
             ("bool" | "switch", _) => Value::Bool(value.is_true()),
             ("string", _) => match value.text() {
-                Some(text) => Value::Str(text),
+                Some(text) => Value::str(text),
                 None => panic!("the text of a {}: {value:?}", value.kind()),
             },
             ("char", Value::Int(number)) => {
                 // A lone surrogate is kept in a private use area until it meets its other half.
                 let unit = u32::try_from(*number).unwrap();
                 let private = || char::from_u32(PRIVATE + unit - 0xd800).expect("a surrogate");
-                Value::Str(char::from_u32(unit).unwrap_or_else(private).to_string())
+                Value::str(char::from_u32(unit).unwrap_or_else(private).to_string())
             }
             ("int" | "long", Value::Int(_)) => value,
             ("int", Value::Null) => Value::Int(0),
@@ -246,10 +246,10 @@ impl<'t> Interpreter<'t> {
     }
 
     fn unary(&mut self, node: Node<'t>) -> Step<Value> {
-        let operator = self.of(node.children().into_iter().next().expect("an operator")).to_lowercase();
+        let operator = node.children()[0].lower(self.text);
         let operand = *node.named_children().last().expect("an operand");
         let value = self.value(operand)?;
-        match (operator.as_str(), value) {
+        match (operator, value) {
             (",", value) => Ok(Value::array(vec![value])),
             ("-not" | "!", value) => Ok(Value::Bool(!value.is_true())),
             ("-", Value::Int(number)) => Ok(Value::Int(-number)),
@@ -258,10 +258,9 @@ impl<'t> Interpreter<'t> {
     }
 
     fn logical(&mut self, node: Node<'t>) -> Step<Value> {
-        let children: Vec<Node<'t>> = node.children();
+        let children = node.children();
         let left = self.value(children[0])?.is_true();
-        let operator = self.of(children[1]).to_lowercase();
-        match operator.as_str() {
+        match children[1].lower(self.text) {
             "-and" => Ok(Value::Bool(left && self.value(children[2])?.is_true())),
             "-or" => Ok(Value::Bool(left || self.value(children[2])?.is_true())),
             _ => self.unknown("operator", node),
@@ -269,12 +268,12 @@ impl<'t> Interpreter<'t> {
     }
 
     fn binary(&mut self, node: Node<'t>) -> Step<Value> {
-        let children: Vec<Node<'t>> =
+        let children: Nodes<'t> =
             node.children().into_iter().filter(|child| child.kind() != "comment").collect();
         let [left, operator, right] = children[..] else { self.unknown("operands", node) };
         let (left, right) = (self.value(left)?, self.value(right)?);
-        let operator = self.of(operator).to_lowercase();
-        match operator.as_str() {
+        let operator = operator.lower(self.text);
+        match operator {
             "+" => Ok(self.plus(left, right)),
             "*" => match (left, right) {
                 (Value::Int(left), Value::Int(right)) => Ok(Value::Int(left * right)),
@@ -302,7 +301,7 @@ impl<'t> Interpreter<'t> {
             "-join" => {
                 let items = left.enumerated();
                 let texts = items.iter().map(|item| item.text().expect("texts"));
-                Ok(Value::Str(texts.collect::<Vec<_>>().join(&right.text().expect("a text"))))
+                Ok(Value::str(texts.collect::<Vec<_>>().join(&right.text().expect("a text"))))
             }
             "-contains" | "-notcontains" => {
                 let has = left.enumerated().iter().any(|item| equal(item, &right));
@@ -322,7 +321,7 @@ impl<'t> Interpreter<'t> {
             },
             // The only pattern: text with a character outside of printable ASCII.
             "-cnotmatch" => match (&left, &right) {
-                (Value::Str(left), Value::Str(right)) if right == "[^ -~]" => {
+                (Value::Str(left), Value::Str(right)) if &**right == "[^ -~]" => {
                     Ok(Value::Bool(left.chars().all(|c| (' '..='~').contains(&c))))
                 }
                 _ => self.unknown("a match", node),
@@ -331,7 +330,7 @@ impl<'t> Interpreter<'t> {
                 let (Value::Int(left), Value::Int(right)) = (&left, &right) else {
                     panic!("{left:?} {operator} {right:?} in line {}", node.line())
                 };
-                Ok(Value::Bool(match operator.as_str() {
+                Ok(Value::Bool(match operator {
                     "-lt" => left < right,
                     "-gt" => left > right,
                     "-le" => left <= right,
@@ -347,7 +346,7 @@ impl<'t> Interpreter<'t> {
         match (left, right) {
             (Value::Int(left), Value::Int(right)) => Value::Int(left + right),
             (Value::Str(left), right) => match right.text() {
-                Some(right) => Value::Str(paired(&(left + &right))),
+                Some(right) => Value::str(paired(format!("{left}{right}"))),
                 None => panic!("{left:?} + {right:?}"),
             },
             (left @ Value::Array(_), right) => {
@@ -377,7 +376,7 @@ impl<'t> Interpreter<'t> {
     fn store(&mut self, target: Node<'t>, value: Value) -> Step<()> {
         match target.kind() {
             "variable" => {
-                self.set(self.of(target), value);
+                self.set(target.lower(self.text), value);
                 Ok(())
             }
             "member_access" => {
@@ -386,11 +385,11 @@ impl<'t> Interpreter<'t> {
                 let name = self.of(children[1].inner()).to_owned();
                 match &owner {
                     Value::Table(table) => {
-                        table.borrow_mut().set(Value::Str(name), value);
+                        table.borrow_mut().set(Value::str(name), value);
                         Ok(())
                     }
-                    Value::Object(object) => match object.borrow_mut().get_mut(&name.to_lowercase()) {
-                        Some((_, old)) => {
+                    Value::Object(object) => match object.borrow_mut().get_mut(&Name(name.clone().into())) {
+                        Some(old) => {
                             *old = value;
                             Ok(())
                         }
@@ -438,7 +437,11 @@ pub fn equal(left: &Value, right: &Value) -> bool {
         (Value::Null, _) | (_, Value::Null) => false,
         (Value::Str(left), right) => {
             let right = right.text().unwrap_or_else(|| panic!("{left:?} -eq {right:?}"));
-            weighed(left) == weighed(&right)
+            let is_plain = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+            match is_plain(left) && is_plain(&right) {
+                true => left.eq_ignore_ascii_case(&right),
+                false => weighed(left) == weighed(&right),
+            }
         }
         (Value::Int(left), Value::Int(right)) => left == right,
         (Value::Int(left), Value::Str(right)) => right.trim().parse() == Ok(*left),
@@ -451,7 +454,10 @@ pub fn equal(left: &Value, right: &Value) -> bool {
 const PRIVATE: u32 = 0x10_0000;
 
 /// Combines surrogates into characters.
-fn paired(text: &str) -> String {
+fn paired(text: String) -> String {
+    if text.is_ascii() {
+        return text;
+    }
     let half = |c: char| (PRIVATE..PRIVATE + 0x800).contains(&u32::from(c)).then(|| u32::from(c) - PRIVATE);
     let mut paired = String::with_capacity(text.len());
     for character in text.chars() {

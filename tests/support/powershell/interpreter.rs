@@ -28,7 +28,7 @@ pub type Step<T> = Result<T, Flow>;
 pub struct Interpreter<'t> {
     pub text: &'t str,
     pub machine: &'t mut Machine,
-    pub functions: HashMap<String, Node<'t>>,
+    pub functions: HashMap<&'t str, Node<'t>>,
     pub scopes: Vec<HashMap<String, Value>>,
     pub blocks: Vec<Node<'t>>,
     pub stdout: String,
@@ -83,7 +83,7 @@ impl<'t> Interpreter<'t> {
             }
             "function_statement" => {
                 let children = node.named_children();
-                self.functions.insert(self.of(children[0]).to_lowercase(), node);
+                self.functions.insert(children[0].lower(self.text), node);
                 Ok(())
             }
             "pipeline" => self.pipeline_statement(node, output),
@@ -111,9 +111,9 @@ impl<'t> Interpreter<'t> {
     }
 
     fn flow(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
-        let word = self.of(node.children().into_iter().next().expect("a keyword")).to_lowercase();
+        let word = node.children()[0].lower(self.text);
         let value = node.named_children().into_iter().next();
-        match word.as_str() {
+        match word {
             "continue" => Err(Flow::Continue),
             "break" => Err(Flow::Break),
             "return" => {
@@ -126,7 +126,7 @@ impl<'t> Interpreter<'t> {
                 Some(value) => {
                     let value = self.value(value)?;
                     let Some(message) = value.text() else { self.unknown("what is thrown", node) };
-                    self.throw(message)
+                    self.throw(&*message)
                 }
                 None => match self.caught.last() {
                     Some(failure) => Err(Flow::Throw(failure.clone())),
@@ -173,7 +173,7 @@ impl<'t> Interpreter<'t> {
         let items = self.value(items)?;
         let items = if matches!(items, Value::Null) { Vec::new() } else { items.enumerated() };
         for item in items {
-            self.set(self.of(variable), item);
+            self.set(variable.lower(self.text), item);
             if !self.iteration(body, output)? {
                 break;
             }
@@ -231,7 +231,7 @@ impl<'t> Interpreter<'t> {
     }
 
     fn catch(&mut self, block: Node<'t>, failure: Failure, output: &mut Vec<Value>) -> Step<()> {
-        let message = Value::object([("Message", Value::Str(failure.message.clone()))]);
+        let message = Value::object([("Message", Value::str(&*failure.message))]);
         let category = Value::object([("Category", Value::str(failure.category))]);
         let id = ("FullyQualifiedErrorId", Value::str(failure.id));
         let error = Value::object([("Exception", message), ("CategoryInfo", category), id]);
@@ -244,15 +244,18 @@ impl<'t> Interpreter<'t> {
         result
     }
 
-    /// The value of a variable in this scope or in a calling one.
+    /// The value of a variable in this scope or in a calling one, by its name in lower case.
     pub fn find(&self, name: &str) -> Option<Value> {
-        let name = name.trim_start_matches('$').to_lowercase();
-        self.scopes.iter().rev().find_map(|scope| scope.get(&name).cloned())
+        let name = name.trim_start_matches('$');
+        self.scopes.iter().rev().find_map(|scope| scope.get(name).cloned())
     }
 
-    /// Sets a variable in this scope.
+    /// Sets a variable in this scope, by its name in lower case.
     pub fn set(&mut self, name: &str, value: Value) {
-        let name = name.trim_start_matches('$').to_lowercase();
-        self.scopes.last_mut().expect("a scope").insert(name, value);
+        let (name, scope) = (name.trim_start_matches('$'), self.scopes.last_mut().expect("a scope"));
+        match scope.get_mut(name) {
+            Some(old) => *old = value,
+            None => drop(scope.insert(name.to_owned(), value)),
+        }
     }
 }

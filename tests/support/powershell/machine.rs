@@ -233,8 +233,8 @@ impl Machine {
         Value::object([
             ("InterfaceIndex", Value::Int(key.index)),
             ("InterfaceAlias", Value::str(self.alias(key.index).unwrap_or(""))),
-            ("DestinationPrefix", Value::Str(key.destination.to_string())),
-            ("NextHop", Value::Str(key.next_hop.to_string())),
+            ("DestinationPrefix", Value::str(key.destination.to_string())),
+            ("NextHop", Value::str(key.next_hop.to_string())),
             ("RouteMetric", Value::Int(value.metric)),
             ("Protocol", Value::str(value.protocol)),
         ])

@@ -56,7 +56,7 @@ pub fn run_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Se
     assert!(wrong.is_empty(), "{wrong:#?}");
     let mut interpreter = Interpreter::new(text, machine);
     for (name, value) in &setting.preferences {
-        interpreter.set(name, cmdlets::from_json(value));
+        interpreter.set(&name.to_lowercase(), cmdlets::from_json(value));
     }
     let mut arguments = bind(&mut interpreter, switches);
     let mut output = Vec::new();
@@ -76,7 +76,7 @@ pub fn run_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Se
     let mut stdout = std::mem::take(&mut interpreter.stdout);
     let stderr = std::mem::take(&mut interpreter.stderr);
     for value in output {
-        stdout.push_str(&(value.text().expect("a text") + "\n"));
+        stdout.push_str(&format!("{}\n", value.text().expect("a text")));
     }
     let code = match result {
         Err(Flow::Exit(code)) => Some(code),
@@ -104,7 +104,7 @@ fn bind(interpreter: &mut Interpreter<'_>, switches: &[&str]) -> Arguments {
         }
     }
     interpreter.set("args", Value::array(rest));
-    interpreter.set("PSBoundParameters", Value::Table(Rc::new(RefCell::new(bound))));
+    interpreter.set("psboundparameters", Value::Table(Rc::new(RefCell::new(bound))));
     arguments
 }
 

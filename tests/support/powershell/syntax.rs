@@ -4,9 +4,10 @@
 use std::{
     collections::VecDeque,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+use smallvec::SmallVec;
 use tree_sitter::{InputEdit, Parser, Point};
 
 /// The data of a node.
@@ -21,6 +22,8 @@ struct Data {
     named: Vec<usize>,
     /// The node that this one and its wrappers wrap: see [`Node::inner`].
     inner: usize,
+    /// The text in lower case: PowerShell ignores the case of names.
+    lower: OnceLock<Box<str>>,
 }
 
 /// Nodes that only wrap a single other node.
@@ -69,6 +72,9 @@ pub struct Node<'t> {
     tree: &'t Tree,
     at: usize,
 }
+
+/// The children of a node, which are rarely many.
+pub type Nodes<'t> = SmallVec<[Node<'t>; 6]>;
 
 /// A syntax tree, and everything that the parser rejects.
 type Parsed = (Tree, Vec<String>);
@@ -202,7 +208,7 @@ impl Tree {
         let at = self.0.len();
         let span = node.byte_range();
         let (kind, children, named) = (node.kind(), Vec::new(), Vec::new());
-        self.0.push(Data { kind, span, line, parent, children, named, inner: at });
+        self.0.push(Data { kind, span, line, parent, children, named, inner: at, lower: OnceLock::new() });
         let mut has_child = cursor.goto_first_child();
         while has_child {
             let (is_named, kind) = (cursor.node().is_named(), cursor.node().kind());
@@ -244,6 +250,11 @@ impl<'t> Node<'t> {
         self.data().span.clone()
     }
 
+    /// Its part of the text in lower case.
+    pub fn lower(self, text: &str) -> &'t str {
+        self.data().lower.get_or_init(|| text[self.span()].to_lowercase().into())
+    }
+
     /// The line where it begins, from 1.
     pub fn line(self) -> usize {
         self.data().line
@@ -254,12 +265,12 @@ impl<'t> Node<'t> {
     }
 
     /// All children, with the punctuation and the comments between them.
-    pub fn children(self) -> Vec<Self> {
+    pub fn children(self) -> Nodes<'t> {
         self.data().children.iter().map(|&at| Self { at, ..self }).collect()
     }
 
     /// The children that have a meaning of their own.
-    pub fn named_children(self) -> Vec<Self> {
+    pub fn named_children(self) -> Nodes<'t> {
         self.data().named.iter().map(|&at| Self { at, ..self }).collect()
     }
 

@@ -14,7 +14,7 @@ impl<'t> Interpreter<'t> {
     pub fn invoke(&mut self, node: Node<'t>) -> Step<Option<Value>> {
         let children = node.named_children();
         let owner = self.value(children[0])?;
-        let name = self.of(children[1].inner()).to_lowercase();
+        let name = children[1].inner().lower(self.text);
         let mut arguments = Vec::new();
         for list in &children[2..] {
             for expressions in list.named_children() {
@@ -24,8 +24,8 @@ impl<'t> Interpreter<'t> {
             }
         }
         match &owner {
-            Value::Type(kind) => self.static_method(kind, &name, &arguments),
-            _ => self.method(&owner, &name, &arguments),
+            Value::Type(kind) => self.static_method(kind, name, &arguments),
+            _ => self.method(&owner, name, &arguments),
         }
     }
 
@@ -57,38 +57,38 @@ impl<'t> Interpreter<'t> {
             (Value::Object(_), "getbaseexception", []) => Some(owner.clone()),
             (Value::List(items), "toarray", []) => Some(Value::array(items.borrow().clone())),
             (Value::Str(text), "indexof", [Value::Str(part)]) => {
-                Some(Value::Int(text.find(part.as_str()).map_or(-1, |at| at as i64)))
+                Some(Value::Int(text.find(&**part).map_or(-1, |at| at as i64)))
             }
-            (Value::Str(text), "startswith", [Value::Str(start), Value::Str(rule)]) if rule == "Ordinal" => {
-                Some(Value::Bool(text.starts_with(start.as_str())))
+            (Value::Str(text), "startswith", [Value::Str(start), Value::Str(rule)]) if &**rule == "Ordinal" => {
+                Some(Value::Bool(text.starts_with(&**start)))
             }
             (Value::Str(text), "padleft", [Value::Int(width), Value::Str(with)]) => {
                 let missing = usize::try_from(*width).unwrap().saturating_sub(text.chars().count());
-                Some(Value::Str(with.repeat(missing) + text))
+                Some(Value::str(with.repeat(missing) + text))
             }
             (Value::Str(text), "padright", [Value::Int(width), Value::Str(with)]) => {
                 let missing = usize::try_from(*width).unwrap().saturating_sub(text.chars().count());
-                Some(Value::Str(text.clone() + &with.repeat(missing)))
+                Some(Value::str(format!("{text}{}", with.repeat(missing))))
             }
             (Value::Str(text), "replace", [Value::Str(from), Value::Str(to)]) => {
-                Some(Value::Str(text.replace(from.as_str(), to)))
+                Some(Value::str(text.replace(&**from, to)))
             }
             (Value::Str(text), "split", [Value::Str(separator)]) => {
-                Some(Value::array(text.split(separator.as_str()).map(Value::str).collect()))
+                Some(Value::array(text.split(&**separator).map(Value::str).collect()))
             }
-            (Value::Native("Utf8"), "getbytes", [Value::Str(text)]) => Some(Value::str(text)),
+            (Value::Native("Utf8"), "getbytes", [Value::Str(text)]) => Some(Value::Str(Rc::clone(text))),
             (Value::Native("Utf32"), "getbytes", [Value::Str(text)]) => {
                 Some(bytes(text.chars().flat_map(|character| u32::from(character).to_le_bytes())))
             }
             (Value::Native("Utf16"), "getbytes", [Value::Str(text)]) => {
                 Some(bytes(text.encode_utf16().flat_map(u16::to_be_bytes)))
             }
-            (Value::Int(number), "tostring", [Value::Str(form)]) => Some(Value::Str(match form.as_str() {
+            (Value::Int(number), "tostring", [Value::Str(form)]) => Some(Value::str(match &**form {
                 "x" => format!("{number:x}"),
                 "x2" => format!("{number:02x}"),
                 _ => panic!("not known: the form {form}"),
             })),
-            (Value::Address(address), "tostring", []) => Some(Value::Str(address.to_string())),
+            (Value::Address(address), "tostring", []) => Some(Value::str(address.to_string())),
             (Value::Address(address), "getaddressbytes", []) => {
                 let bytes = match address {
                     IpAddr::V4(address) => address.octets().to_vec(),
@@ -118,19 +118,19 @@ impl<'t> Interpreter<'t> {
                 None
             }
             (Value::Str(text), "substring", [Value::Int(start)]) => {
-                Some(Value::Str(text.chars().skip(usize::try_from(*start).unwrap()).collect()))
+                Some(Value::str(text.chars().skip(usize::try_from(*start).unwrap()).collect::<String>()))
             }
             (Value::Str(text), "substring", [Value::Int(start), Value::Int(length)]) => {
                 let [start, length] = [start, length].map(|number| usize::try_from(*number).unwrap());
                 assert!(start + length <= text.chars().count(), "beyond the end of {text:?}");
-                Some(Value::Str(text.chars().skip(start).take(length).collect()))
+                Some(Value::str(text.chars().skip(start).take(length).collect::<String>()))
             }
-            (Value::Native("DateTime"), "tostring", [Value::Str(form)]) if form == "o" => {
+            (Value::Native("DateTime"), "tostring", [Value::Str(form)]) if &**form == "o" => {
                 Some(Value::str("2026-01-31T12:00:00.0000000Z"))
             }
             (Value::Native("Principal"), "isinrole", [_]) => Some(Value::Bool(self.machine.is_administrator)),
             (Value::Native("Stderr"), "writeline", [text]) => {
-                self.stderr.push_str(&(text.text().expect("a text") + "\n"));
+                self.stderr.push_str(&format!("{}\n", text.text().expect("a text")));
                 None
             }
             (Value::Null, ..) => return thrown("You cannot call a method on a null-valued expression."),
@@ -153,18 +153,18 @@ impl<'t> Interpreter<'t> {
 
     fn static_method(&mut self, kind: &str, name: &str, arguments: &[Value]) -> Step<Option<Value>> {
         let text = |at: usize| match arguments.get(at).and_then(Value::text) {
-            Some(text) if !text.is_empty() => text,
+            Some(text) if !text.is_empty() => text.to_string(),
             other => panic!("[{kind}]::{name} with the path {other:?}"),
         };
         match (kind, name) {
             ("char", "convertfromutf32") => {
                 let [Value::Int(code)] = arguments else { panic!("a character of {arguments:?}") };
                 let character = u32::try_from(*code).ok().and_then(char::from_u32).expect("a character");
-                Ok(Some(Value::Str(character.to_string())))
+                Ok(Some(Value::str(character.to_string())))
             }
             ("convert", "tostring") => {
                 let [Value::Int(number), Value::Int(2)] = arguments else { panic!("{arguments:?} as bits") };
-                Ok(Some(Value::Str(format!("{number:b}"))))
+                Ok(Some(Value::str(format!("{number:b}"))))
             }
             ("convert", "toint32") => {
                 let [Value::Str(bits), Value::Int(2)] = arguments else { panic!("{arguments:?} of bits") };
@@ -185,7 +185,7 @@ impl<'t> Interpreter<'t> {
                 else {
                     panic!("[string]::Equals with {arguments:?}")
                 };
-                Ok(Some(Value::Bool(match rule.as_str() {
+                Ok(Some(Value::Bool(match &*rule {
                     "Ordinal" => left == right,
                     "OrdinalIgnoreCase" => left.to_uppercase() == right.to_uppercase(),
                     _ => panic!("not known: the rule {rule}"),
@@ -198,7 +198,7 @@ impl<'t> Interpreter<'t> {
             ("io.directory", "exists") => Ok(Some(Value::Bool(self.machine.folders.contains(&text(0))))),
             ("io.file", "exists") => Ok(Some(Value::Bool(self.machine.files.contains_key(&text(0))))),
             ("io.file", "readalltext") => match self.machine.files.get(&text(0)) {
-                Some(text) => Ok(Some(Value::str(text))),
+                Some(text) => Ok(Some(Value::str(text.as_str()))),
                 None => thrown(format!("Could not find file '{}'.", text(0))),
             },
             ("io.file", "open") => {

@@ -1,6 +1,6 @@
 //! The PowerShell values that the scripts of hostgw use.
 
-use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc};
+use std::{borrow::Cow, cell::RefCell, cmp::Ordering, collections::BTreeMap, net::IpAddr, rc::Rc};
 
 /// The value of a variable.
 #[derive(Debug, Clone)]
@@ -8,7 +8,7 @@ pub enum Value {
     Null,
     Bool(bool),
     Int(i64),
-    Str(String),
+    Str(Rc<str>),
     /// An array of fixed length; `+=` creates another one.
     Array(Rc<Vec<Value>>),
     /// `System.Collections.ArrayList`.
@@ -16,7 +16,7 @@ pub enum Value {
     /// A hashtable.
     Table(Rc<RefCell<Table>>),
     /// An object from a cmdlet or `ConvertFrom-Json`, with its properties.
-    Object(Rc<RefCell<BTreeMap<String, (String, Value)>>>),
+    Object(Rc<RefCell<BTreeMap<Name<'static>, Value>>>),
     /// A type, such as `[Console]`.
     Type(String),
     /// An open file, by its path.
@@ -33,19 +33,65 @@ pub enum Value {
 #[derive(Debug, Default)]
 pub struct Table(BTreeMap<Key, (Value, Value)>);
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// The name of a property, of which the case is insignificant.
+#[derive(Debug, Clone)]
+pub struct Name<'a>(pub Cow<'a, str>);
+
+impl Ord for Name<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.chars().flat_map(char::to_lowercase).cmp(other.0.chars().flat_map(char::to_lowercase))
+    }
+}
+
+/// The key of a hashtable. The order of texts is that of their ends, so that a script that relies on an order fails.
+#[derive(Debug, Clone)]
 pub enum Key {
     Int(i64),
-    /// In lower case, reversed.
-    Str(String),
+    /// Its case is insignificant.
+    Str(Rc<str>),
 }
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Int(one), Self::Int(other)) => one.cmp(other),
+            (Self::Int(_), Self::Str(_)) => Ordering::Less,
+            (Self::Str(_), Self::Int(_)) => Ordering::Greater,
+            (Self::Str(one), Self::Str(other)) => {
+                one.chars().rev().flat_map(char::to_lowercase).cmp(other.chars().rev().flat_map(char::to_lowercase))
+            }
+        }
+    }
+}
+
+/// Equality as the order defines it.
+macro_rules! ordered {
+    ($type:ty) => {
+        impl PartialOrd for $type {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl PartialEq for $type {
+            fn eq(&self, other: &Self) -> bool {
+                self.cmp(other).is_eq()
+            }
+        }
+
+        impl Eq for $type {}
+    };
+}
+
+ordered!(Name<'_>);
+ordered!(Key);
 
 impl Key {
     /// Converts a value to a key, if it can be one.
     pub fn of(value: &Value) -> Option<Self> {
         match value {
             Value::Int(number) => Some(Self::Int(*number)),
-            Value::Str(text) => Some(Self::Str(text.to_lowercase().chars().rev().collect())),
+            Value::Str(text) => Some(Self::Str(Rc::clone(text))),
             _ => None,
         }
     }
@@ -87,12 +133,12 @@ impl Value {
         Self::Array(Rc::new(items))
     }
 
-    pub fn str(text: &str) -> Self {
-        Self::Str(text.to_owned())
+    pub fn str(text: impl Into<Rc<str>>) -> Self {
+        Self::Str(text.into())
     }
 
     pub fn object(properties: impl IntoIterator<Item = (&'static str, Self)>) -> Self {
-        let entry = |(name, value): (&str, Self)| (name.to_lowercase(), (name.to_owned(), value));
+        let entry = |(name, value)| (Name(Cow::Borrowed(name)), value);
         Self::Object(Rc::new(RefCell::new(properties.into_iter().map(entry).collect())))
     }
 
@@ -131,12 +177,12 @@ impl Value {
     }
 
     /// The conversion by `[string]`; `None` for values whose text scripts should not rely on.
-    pub fn text(&self) -> Option<String> {
+    pub fn text(&self) -> Option<Rc<str>> {
         Some(match self {
-            Self::Null => String::new(),
-            Self::Bool(value) => if *value { "True" } else { "False" }.to_owned(),
-            Self::Int(number) => number.to_string(),
-            Self::Str(text) => text.clone(),
+            Self::Null => "".into(),
+            Self::Bool(value) => if *value { "True" } else { "False" }.into(),
+            Self::Int(number) => number.to_string().into(),
+            Self::Str(text) => Rc::clone(text),
             _ => return None,
         })
     }
