@@ -82,7 +82,7 @@ fn no_arp(examination: &Examination<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     });
     let on_pods = pod_links(examination, paths).into_iter().filter(is_off).map(|link| {
         let effect = "this node cannot deliver packets to its pods and does not answer them";
-        (link, format!("ARP is off on {}, an interface to pods: {effect}", link.name))
+        (link, format!("ARP is off on {}, which leads to pods: {effect}", link.name))
     });
     on_egress.into_iter().chain(on_pods).map(|(link, message)| arp_disabled(link, message)).collect()
 }

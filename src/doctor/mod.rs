@@ -198,7 +198,7 @@ fn asked_for(cluster: &Cluster, node: &Node, family: Family) -> Vec<IpAddr> {
 /// The gateway that pods of this node use.
 struct OwnGateway {
     address: IpAddr,
-    /// The interface to the pods, which has the address.
+    /// The pod interface, which has the address.
     device: Untrusted,
     /// One of the pods.
     pod: IpAddr,

@@ -40,7 +40,7 @@ const LOSSES: [Loss; 8] = [
         cause: "ip link set cni0 arp off",
         lost: OUT,
         options: "",
-        finding: "error[HG1044]: ARP is off on cni0, an interface to pods",
+        finding: "error[HG1044]: ARP is off on cni0, which leads to pods",
         remedy: "ip link set cni0 arp on",
     },
     Loss {

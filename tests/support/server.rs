@@ -135,7 +135,12 @@ mod linux {
             libc::madvise(copy, length, libc::MADV_HUGEPAGE);
             let original = ptr::with_exposed_provenance_mut::<libc::c_void>(start);
             ptr::copy_nonoverlapping(original.cast::<u8>(), copy.cast::<u8>(), length);
-            assert_eq!(libc::mprotect(copy, length, libc::PROT_READ | libc::PROT_EXEC), 0, "{}", io::Error::last_os_error());
+            assert_eq!(
+                libc::mprotect(copy, length, libc::PROT_READ | libc::PROT_EXEC),
+                0,
+                "{}",
+                io::Error::last_os_error()
+            );
             let moves = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
             check(libc::mremap(copy, length, length, moves, original));
         }

@@ -159,8 +159,7 @@ impl BootedMachine {
         let is_true = |limit| self.try_sh(&until(script, limit)).code == 0;
         if !is_true(1) && !(0..9).any(|_| is_true(10)) {
             let outcome = self.try_sh(script);
-            let journal =
-                self.try_sh("systemctl --failed --no-pager; journalctl -b --no-pager | tail -n 40");
+            let journal = self.try_sh("systemctl --failed --no-pager; journalctl -b --no-pager | tail -n 40");
             panic!("waited in vain:\n{outcome}\n{journal}");
         }
     }

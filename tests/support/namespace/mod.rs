@@ -157,7 +157,9 @@ impl Namespace {
         let holder = self.holder.id().to_string();
         let words = match self.privilege {
             Privilege::Root => vec!["nsenter", "-t", &holder, "-n", "-u", "--", program],
-            Privilege::User => [&["nsenter", "-t", &holder, "-n", "-u", "-U"], as_its_root(), &["--", program]].concat(),
+            Privilege::User => {
+                [&["nsenter", "-t", &holder, "-n", "-u", "-U"], as_its_root(), &["--", program]].concat()
+            }
         };
         let mut command = clean(&self.folder, &words);
         command.stdin(Stdio::null());

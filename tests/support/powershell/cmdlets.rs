@@ -34,10 +34,7 @@ impl Interpreter<'_> {
             }
             "write-output" => vec![arguments.take("InputObject").expect("a value")],
             "set-strictmode" => {
-                assert_eq!(
-                    arguments.take("Version").map(|version| version.text()),
-                    Some(Some("2.0".into()))
-                );
+                assert_eq!(arguments.take("Version").map(|version| version.text()), Some(Some("2.0".into())));
                 Vec::new()
             }
             "join-path" => {
@@ -395,8 +392,7 @@ pub fn from_json(json: &serde_json::Value) -> Value {
         serde_json::Value::String(text) => Value::str(text.as_str()),
         serde_json::Value::Array(items) => Value::array(items.iter().map(from_json).collect()),
         serde_json::Value::Object(entries) => {
-            let entries =
-                entries.iter().map(|(name, value)| (Name(name.clone().into()), from_json(value)));
+            let entries = entries.iter().map(|(name, value)| (Name(name.clone().into()), from_json(value)));
             Value::Object(Rc::new(std::cell::RefCell::new(entries.collect())))
         }
     }

@@ -84,7 +84,9 @@ impl<'t> Interpreter<'t> {
             let node = child.inner();
             let text = self.of(node);
             if node.kind() == "variable" && text.starts_with('@') {
-                let Some(Value::Table(table)) = self.find(&node.lower(self.text)[1..]) else { self.unknown("splat", node) };
+                let Some(Value::Table(table)) = self.find(&node.lower(self.text)[1..]) else {
+                    self.unknown("splat", node)
+                };
                 for (name, value) in table.borrow().entries() {
                     let name = name.text().expect("a name").to_lowercase();
                     arguments.named.insert(name, Some(value.clone()));

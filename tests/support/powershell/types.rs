@@ -59,7 +59,9 @@ impl<'t> Interpreter<'t> {
             (Value::Str(text), "indexof", [Value::Str(part)]) => {
                 Some(Value::Int(text.find(&**part).map_or(-1, |at| at as i64)))
             }
-            (Value::Str(text), "startswith", [Value::Str(start), Value::Str(rule)]) if &**rule == "Ordinal" => {
+            (Value::Str(text), "startswith", [Value::Str(start), Value::Str(rule)])
+                if &**rule == "Ordinal" =>
+            {
                 Some(Value::Bool(text.starts_with(&**start)))
             }
             (Value::Str(text), "padleft", [Value::Int(width), Value::Str(with)]) => {

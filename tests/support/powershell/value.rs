@@ -57,9 +57,11 @@ impl Ord for Key {
             (Self::Int(one), Self::Int(other)) => one.cmp(other),
             (Self::Int(_), Self::Str(_)) => Ordering::Less,
             (Self::Str(_), Self::Int(_)) => Ordering::Greater,
-            (Self::Str(one), Self::Str(other)) => {
-                one.chars().rev().flat_map(char::to_lowercase).cmp(other.chars().rev().flat_map(char::to_lowercase))
-            }
+            (Self::Str(one), Self::Str(other)) => one
+                .chars()
+                .rev()
+                .flat_map(char::to_lowercase)
+                .cmp(other.chars().rev().flat_map(char::to_lowercase)),
         }
     }
 }
