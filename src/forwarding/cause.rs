@@ -138,7 +138,10 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let is_diverted = path.is_diverted(&trace.verdict);
+        let hiding =
+            is_lost_or_default(&trace).then(|| model.hiding_route(path.table, &path.packet)).flatten();
         let (rule, why, remedy) = without_local_route(&path, &trace, model)
+            .or_else(|| hiding.map(by_hiding_route))
             .or_else(|| without_rule(&path, &trace, model))
             .or_else(|| without_pod_route(&path, &trace, model))
             .unwrap_or_else(|| reason(&path, &trace, &model.host().addresses));
@@ -168,7 +171,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
                 remedy,
                 key: None,
                 protocols,
-                culprit: trace.route.filter(|_| rule == Rule::PathByRoute).map(Route::key),
+                culprit: hiding.or(trace.route).filter(|_| rule == Rule::PathByRoute).map(Route::key),
                 sysctl: trace.stop.as_ref().and_then(BlockingSysctl::of),
             });
             faults.len() - 1
@@ -386,6 +389,21 @@ pub fn add_local_route(address: IpAddr, device: &Untrusted) -> ShellCommand {
     ShellCommand::new(Family::from(address).ip_words(words))
 }
 
+/// Whether no route leads to the destination, or only a default route.
+fn is_lost_or_default(trace: &Trace<'_>) -> bool {
+    let follows_default = trace.route.is_some_and(|route| route.destination.prefix_len() == 0);
+    trace.stop.is_none() && follows_default || matches!(trace.stop, Some(Stop::NoRoute))
+}
+
+/// Returns the code, the reason and the remedy if a route for certain sources keeps the packets from using another one.
+fn by_hiding_route(route: &Route) -> (Rule, String, Option<String>) {
+    let why = format!(
+        "the route `{route}` keeps packets from other sources from using other routes to {}",
+        route.destination
+    );
+    (Rule::PathByRoute, why, remove_route(route))
+}
+
 /// Returns the code, the reason and the remedy if no policy rule looks up the table of the planned route.
 fn without_rule(
     path: &Path,
@@ -393,10 +411,8 @@ fn without_rule(
     model: &ForwardingModel,
 ) -> Option<(Rule, String, Option<String>)> {
     let family = Family::from(path.packet.destination);
-    let follows_default = trace.route.is_some_and(|route| route.destination.prefix_len() == 0);
     let has_none = !model.looks_up(path.table, family);
-    let is_lost = trace.stop.is_none() && follows_default || matches!(trace.stop, Some(Stop::NoRoute));
-    if path.node().is_none() || !has_none || !is_lost {
+    if path.node().is_none() || !has_none || !is_lost_or_default(trace) {
         return None;
     }
     let table = table_name(path.table);

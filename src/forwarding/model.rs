@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::{CLIENT_PORT, Hop, Packet, Refusal, SAMPLE_PORT, Transport, Verdict};
 use crate::{
@@ -420,20 +420,43 @@ impl<'a> ForwardingModel<'a> {
     fn best(&self, table: u32, flow: &Flow<'_>) -> Option<&'a Route> {
         let lengths = self.lengths.get(&(table, flow.destination.into()))?;
         lengths.iter().rev().find_map(|length| {
-            let prefix = IpNet::new(flow.destination, *length).ok()?.trunc();
-            let start =
-                self.routes.partition_point(|route| (route.table, route.destination) < (table, prefix));
-            let same = self.routes.get(start..)?.iter().copied();
-            let same = same.take_while(|route| (route.table, route.destination) == (table, prefix));
+            let same = self.routes_to(table, flow.destination, *length);
             // Where there is a route for certain sources, the kernel does not fall back to one for all, except to a default
             // route (`fib6_node_lookup`, net/ipv6/ip6_fib.c).
-            let has_sources = *length > 0 && same.clone().any(|route| source_of(route).is_some());
+            let has_sources = *length > 0 && same.clone().any(|route| route.source_prefix().is_some());
             let usable = same.filter(|route| {
                 route.tos.is_none_or(|tos| tos == 0)
-                    && source_of(route).map_or(!has_sources, |source| source.contains(&flow.source))
+                    && route.source_prefix().map_or(!has_sources, |from| contains(from, flow.source))
             });
             // The longest source wins before the metric.
-            usable.min_by_key(|route| Reverse(source_of(route).map_or(0, |source| source.prefix_len())))
+            usable.min_by_key(|route| Reverse(route.source_prefix().map_or(0, |from| from.prefix_len())))
+        })
+    }
+
+    /// Returns the routes of a table to the prefix of this length that contains an address, the preferred one first.
+    fn routes_to(
+        &self,
+        table: u32,
+        destination: IpAddr,
+        length: u8,
+    ) -> impl Iterator<Item = &'a Route> + Clone + use<'a, '_> {
+        let prefix = IpNet::new_assert(destination, length).trunc();
+        let start = self.routes.partition_point(|route| (route.table, route.destination) < (table, prefix));
+        let rest = self.routes.get(start..).unwrap_or_default().iter().copied();
+        rest.take_while(move |route| (route.table, route.destination) == (table, prefix))
+    }
+
+    /// Returns a route that is only for packets from other sources, but keeps this packet from using another route of the
+    /// table to the same destination: see [`Self::best`].
+    #[must_use]
+    pub fn hiding_route(&self, table: u32, packet: &Packet) -> Option<&'a Route> {
+        let lengths = self.lengths.get(&(table, packet.destination.into()))?;
+        lengths.iter().rev().filter(|length| **length > 0).find_map(|length| {
+            let (limited, usable): (Vec<_>, Vec<_>) = self
+                .routes_to(table, packet.destination, *length)
+                .partition(|route| route.source_prefix().is_some_and(|from| !contains(from, packet.source)));
+            let is_hidden = usable.iter().all(|route| route.source_prefix().is_none()) && !usable.is_empty();
+            limited.first().copied().filter(|_| is_hidden)
         })
     }
 
@@ -471,10 +494,8 @@ fn leads_through(route: &Route, device: &Untrusted) -> bool {
     hops.peek().is_none() && route.kind == RouteType::Unicast || hops.any(|(_, hop)| hop == device)
 }
 
-/// The sources of packets that an IPv6 route is for, which its other fields cannot express.
-fn source_of(route: &Route) -> Option<IpNet> {
-    let parts = route.opaque.iter().flat_map(|opaque| &opaque.attributes);
-    parts.filter_map(|part| part.as_raw().strip_prefix("from ")).find_map(|from| from.parse().ok())
+fn contains(from: Ipv6Net, address: IpAddr) -> bool {
+    IpNet::from(from).contains(&address)
 }
 
 /// `fib_rule_match` (net/core/fib_rules.c).

@@ -389,6 +389,12 @@ fn shadow(node: &Node, desired: &Desired, foreign: &Route) -> Option<Diagnostic>
         return None;
     }
     if let Some(route) = planned(desired, foreign.destination, table) {
+        if let Some(from) = foreign.source_prefix() {
+            let message = format!(
+                "the foreign route {foreign} is only for packets from {from}, but keeps all others from using {route}"
+            );
+            return Some(shadowed(foreign, message));
+        }
         return match foreign.metric.cmp(&route.metric) {
             Ordering::Equal => None,
             Ordering::Less => Some(shadowed(

@@ -344,7 +344,8 @@ pub(super) fn routes_at<'a>(
 fn key(cluster: &Cluster, destination: IpNet) -> RouteKey {
     let RouteOptions { table, metric, .. } = cluster.routes;
     let is_default = metric == 0 && Family::from(destination) == Family::V6;
-    RouteKey { table, destination, tos: 0, metric: if is_default { IPV6_DEFAULT_METRIC } else { metric } }
+    let metric = if is_default { IPV6_DEFAULT_METRIC } else { metric };
+    RouteKey { table, destination, tos: 0, metric, from: None }
 }
 
 /// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply on a node with pods, and those

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -68,7 +68,8 @@ pub mod protocol {
 /// `RT_TABLE_LOCAL` (linux/rtnetlink.h).
 pub const LOCAL_TABLE: u32 = 255;
 
-/// The identity of a route, as in the kernel's IPv4 tables (`fib_table_insert`, net/ipv4/fib_trie.c). IPv6 has no TOS.
+/// The identity of a route, as in the kernel's tables (`fib_table_insert`, net/ipv4/fib_trie.c; `fib6_add`,
+/// net/ipv6/ip6_fib.c). IPv6 has no TOS, and IPv4 has no source prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteKey {
@@ -82,6 +83,10 @@ pub struct RouteKey {
     pub tos: u8,
     /// The metric. The lowest one wins.
     pub metric: u32,
+    /// The source prefix of an IPv6 route that is only for packets from there. Managed routes have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub from: Option<Ipv6Net>,
 }
 
 impl RouteKey {
@@ -374,7 +379,17 @@ impl Route {
             destination: self.destination,
             tos: self.tos.unwrap_or(0),
             metric: self.metric,
+            from: self.source_prefix(),
         }
+    }
+
+    /// Returns the source prefix of an IPv6 route that is only for packets from there.
+    #[must_use]
+    pub fn source_prefix(&self) -> Option<Ipv6Net> {
+        let attributes = self.opaque.iter().flat_map(|opaque| &opaque.attributes);
+        attributes
+            .filter_map(|attribute| attribute.as_raw().strip_prefix("from "))
+            .find_map(|from| from.parse().ok())
     }
 
     /// Returns the family of the destination.
@@ -513,6 +528,9 @@ impl fmt::Display for ShownPrefix {
 impl fmt::Display for RouteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         ShownPrefix(self.destination).fmt(f)?;
+        if let Some(from) = self.from {
+            write!(f, " from {from}")?;
+        }
         if self.tos != 0 {
             write!(f, " tos {:#04x}", self.tos)?;
         }

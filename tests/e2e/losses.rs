@@ -110,6 +110,52 @@ fn remedies_cure_lost_packets() {
     });
 }
 
+/// Two nodes with both families.
+const DUAL_STACK: &str = "\
+clusterPrefix: [10.244.0.0/16, \"fd00:244::/48\"]
+egressInterface: eth0
+nextHop: node-address
+nodes:
+  - {name: linux-1, os: linux, podCIDR: [10.244.0.0/24, \"fd00:244::/64\"], address: [172.30.0.11, \"fd00:30::11\"]}
+  - {name: linux-2, os: linux, podCIDR: [10.244.1.0/24, \"fd00:244:0:1::/64\"], address: [172.30.0.12, \"fd00:30::12\"]}
+";
+
+/// Where an IPv6 route is for certain sources only, the kernel drops packets from all others: hostgw's own route to the same
+/// destination is not in its place, but unused.
+#[test]
+fn a_route_for_certain_sources_hides_a_managed_one() {
+    let _turn = super::simulate::small();
+    each(|privilege| {
+        let cluster = SimulatedCluster::new(privilege, DUAL_STACK);
+        let node = |script: &str| cluster.try_sh("node linux-1", script);
+        let hostgw = |arguments: &str| node(&format!("\"$HOSTGW\" {arguments} --node linux-1"));
+        let arrives = || {
+            let ping = "ping -n -q -c 1 -W 1 fd00:244:0:1::a >&2 && echo arrived || :";
+            cluster.sh("pod of linux-1", ping).contains("arrived")
+        };
+        let limited = "fd00:244:0:1::/64 from fd00:9::/64";
+        let add = |options: &str| {
+            assert!(arrives(), "before {options}");
+            node(&format!("ip -6 route add {limited} via fd00:30::12 dev eth0{options}")).expect(0);
+            assert!(!arrives(), "{options}");
+        };
+        for metric in ["", " metric 512"] {
+            add(metric);
+            let why = "(with from fd00:9::/64)` keeps packets from other sources from using other routes to";
+            hostgw("plan").expect(0).says("No changes.").says("warning[HG0852]: ").says(why);
+            hostgw("apply --yes").expect(0);
+            let remedy = format!("ip -6 route del {limited} via fd00:30::12{metric}");
+            hostgw("doctor").expect(11).says("error[HG0852]: ").says(why).says(&format!("`{remedy}`"));
+            node(&remedy).expect(0);
+        }
+        // It is drift if it has hostgw's protocol.
+        add(" proto 87");
+        hostgw("apply --yes").expect(0).says("Plan: 0 to add, 0 to update, 1 to remove.");
+        assert!(arrives());
+        hostgw("doctor").expect(0).says("no findings");
+    });
+}
+
 /// A second machine with the address of a next hop.
 #[test]
 fn two_machines_with_the_same_address_are_found() {
