@@ -28,6 +28,8 @@ pub struct PathFault {
     pub nodes: BTreeMap<Untrusted, BTreeSet<Direction>>,
     /// The directions in which packets are affected.
     pub directions: BTreeSet<Direction>,
+    /// The families of the packets that are affected.
+    pub families: BTreeSet<Family>,
     /// The number of all other nodes.
     pub of: usize,
     /// The part of a pod CIDR, if not all of it is affected.
@@ -155,12 +157,13 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
                 == (path.local_end, is_detour, rule, part, &why, is_outside)
         });
         let at = known.unwrap_or_else(|| {
-            let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
+            let (nodes, directions, families) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
             let (protocols, is_lost, is_diverted) = (BTreeSet::new(), false, false);
             faults.push(PathFault {
                 local_end: path.local_end,
                 nodes,
                 directions,
+                families,
                 of,
                 part,
                 is_detour,
@@ -178,8 +181,9 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         });
         faults[at].is_lost |= !is_diverted;
         faults[at].is_diverted |= is_diverted;
-        let PathFault { nodes, directions, .. } = &mut faults[at];
+        let PathFault { nodes, directions, families, .. } = &mut faults[at];
         directions.insert(path.direction);
+        families.insert(path.packet.destination.into());
         let mut add = |node: Untrusted| {
             nodes.entry(node).or_default().insert(path.direction);
         };

@@ -426,7 +426,10 @@ impl Rehearsal {
         }
         let names: Vec<&Untrusted> =
             machines.iter().map(|machine| &self.simulation.topology.machines[*machine].name).collect();
-        let fault = self.faults.iter().find(|fault| fault.nodes.keys().any(|name| names.contains(&name)));
+        let concerns = |fault: &&PathFault| {
+            fault.families.contains(&family) && fault.nodes.keys().any(|name| names.contains(&name))
+        };
+        let fault = self.faults.iter().find(concerns);
         if let Some(fault) = fault.filter(|_| !has_answer && trial.to.is_some()) {
             return Ok(Some(fault.why.clone()));
         }

@@ -469,6 +469,18 @@ nodes:
 ",
         );
         rehearse(&node, &[], 0).says("14 of 14 connections work after the plan");
+        node.sh("ip route add blackhole 10.244.1.128/26; ip -6 route add blackhole fd00:244:0:2::/113");
+        let json = rehearse(&node, &["--json"], 1).json();
+        let connections = json["connections"].as_array().expect("a list").iter();
+        let lost: Vec<_> = connections.filter(|connection| connection["works"] == false).collect();
+        for (family, destination) in [("ipv4", "10.244.1.128/26"), ("ipv6", "fd00:244:0:2::/113")] {
+            let mut of_family = lost.iter().filter(|connection| connection["family"] == family).peekable();
+            assert!(of_family.peek().is_some(), "{json:#}");
+            for connection in of_family {
+                let reason = connection["reason"].as_str().expect("a reason");
+                assert!(reason.contains(destination), "{connection:#}");
+            }
+        }
     });
 }
 
