@@ -54,6 +54,8 @@ pub struct PathFault {
     pub culprit: Option<RouteKey>,
     /// The sysctl that drops the packets.
     sysctl: Option<BlockingSysctl>,
+    /// The routing table of hostgw's routes, if no policy rule looks it up.
+    unused_table: Option<u32>,
 }
 
 /// A sysctl that drops packets.
@@ -140,13 +142,18 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let is_diverted = path.is_diverted(&trace.verdict);
-        let hiding =
-            is_lost_or_default(&trace).then(|| model.hiding_route(path.table, &path.packet)).flatten();
-        let (rule, why, remedy) = without_local_route(&path, &trace, model)
+        let local = without_local_route(&path, &trace, model);
+        let hiding = match &local {
+            None if is_lost_or_default(&trace) => model.hiding_route(path.table, &path.packet),
+            _ => None,
+        };
+        let is_unused = local.is_none() && hiding.is_none() && lacks_rule(&path, &trace, model);
+        let unused_table = is_unused.then_some(path.table);
+        let (rule, why, remedy) = local
             .or_else(|| hiding.map(by_hiding_route))
-            .or_else(|| without_rule(&path, &trace, model))
+            .or_else(|| unused_table.map(|table| without_rule(table, &trace)))
             .or_else(|| without_pod_route(&path, &trace, model))
-            .unwrap_or_else(|| reason(&path, &trace, &model.host().addresses));
+            .unwrap_or_else(|| reason(paths, &path, &trace, &model.host().addresses));
         let is_outside = path.peer == Peer::Outside;
         if path.local_end == LocalEnd::Pod {
             causes.insert((rule, why.clone()));
@@ -176,6 +183,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
                 protocols,
                 culprit: hiding.or(trace.route).filter(|_| rule == Rule::PathByRoute).map(Route::key),
                 sysctl: trace.stop.as_ref().and_then(BlockingSysctl::of),
+                unused_table,
             });
             faults.len() - 1
         });
@@ -196,6 +204,12 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
     faults.retain(|fault| {
         fault.local_end == LocalEnd::Pod || !causes.contains(&(fault.rule, fault.why.clone()))
     });
+    for fault in &mut faults {
+        if let Some(table) = fault.unused_table {
+            let add = use_routes(paths, &fault.families, table, TableRule::PRIORITY);
+            fault.remedy = Some(format!("run {add}, or remove routes.table from the configuration"));
+        }
+    }
     faults
 }
 
@@ -408,42 +422,43 @@ fn by_hiding_route(route: &Route) -> (Rule, String, Option<String>) {
     (Rule::PathByRoute, why, remove_route(route))
 }
 
-/// Returns the code, the reason and the remedy if no policy rule looks up the table of the planned route.
-fn without_rule(
-    path: &Path,
-    trace: &Trace<'_>,
-    model: &ForwardingModel,
-) -> Option<(Rule, String, Option<String>)> {
-    let family = Family::from(path.packet.destination);
-    let has_none = !model.looks_up(path.table, family);
-    if path.node().is_none() || !has_none || !is_lost_or_default(trace) {
-        return None;
-    }
-    let table = table_name(path.table);
-    let instead = trace.route.map_or_else(String::new, |route| format!(", so the packets follow `{route}`"));
-    let add = use_routes(path, TableRule::PRIORITY);
-    Some((
-        Rule::PathLost,
-        format!("no policy rule looks up table {table}, which has hostgw's routes{instead}"),
-        Some(format!("run {add}, or remove routes.table from the configuration")),
-    ))
+/// Whether packets are lost because no policy rule looks up the table of the planned route.
+fn lacks_rule(path: &Path, trace: &Trace<'_>, model: &ForwardingModel) -> bool {
+    let has_none = !model.looks_up(path.table, path.packet.destination.into());
+    path.node().is_some() && has_none && is_lost_or_default(trace)
 }
 
-/// Returns the commands that add policy rules by which pod traffic uses hostgw's routes, the last one with this priority.
-fn use_routes(path: &Path, priority: u32) -> String {
-    let cluster = std::iter::once(path.cluster);
-    let rules = TableRule::for_pods(path.own_pods.into_iter(), cluster, path.table, priority);
-    rules.iter().map(|rule| format!("`{rule}`")).collect::<Vec<_>>().join(" and ")
+/// Returns the code and the reason if no policy rule looks up the table of the planned route. The remedy depends on the families
+/// of all such paths.
+fn without_rule(table: u32, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
+    let table = table_name(table);
+    let instead = trace.route.map_or_else(String::new, |route| format!(", so the packets follow `{route}`"));
+    (
+        Rule::PathLost,
+        format!("no policy rule looks up table {table}, which has hostgw's routes{instead}"),
+        None,
+    )
+}
+
+/// Returns the commands that add policy rules by which pod traffic uses hostgw's routes, the last ones with this priority.
+fn use_routes(paths: &Paths<'_>, families: &BTreeSet<Family>, table: u32, priority: u32) -> String {
+    let rules = families.iter().flat_map(|family| paths.table_rules(*family, table, priority));
+    rules.map(|rule| format!("`{rule}`")).collect::<Vec<_>>().join(" and ")
 }
 
 /// Returns the code, the reason and the remedy.
-fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Rule, String, Option<String>) {
+fn reason(
+    paths: &Paths<'_>,
+    path: &Path,
+    trace: &Trace<'_>,
+    addresses: &[InterfaceAddress],
+) -> (Rule, String, Option<String>) {
     let family = Family::from(path.packet.destination);
     match &trace.stop {
         Some(Stop::Rule(rule)) => {
             (Rule::PathByRule, format!("the policy rule `{rule}` drops the packets"), Some(remove_rule(rule)))
         }
-        Some(Stop::Route(route)) => by_route(path, trace.rule, route, "drops the packets", addresses),
+        Some(Stop::Route(route)) => by_route(paths, path, trace.rule, route, "drops the packets", addresses),
         Some(Stop::Forwarding(key)) => (
             Rule::PathNotForwarded,
             format!("{key} is 0, so the node does not forward packets{}", arriving(path)),
@@ -511,7 +526,7 @@ fn reason(path: &Path, trace: &Trace<'_>, addresses: &[InterfaceAddress]) -> (Ru
                     Verdict::Local => "delivers the packets to this node itself",
                     _ => "leads elsewhere",
                 };
-                by_route(path, trace.rule, route, does, addresses)
+                by_route(paths, path, trace.rule, route, does, addresses)
             }
             _ => (
                 Rule::PathLost,
@@ -528,6 +543,7 @@ fn arriving(path: &Path) -> String {
 }
 
 fn by_route(
+    paths: &Paths<'_>,
     path: &Path,
     rule: Option<&PolicyRule>,
     route: &Route,
@@ -552,7 +568,7 @@ fn by_route(
                 Some(before) if path.node().is_some() => format!(
                     "if the rule is not meant for pods, {}; otherwise, add a rule before it that uses hostgw's routes for pod traffic: {}",
                     remove_rule(rule),
-                    use_routes(path, before)
+                    use_routes(paths, &BTreeSet::from([path.packet.destination.into()]), path.table, before)
                 ),
                 _ => format!("if the rule is not meant for pods, {}", remove_rule(rule)),
             }),

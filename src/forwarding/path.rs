@@ -10,14 +10,14 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    ForwardingModel, Hop, Packet, Verdict,
+    ForwardingModel, Hop, Packet, TableRule, Verdict,
     ends::{Direction, End, LocalEnd, default_route, itself, pod},
     outside_address,
     prefix_set::{PrefixSet, ancestors},
     rank::{Course, Ledger, Rank},
 };
 use crate::{
-    model::{Cluster, Family, PerFamily, Prefixed, pod_address},
+    model::{Cluster, Family, Node, PerFamily, Prefixed, pod_address},
     state::{Host, Route, RouteType},
     text::Untrusted,
 };
@@ -48,8 +48,6 @@ pub struct Path {
     pub expected: Hop,
     /// The pod CIDR of this node, or the address of the node itself.
     pub own: IpNet,
-    /// The pod CIDR of this node, if it has one of this family.
-    pub own_pods: Option<IpNet>,
     /// The pod CIDR of the other node, or the destination of the default route.
     pub other: IpNet,
     /// The cluster prefix of the pod that the packet is for; to the outside, of the pod that it comes from.
@@ -83,8 +81,7 @@ pub struct Paths<'a> {
     pods: Vec<End>,
     /// The node itself, in each family.
     own: PerFamily<End>,
-    /// The pod CIDRs of the node, with or without an interface.
-    own_pods: PerFamily<IpNet>,
+    node: &'a Node,
     /// The indexes of the entries in `others` to which packets of the node itself are judged, if those of its pods also are:
     /// one that represents many, and those whose packets may take a different path.
     of_node: Vec<(usize, bool)>,
@@ -124,10 +121,6 @@ impl<'a> Paths<'a> {
                 None => missing.push(network.prefix()),
             }
         }
-        let mut own_pods = PerFamily::default();
-        node.pods.iter().for_each(|network| {
-            own_pods.get_mut(network.prefix().into()).get_or_insert(network.prefix());
-        });
         let mut others: Vec<(&Route, usize)> = routes.collect();
         let mut own = PerFamily::default();
         for family in Family::ALL {
@@ -157,19 +150,8 @@ impl<'a> Paths<'a> {
             }
         }
         let (of_node, special) = (Vec::new(), PrefixSet::default());
-        let mut paths = Self {
-            cluster,
-            pods,
-            own,
-            own_pods,
-            of_node,
-            others,
-            parts,
-            own_parts,
-            missing,
-            special,
-            outside,
-        };
+        let mut paths =
+            Self { cluster, pods, own, node, of_node, others, parts, own_parts, missing, special, outside };
         paths.add_foreign(index, foreign, host);
         let alike = paths.first_alike(&paths.special).into_iter().enumerate();
         let firsts = alike.filter(|(at, first)| at == first).map(|(at, _)| at);
@@ -336,7 +318,7 @@ impl<'a> Paths<'a> {
 
     /// The pods of the node, or the node itself if it has none.
     fn ends_of(&self, family: Family) -> impl Iterator<Item = &End> {
-        let own = self.own.get(family).filter(|_| self.own_pods.get(family).is_none());
+        let own = self.own.get(family).filter(|_| !self.node.pods.has(family));
         self.pods_of(family).chain(own)
     }
 
@@ -419,7 +401,6 @@ impl<'a> Paths<'a> {
             packet: path.packet(),
             expected: Hop { gateway, device: device.clone() },
             own: own.prefix,
-            own_pods: self.own_pods.get(route.family()).copied(),
             other: route.destination,
             cluster: end(!is_out),
             from_cluster: end(is_out),
@@ -491,6 +472,13 @@ impl<'a> Paths<'a> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.refs().next().is_none()
+    }
+
+    /// Returns the policy rules by which pod traffic uses hostgw's routes, the last ones with this priority.
+    #[must_use]
+    pub fn table_rules(&self, family: Family, table: u32, priority: u32) -> Vec<TableRule> {
+        let own = self.node.pods.of(family).map(Prefixed::prefix);
+        TableRule::for_pods(own, self.cluster.prefixes.of(family).copied(), table, priority)
     }
 
     /// Returns the pod CIDRs of the node for which no path can be judged, because the node has no pod interface.

@@ -548,6 +548,41 @@ fn rules_for_another_table_do_not_divert_packets_to_own_pods() {
     });
 }
 
+/// One remedy covers all pod CIDRs and cluster prefixes of both families.
+#[test]
+fn rules_for_another_table_cover_all_pod_cidrs() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("ip address add 10.245.0.1/24 dev cni0; ip address add fd00:244::1/64 dev cni0 nodad
+             ip address add fd00:30::11/64 dev eth0 nodad");
+        node.write(
+            "hostgw.yaml",
+            "clusterPrefix: [10.244.0.0/16, 10.245.0.0/16, 'fd00:244::/48']
+egressInterface: eth0
+nextHop: node-address
+routes: {table: 100}
+nodes:
+  - {name: linux-1, os: linux, podCIDR: [10.244.0.0/24, 10.245.0.0/24, 'fd00:244::/64'], address: [172.30.0.11, 'fd00:30::11']}
+  - {name: linux-2, os: linux, podCIDR: [10.244.1.0/24, 10.245.1.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.12, 'fd00:30::12']}
+",
+        );
+        node.hostgw_ok(&["apply", "--yes"]);
+        let rules = [
+            "ip rule add to 10.244.0.0/24 lookup main priority 999",
+            "ip rule add to 10.245.0.0/24 lookup main priority 999",
+            "ip rule add to 10.244.0.0/16 lookup 100 priority 1000",
+            "ip rule add to 10.245.0.0/16 lookup 100 priority 1000",
+            "ip -6 rule add to fd00:244::/64 lookup main priority 999",
+            "ip -6 rule add to fd00:244::/48 lookup 100 priority 1000",
+        ];
+        let remedy = format!("run `{}`, or remove routes.table", rules.join("` and `"));
+        node.hostgw(&["doctor"]).expect(11).says(&remedy);
+        node.sh(&rules.join("\n"));
+        let doctor = node.hostgw(&["doctor"]);
+        assert!(!doctor.stdout.contains("HG085"), "{doctor}");
+    });
+}
+
 /// A left-over address of another node does not turn this machine into that node.
 #[test]
 fn an_address_left_over_from_another_node() {
