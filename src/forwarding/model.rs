@@ -447,7 +447,7 @@ impl<'a> ForwardingModel<'a> {
     }
 
     /// Returns a route that is only for packets from other sources, but keeps this packet from using another route of the
-    /// table to the same destination: see [`Self::best`].
+    /// table to the same destination (`fib6_node_lookup`, net/ipv6/ip6_fib.c).
     #[must_use]
     pub fn hiding_route(&self, table: u32, packet: &Packet) -> Option<&'a Route> {
         let lengths = self.lengths.get(&(table, packet.destination.into()))?;
